@@ -1,0 +1,46 @@
+# Everything a fresh clone needs, on a machine with Python 3.10 or newer and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+QUICK := runs/quickstart
+
+.PHONY: help quickstart test lint bench clean
+
+help:
+	@echo "make quickstart   install, evaluate two policies on 27 tasks, print the score table"
+	@echo "make test         install the development tools, lint, check types, run every test"
+	@echo "make lint         ruff and mypy"
+	@echo "make bench        speed beside the upstream packages"
+
+quickstart: $(VENV)/installed
+	$(BIN)/mtbench evaluate MTPOPGym-v0 --policy random --rollouts-per-task 50 --out $(QUICK)/random
+	$(BIN)/mtbench evaluate MTPOPGym-v0 --policy oracle --rollouts-per-task 50 --out $(QUICK)/oracle
+	$(BIN)/mtbench score $(QUICK)/random $(QUICK)/oracle
+
+test: lint
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[popgym]"
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,304 @@
+"""The ``mtbench`` command: list, info, play, evaluate, score, plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import gymnasium as gym
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mtbench import registration
+from mtbench.errors import UnknownArgumentError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from mtbench.rollout import MetaRollout
+
+app = typer.Typer(
+    help="Multi-task meta-RL environments, evaluation and normalized scores.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+EnvId = Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID from `mtbench list`.")]
+PolicyName = Annotated[
+    str, typer.Option("--policy", help="random, oracle, module:attribute or path/to/file.py:attribute.")
+]
+EnvOptions = Annotated[
+    list[str],
+    typer.Option(
+        "--env",
+        metavar="KEY=VALUE",
+        help="An argument of the environment, its value as JSON: --env k=1 --env 'tasks=[\"RepeatFirstEasy\"]'.",
+    ),
+]
+SplitName = Annotated[str, typer.Option("--split", help="train or test.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seeds every draw.")]
+RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")]
+
+
+@app.command("list")
+def list_ids() -> None:
+    """List the environments."""
+    from mtbench.suite import load_suite
+
+    table = Table("ID", "train/test tasks", "k", "objective", "package", "what it is", box=None)
+    for row in registration.TABLE:
+        suite = load_suite(row.kwargs["suite"])
+        counts = "/".join(str(len(split.tasks)) for split in suite.splits.values())
+        package = ", ".join(f"{name} {_installed(name)}" for name in suite.distributions)
+        arguments = row.kwargs
+        table.add_row(
+            row.id, counts, str(arguments["k"]), arguments["objective"], package, row.summary, style="default"
+        )
+    _out.print(table)
+
+
+@app.command()
+def info(
+    env_id: EnvId,
+    figure: Annotated[Path | None, typer.Option(help="Write a contact sheet of all tasks (PNG).")] = None,
+    env: EnvOptions = [],  # noqa: B006 (typer's way of saying none)
+) -> None:
+    """Say what an environment is: spaces, splits, tasks, references."""
+    from mtbench.scoring.references import load_references
+
+    rollout = _make(env_id, env, render_mode="rgb_array" if figure else None)
+    suite = rollout.suite
+    references = load_references(suite.name)
+    _out.print(f"{registration.find(env_id).id}: {suite.title}, k = {rollout.k} attempts, {rollout.objective}")
+    _out.print(escape(f"observation  {_short(rollout.observation_space)}"))
+    _out.print(escape(f"action       {_short(rollout.action_space)}"))
+    _out.print(f"variants     {suite.attempt_variants} in every attempt")
+    for split in suite.splits.values():
+        _out.print(
+            escape(
+                f"{split.name:12} {len(split.tasks)} tasks; variants [{split.variants.start}, {split.variants.stop}), "
+                f"for evaluation [{split.evaluation.start}, {split.evaluation.stop})"
+            )
+        )
+    entries = {anchor.entry: None for scale in references.scales.values() for anchor in _anchors(scale)}
+    table = Table("task", "longest attempt", *entries, box=None)
+    for task in rollout.tasks:
+        known = {a.entry: a for scale in references.scales.values() for a in (scale.low[task], scale.high[task])}
+        cells = [f"{known[entry].value:.3f}" if entry in known else "-" for entry in entries]
+        table.add_row(task, str(suite.tasks[task].max_steps), *cells)
+    _out.print(table)
+    for entry in entries:
+        _out.print(f"{entry}: {references.sources[entry]}", markup=False)
+    if figure:
+        _write_contact_sheet(rollout, figure)
+    rollout.close()
+
+
+@app.command()
+def play(
+    env_id: EnvId,
+    policy: PolicyName = "random",
+    task: Annotated[str | None, typer.Option(help="Pin the task.")] = None,
+    variant: Annotated[int | None, typer.Option(help="Pin the variant.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Write a video: out.mp4 or out.gif.")] = None,
+    split: SplitName = "train",
+    seed: Seed = 0,
+    env: EnvOptions = [],  # noqa: B006
+) -> None:
+    """Play one meta-rollout and print what happened."""
+    from mtbench.pictures import check_video_path, write_video
+    from mtbench.play import Playthrough
+    from mtbench.policy import load_policy
+
+    if video:
+        check_video_path(video)
+    rollout = _make(env_id, env, split=split, render_mode="rgb_array" if video else None)
+    pinned = {name: value for name, value in (("task", task), ("variant", variant)) if value is not None}
+    played = Playthrough(rollout, load_policy(policy), seed, pinned)
+    if video:
+        write_video(played.frames(), video, rollout.metadata["render_fps"])
+    else:
+        played.run()
+    table = Table("attempt", "return", "length", *(["success"] if rollout.suite.has_success else []), box=None)
+    statistics = played.statistics
+    for i in range(rollout.k):
+        cells = [str(i + 1), f"{statistics['returns'][i]:.4f}", str(statistics["lengths"][i])]
+        if rollout.suite.has_success:
+            cells.append("yes" if statistics["successes"][i] else "no")
+        table.add_row(*cells)
+    _out.print(f"{env_id}: {policy} played {rollout.task}")
+    _out.print(table)
+    if video:
+        _out.print(f"wrote {video}", markup=False)
+    rollout.close()
+
+
+@app.command()
+def evaluate(
+    env_id: EnvId,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")],
+    policy: PolicyName = "random",
+    rollouts_per_task: Annotated[int, typer.Option("--rollouts-per-task", min=1, metavar="N")] = 20,
+    split: SplitName = "test",
+    agent: Annotated[str | None, typer.Option(help="Name for tables; by default the policy's.")] = None,
+    seed: Seed = 0,
+    num_envs: Annotated[int, typer.Option("--num-envs", min=1, help="Environments played at once.")] = 32,
+    train_seed: Annotated[int | None, typer.Option(help="Seed of the agent's training run.")] = None,
+    step: Annotated[int | None, typer.Option(help="Environment steps the agent was trained for.")] = None,
+    env: EnvOptions = [],  # noqa: B006
+) -> None:
+    """Evaluate a policy on every task and write a run folder; the same command resumes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from mtbench.evaluation import evaluate as run_evaluation
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rollouts"))
+    with Progress(*columns, TimeElapsedColumn(), console=_err, transient=True) as progress:
+        bar = progress.add_task(f"{agent or policy} on {env_id}", total=None)
+        try:
+            run = run_evaluation(
+                env_id,
+                policy,
+                out,
+                split=split,
+                rollouts_per_task=rollouts_per_task,
+                agent=agent,
+                seed=seed,
+                num_envs=num_envs,
+                env_kwargs=_env_kwargs(env),
+                train_seed=train_seed,
+                step=step,
+                command=["mtbench", *sys.argv[1:]],
+                on_rollout=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            _err.print("Interrupted. Finished parts are kept; the same command goes on from there.")
+            raise typer.Exit(130) from None
+    rows = len(run.episodes)
+    _out.print(f"{run.path}: {rows} attempts, {run.manifest['seconds']:.1f} s", markup=False)
+
+
+@app.command()
+def score(
+    folders: RunFolders,
+    format: Annotated[str, typer.Option("--format", help="md, csv, json, latex or html.")] = "md",
+    seed: Seed = 0,
+) -> None:
+    """Print normalized score tables of one or more runs."""
+    from mtbench.scoring import score as score_runs
+    from mtbench.scoring.report import FORMATS, render
+
+    if format not in FORMATS:
+        raise unknown("format", format, list(FORMATS), "mtbench score")
+    sys.stdout.write(render(score_runs(_read_runs(folders), seed=seed), format))
+
+
+@app.command()
+def plot(
+    folders: RunFolders,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf file.")],
+    scale: Annotated[str | None, typer.Option(help="A scale of the suite; by default its first.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw normalized scores of one or more runs."""
+    from mtbench.scoring import score as score_runs
+    from mtbench.scoring.figures import save_figure
+
+    save_figure(score_runs(_read_runs(folders), seed=seed), out, scale)
+    _out.print(f"wrote {out}", markup=False)
+
+
+def main() -> NoReturn:
+    """Run the command line; errors that explain themselves come without a traceback."""
+    try:
+        app()
+    except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled) as error:
+        _err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+# ---- helpers ----
+
+
+def _make(env_id: str, options: list[str], **kwargs: Any) -> MetaRollout:
+    from mtbench.rollout import MetaRollout
+
+    registration.find(env_id)
+    rollout = gym.make(env_id, **{**kwargs, **_env_kwargs(options)}).unwrapped
+    assert isinstance(rollout, MetaRollout)
+    return rollout
+
+
+def _env_kwargs(options: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` options as keyword arguments; what is no JSON is a string."""
+    kwargs: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--env takes KEY=VALUE, got {option!r}.")
+        try:
+            kwargs[key] = json.loads(value)
+        except ValueError:
+            kwargs[key] = value
+    return kwargs
+
+
+def _read_runs(folders: list[Path]) -> list[Any]:
+    """Every run named, or inside a folder named."""
+    from mtbench.records import MANIFEST, read_run
+
+    runs = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+        own = (folder / MANIFEST).exists()
+        runs += [read_run(path) for path in (inside if inside and not own else [folder])]
+    return runs
+
+
+def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
+    from mtbench.errors import unknown
+    from mtbench.pictures import contact_sheet, write_image
+    from mtbench.play import Playthrough
+    from mtbench.policy import load_policy
+
+    if path.suffix != ".png":
+        raise unknown("figure format", path.suffix, [".png"], "mtbench info")
+    frames = []
+    for task in rollout.tasks:
+        played = Playthrough(rollout, load_policy("random"), 0, {"task": task})
+        halfway = min(20, rollout.suite.tasks[task].max_steps // 3)
+        frames.append([frame for frame, _ in zip(played.frames(), range(halfway), strict=False)][-1])
+    write_image(contact_sheet(frames, columns=3 if len(frames) > 4 else len(frames), width=320), path)
+    _out.print(f"wrote {path}", markup=False)
+
+
+def _anchors(scale: Any) -> list[Any]:
+    return [*scale.low.values(), *scale.high.values()]
+
+
+def _short(space: gym.Space[Any]) -> str:
+    if isinstance(space, gym.spaces.Box):
+        return f"Box{space.shape} {space.dtype}, [{space.low.min():g}, {space.high.max():g}]"
+    return str(space)
+
+
+def _installed(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,39 @@
+"""Messages that say what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from gymnasium.error import DependencyNotInstalled
+
+
+class UsageError(ValueError):
+    """Something was asked for that cannot be; the message says what and what to do, so no traceback is needed."""
+
+
+class UnknownArgumentError(TypeError):
+    """An environment was made with a keyword argument that does not exist."""
+
+
+def unknown(kind: str, name: object, options: Sequence[str], where: str) -> UsageError:
+    """A UsageError for a name that does not exist, naming the nearest one that does.
+
+    Args:
+        kind: What the name stands for, such as ``"task"``.
+        name: What was asked for.
+        options: The names that exist, in the order they should be listed.
+        where: Where they exist, such as ``"split 'train' of suite 'popgym'"``.
+    """
+    lowered = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
+    hint = f" Did you mean {lowered[near[0]]!r}?" if near else ""
+    listing = ", ".join(options) if len(options) <= 12 else f"{', '.join(options[:8])}, ... ({len(options)})"
+    return UsageError(f"There is no {kind} {name!r} in {where}.{hint} Choose from: {listing}.")
+
+
+def missing_extra(package: str, extra: str, why: str) -> DependencyNotInstalled:
+    """The error for an optional dependency that is not installed, with the line that installs it."""
+    return DependencyNotInstalled(
+        f"{why} needs the package `{package}`, which is not installed. Run: pip install 'mtbench[{extra}]'"
+    )

@@ -1,0 +1,330 @@
+"""Policies x suites -> records.
+
+Evaluation visits every task of a split equally often, on a fixed list of cases that is the same for every agent, so
+that comparisons are paired. Cases are played in shards of a few rollouts per environment. A finished shard is on disk;
+an interrupted evaluation repeats only the shard it was in, and ends with the same records as one that was not
+interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from mtbench import records, registration
+from mtbench.errors import UsageError
+from mtbench.policy import Policy, PrivilegedPolicy, load_policy
+from mtbench.provenance import provenance
+from mtbench.records import RecordError, Run
+from mtbench.rollout import MetaRollout
+from mtbench.spaces import stack
+from mtbench.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Bump when evaluation_cases would return other cases: scores are comparable within one version only.
+EVALUATION_VERSION = 1
+
+# Large enough that most rows of a batch stay busy to the end of a shard, small enough to lose little on Ctrl-C.
+_ROLLOUTS_PER_ENV_AND_SHARD = 4
+
+_PARTIAL = ".partial"
+
+OnRollout = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One meta-rollout that every agent plays alike.
+
+    Attributes:
+        task: Task name.
+        rollout: Index within the task, from 0.
+        seed: For ``reset``.
+        variants: One per attempt.
+    """
+
+    task: str
+    rollout: int
+    seed: int
+    variants: tuple[int, ...]
+
+
+def evaluation_cases(suite: Suite, split: str, tasks: Sequence[str], rollouts_per_task: int, k: int) -> list[Case]:
+    """The fixed cases of an evaluation, in a fixed order that mixes the tasks.
+
+    A case depends on the suite, split, task, index and :data:`EVALUATION_VERSION` alone: a longer evaluation
+    repeats a shorter one's cases and adds to them, and a subset of tasks meets the same cases as all of them.
+    """
+    names = [zlib.crc32(name.encode()) for name in (suite.name, split)]
+    drawn_from = suite.split(split).evaluation
+    cases = []
+    for task in tasks:
+        entropy = [EVALUATION_VERSION, *names, zlib.crc32(task.encode())]
+        for rollout in range(rollouts_per_task):
+            rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(rollout,)))
+            seed = int(rng.integers(2**32))
+            variants = [drawn_from.sample(rng) for _ in range(k if suite.attempt_variants == "new" else 1)]
+            cases.append(Case(task, rollout, seed, tuple(variants if len(variants) == k else variants * k)))
+    order = np.random.default_rng(EVALUATION_VERSION).permutation(len(cases))
+    return [cases[i] for i in order]
+
+
+def evaluate(
+    env_id: str,
+    policy: Policy | str,
+    out: Path | str,
+    *,
+    split: str = "test",
+    rollouts_per_task: int = 20,
+    agent: str | None = None,
+    seed: int = 0,
+    num_envs: int = 32,
+    env_kwargs: Mapping[str, Any] | None = None,
+    train_seed: int | None = None,
+    step: int | None = None,
+    command: Sequence[str] = (),
+    on_rollout: OnRollout | None = None,
+) -> Run:
+    """Evaluate a policy and write the records to a folder; call again with the same arguments to resume.
+
+    Args:
+        env_id: A registered ID.
+        policy: A policy, or a name for :func:`~mtbench.policy.load_policy`.
+        out: The run's folder. A finished run is returned as it is.
+        split: ``"train"`` or ``"test"``.
+        rollouts_per_task: Meta-rollouts for each task.
+        agent: Name for tables; by default the policy's name.
+        seed: Seeds the policy's own draws.
+        num_envs: Environments played at once. Part of what makes a run repeatable: it decides how a policy's draws
+            are shared out.
+        env_kwargs: Further arguments of the environment, such as ``{"k": 1}``.
+        train_seed: Seed of the agent's training run, if it has one.
+        step: Environment steps the agent was trained for, if it was.
+        command: The command line, for the manifest.
+        on_rollout: Called with (rollouts done, rollouts in all) after each one.
+
+    Raises:
+        ValueError: An argument is wrong, or the folder holds an evaluation with other settings.
+        RecordError: The folder holds a damaged run.
+    """
+    out = Path(out)
+    registration.find(env_id)
+    if rollouts_per_task < 1 or num_envs < 1:
+        raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
+    loaded = load_policy(policy) if isinstance(policy, str) else policy
+    name = agent or (policy if isinstance(policy, str) else type(policy).__name__)
+    arguments = {**(env_kwargs or {}), "split": split}
+
+    def make() -> MetaRollout:
+        env = gym.make(env_id, **arguments).unwrapped
+        assert isinstance(env, MetaRollout)
+        return env
+
+    first = make()
+    settings = {
+        "env_id": env_id.removeprefix("mtbench:"),
+        "env_kwargs": arguments,
+        "suite": first.suite.name,
+        "split": split,
+        "tasks": first.tasks,
+        "k": first.k,
+        "objective": first.objective,
+        "rollouts_per_task": rollouts_per_task,
+        "agent": name,
+        "policy": policy if isinstance(policy, str) else type(policy).__qualname__,
+        "privileged": isinstance(loaded, PrivilegedPolicy),
+        "task_label_exposed": first.expose_task_label,
+        "train_seed": train_seed,
+        "step": step,
+        "seed": seed,
+        "num_envs": num_envs,
+        "evaluation_version": EVALUATION_VERSION,
+    }
+    settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
+    origin = provenance(first.suite.distributions)
+    finished = _finished_run(out, settings)
+    if finished is not None:
+        first.close()
+        return finished
+
+    labels = {
+        "suite": first.suite.name,
+        "split": split,
+        "agent": name,
+        "train_seed": train_seed,
+        "step": step,
+    }
+    cases = evaluation_cases(first.suite, split, first.tasks, rollouts_per_task, first.k)
+    journal = _Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]})
+    environments = [first, *(make() for _ in range(min(num_envs, len(cases)) - 1))]
+    try:
+        size = num_envs * _ROLLOUTS_PER_ENV_AND_SHARD
+        shards = [cases[i : i + size] for i in range(0, len(cases), size)]
+        done = 0
+        for index, shard in enumerate(shards):
+            if journal.has(index, shard):
+                done += len(shard)
+                if on_rollout:
+                    on_rollout(done, len(cases))
+                continue
+            began = time.monotonic()
+            rows = []
+            for row in _play(environments, loaded, shard, _policy_seed(seed, index)):
+                rows.append(row)
+                done += 1
+                if on_rollout:
+                    on_rollout(done, len(cases))
+            frame = records.episodes_frame([{**labels, **attempt} for attempt in chain.from_iterable(rows)])
+            journal.add(index, frame, time.monotonic() - began)
+    finally:
+        for environment in environments:
+            environment.close()
+    manifest = {"command": list(command), **settings, **origin, **journal.times()}
+    run = records.write_run(out, _sorted(journal.frames(), first.tasks), manifest)
+    journal.remove()
+    return run
+
+
+def _play(environments: list[MetaRollout], policy: Policy, cases: list[Case], seed: int) -> Any:
+    """Play cases in lockstep, a free environment taking the next one; yield each rollout's rows as it ends."""
+    environments = environments[: len(cases)]
+    n = len(environments)
+    space = environments[0].observation_space
+    waiting = iter(cases)
+    playing: list[Case | None] = [next(waiting) for _ in range(n)]
+    observations = [_reset(env, case) for env, case in zip(environments, playing, strict=True) if case is not None]
+    reset_mask = np.ones(n, dtype=np.bool_)
+    policy.start(n, seed, space, environments[0].action_space)
+    if isinstance(policy, PrivilegedPolicy):
+        policy.bind(environments)
+    while any(case is not None for case in playing):
+        actions = policy.act(stack(space, observations), reset_mask.copy())
+        if len(actions) != n:
+            raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
+        reset_mask[:] = False
+        for i, case in enumerate(playing):
+            if case is None:
+                continue
+            observations[i], _, terminated, truncated, info = environments[i].step(actions[i])
+            if terminated or truncated:
+                yield _rows(case, info["rollout"])
+                playing[i] = case = next(waiting, None)
+                if case is not None:
+                    observations[i] = _reset(environments[i], case)
+                    reset_mask[i] = True
+
+
+def _reset(environment: MetaRollout, case: Case) -> Any:
+    pinned = {"task": case.task, "variant": list(case.variants)}
+    return environment.reset(seed=case.seed, options=pinned)[0]
+
+
+def _rows(case: Case, rollout: dict[str, Any]) -> list[dict[str, Any]]:
+    successes = rollout.get("successes")
+    return [
+        {
+            "task": case.task,
+            "variant": case.variants[i],
+            "rollout": case.rollout,
+            "attempt": i + 1,
+            "return": rollout["returns"][i],
+            "length": rollout["lengths"][i],
+            "success": None if successes is None else successes[i],
+        }
+        for i in range(len(case.variants))
+    ]
+
+
+def _policy_seed(seed: int, shard: int) -> int:
+    return int(np.random.SeedSequence([seed, shard]).generate_state(1)[0])
+
+
+def _sorted(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+    order = {task: i for i, task in enumerate(tasks)}
+    keys = frame.assign(task=frame["task"].map(order))
+    index = keys.sort_values(["task", "rollout", "attempt"]).index
+    return frame.loc[index].reset_index(drop=True)
+
+
+def _finished_run(out: Path, settings: dict[str, Any]) -> Run | None:
+    """The run in `out` if there is a finished one with these settings; an error if it has others."""
+    if not (out / records.MANIFEST).exists():
+        return None
+    run = records.read_run(out)
+    _refuse_other(out, run.manifest, settings)
+    return run
+
+
+def _refuse_other(out: Path, existing: dict[str, Any], settings: dict[str, Any]) -> None:
+    for key, value in settings.items():
+        if existing.get(key) != value:
+            raise UsageError(
+                f"{out} holds an evaluation with {key} = {existing.get(key)!r}, not {value!r}. "
+                "Give another folder with --out, or delete this one."
+            )
+
+
+class _Journal:
+    """The finished shards of an evaluation under way, and how long they took."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path = path
+        self._plan = path / "plan.json"
+        if self._plan.exists():
+            self._content = json.loads(self._plan.read_text())
+            _refuse_other(path.parent, self._content["settings"], settings)
+        else:
+            started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            self._content = {"settings": settings, "started": started, "seconds": {}}
+            records.write_json(self._plan, self._content)
+        self._frames: dict[int, pd.DataFrame] = {}
+
+    def has(self, index: int, shard: list[Case]) -> bool:
+        """Whether the shard is on disk, whole."""
+        path = self._shard(index)
+        if not path.exists():
+            return False
+        try:
+            frame = records.read_frame(path)
+        except RecordError as error:
+            gym.logger.warn(f"Playing shard {index} again: {error}")
+            return False
+        self._frames[index] = frame
+        return {(c.task, c.rollout) for c in shard} == set(zip(frame["task"], frame["rollout"], strict=True))
+
+    def add(self, index: int, frame: pd.DataFrame, seconds: float) -> None:
+        records.write_frame(self._shard(index), frame)
+        self._frames[index] = frame
+        self._content["seconds"][str(index)] = round(seconds, 3)
+        records.write_json(self._plan, self._content)
+
+    def frames(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.concat(list(self._frames.values()), ignore_index=True)
+
+    def times(self) -> dict[str, Any]:
+        """When the evaluation first began, and how long its shards took together, in seconds."""
+        return {
+            "started": self._content["started"],
+            "seconds": round(sum(self._content["seconds"].values()), 3),
+        }
+
+    def remove(self) -> None:
+        shutil.rmtree(self._path)
+
+    def _shard(self, index: int) -> Path:
+        return self._path / f"shard-{index:05d}.parquet"

@@ -1,0 +1,57 @@
+"""Where a result comes from: versions, hardware and source revision, for the manifest of every run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import mtbench
+
+
+def provenance(distributions: Sequence[str]) -> dict[str, Any]:
+    """Versions, hardware and git commit as JSON-safe values. It names no path and no host.
+
+    Args:
+        distributions: Installed packages to report beside Python, mtbench, Gymnasium and NumPy.
+    """
+    versions = {"python": platform.python_version(), "mtbench": mtbench.__version__}
+    for name in ("gymnasium", "numpy", *distributions):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "versions": versions,
+        "hardware": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpu": _cpu_model(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        },
+        "git_commit": _git_commit(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _git_commit() -> str | None:
+    """The checkout's commit with ``+`` where files differ from it; None where mtbench is installed without git."""
+    root = Path(mtbench.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,225 @@
+"""The result file format: one folder per run, one row per attempt.
+
+A run is ``episodes.parquet`` (the rows) and ``manifest.json`` (how they came to be, with the rows' checksum). Both
+are written under a temporary name and renamed, the manifest last: a folder with a manifest is complete.
+
+======== ======== ==========================================================================================
+column   dtype    meaning
+======== ======== ==========================================================================================
+suite    string   suite name
+split    string   ``train`` or ``test``
+task     string   task name
+variant  int64    the attempt's variant
+rollout  int64    index of the meta-rollout within its task, from 0; the same cases for every agent
+attempt  int64    index of the attempt, from 1
+return   float64  undiscounted, on the default reward scale
+length   int64    base-environment steps; 0 where a time limit left the attempt unplayed
+success  boolean  null where the suite defines none
+agent    string   the agent's name
+train_seed Int64  seed of the training run, null for scripted policies
+step     Int64    environment steps the agent was trained for, null for scripted policies
+======== ======== ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+EPISODES = "episodes.parquet"
+MANIFEST = "manifest.json"
+
+COLUMNS: dict[str, str] = {
+    "suite": "string",
+    "split": "string",
+    "task": "string",
+    "variant": "int64",
+    "rollout": "int64",
+    "attempt": "int64",
+    "return": "float64",
+    "length": "int64",
+    "success": "boolean",
+    "agent": "string",
+    "train_seed": "Int64",
+    "step": "Int64",
+}
+
+# What a reader may rely on finding in every manifest.
+_MANIFEST_KEYS = (
+    "schema_version",
+    "env_id",
+    "suite",
+    "split",
+    "tasks",
+    "k",
+    "objective",
+    "rollouts_per_task",
+    "agent",
+    "episodes_sha256",
+)
+
+
+class RecordError(UsageError):
+    """A run folder cannot be trusted; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation, read and validated.
+
+    Attributes:
+        path: The folder.
+        episodes: One row per attempt, columns as in :data:`COLUMNS`.
+        manifest: How they came to be.
+    """
+
+    path: Path
+    episodes: pd.DataFrame
+    manifest: dict[str, Any]
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it, so that `path` is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, indented, with a final newline."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame with the columns and dtypes of :data:`COLUMNS`."""
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def write_run(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> Run:
+    """Write a complete run, after the same validation that reading does.
+
+    Raises:
+        RecordError: The rows do not match the manifest.
+    """
+    validate(path, episodes, {**manifest, "episodes_sha256": "", "schema_version": SCHEMA_VERSION})
+    write_frame(path / EPISODES, episodes)
+    complete = {"schema_version": SCHEMA_VERSION, **manifest, "episodes_sha256": _sha256(path / EPISODES)}
+    write_json(path / MANIFEST, complete)
+    return Run(path, episodes, complete)
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as Parquet, atomically."""
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a Parquet file of episodes.
+
+    Raises:
+        RecordError: It is missing, truncated, not Parquet, or has other columns.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{path} is not a readable Parquet file (truncated or foreign): {error}") from None
+    if list(frame.columns) != list(COLUMNS):
+        raise RecordError(f"{path} has the columns {list(frame.columns)}, expected {list(COLUMNS)}.")
+    return frame.astype(COLUMNS)
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a run and check all of it.
+
+    Raises:
+        RecordError: The folder is incomplete, damaged, foreign or of another schema; the message says which.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RecordError(f"{path} is not a folder. A run is a folder with {EPISODES} and {MANIFEST}.")
+    if not (path / MANIFEST).is_file():
+        raise RecordError(
+            f"{path} has no {MANIFEST}: it is no run, or its evaluation has not finished "
+            "(run the same `mtbench evaluate` command again to finish it)."
+        )
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except ValueError as error:
+        raise RecordError(f"{path / MANIFEST} is not valid JSON: {error}") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path / MANIFEST} has schema version {version!r}; this mtbench reads version {SCHEMA_VERSION}."
+        )
+    missing = [key for key in _MANIFEST_KEYS if key not in manifest]
+    if missing:
+        raise RecordError(f"{path / MANIFEST} lacks {', '.join(missing)}.")
+    episodes = read_frame(path / EPISODES)
+    if _sha256(path / EPISODES) != manifest["episodes_sha256"]:
+        raise RecordError(
+            f"{path / EPISODES} is not the file its manifest describes (checksum differs): "
+            "it was changed after the evaluation or belongs to another run."
+        )
+    validate(path, episodes, manifest)
+    return Run(path, episodes, manifest)
+
+
+def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    """Check that every task has every rollout, every rollout every attempt, and every number makes sense.
+
+    Raises:
+        RecordError: Something is missing, doubled, foreign or not finite; the message names it.
+    """
+    import numpy as np
+
+    for key in ("suite", "split", "agent"):
+        found = set(episodes[key].unique())
+        if found != {manifest[key]}:
+            raise RecordError(f"{path}: column {key!r} holds {sorted(found)}, the manifest says {manifest[key]!r}.")
+    missing = [task for task in manifest["tasks"] if task not in set(episodes["task"])]
+    if missing:
+        raise RecordError(f"{path}: no rows for {', '.join(missing)}.")
+    foreign = sorted(set(episodes["task"]) - set(manifest["tasks"]))
+    if foreign:
+        raise RecordError(f"{path}: rows for tasks the manifest does not list: {', '.join(foreign)}.")
+    bad = episodes[~np.isfinite(episodes["return"]) | (episodes["length"] < 0)]
+    if len(bad):
+        first = bad.iloc[0]
+        raise RecordError(
+            f"{path}: task {first['task']}, rollout {first['rollout']}, attempt {first['attempt']} has return "
+            f"{first['return']} and length {first['length']}."
+        )
+    rollouts, k = int(manifest["rollouts_per_task"]), int(manifest["k"])
+    expected = [(rollout, attempt) for rollout in range(rollouts) for attempt in range(1, k + 1)]
+    for task, rows in episodes.groupby("task", observed=True):
+        if sorted(zip(rows["rollout"], rows["attempt"], strict=True)) != expected:
+            raise RecordError(
+                f"{path}: task {task} should have {rollouts} rollouts of {k} attempts once each, "
+                f"found {len(rows)} rows."
+            )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,66 @@
+"""The one table of Gymnasium IDs. A new ID is a new row here and nothing else.
+
+Every ID is a :class:`mtbench.rollout.MetaRollout`; a row says which suite it plays and what differs from the
+class's defaults. The arguments are JSON-safe, as ``gymnasium.register`` wants them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+
+
+class Row(NamedTuple):
+    """One Gymnasium ID.
+
+    Attributes:
+        id: The ID, with its version.
+        summary: One line for ``mtbench list``.
+        kwargs: Arguments of :class:`~mtbench.rollout.MetaRollout`; ``suite`` names a room of ``mtbench.suites``.
+    """
+
+    id: str
+    summary: str
+    kwargs: dict[str, Any]
+
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "MTPOPGym-v0",
+        "27 partially observable games",
+        {"suite": "popgym", "k": 2, "objective": "k-shot"},
+    ),
+)
+
+
+def register_environments() -> None:
+    """Register every row of :data:`TABLE` that is not registered yet."""
+    for row in TABLE:
+        if row.id not in gymnasium.registry:
+            gymnasium.register(
+                row.id,
+                entry_point="mtbench.rollout:MetaRollout",
+                kwargs=row.kwargs,
+                # MetaRollout makes both checks itself, at a tenth of the wrappers' cost per step.
+                order_enforce=False,
+                disable_env_checker=True,
+            )
+
+
+def find(env_id: str) -> Row:
+    """The row of an ID.
+
+    Args:
+        env_id: A registered ID, with or without the ``mtbench:`` prefix.
+
+    Raises:
+        ValueError: No such ID; the message names the nearest one.
+    """
+    from mtbench.errors import unknown
+
+    name = env_id.removeprefix("mtbench:")
+    for row in TABLE:
+        if row.id == name:
+            return row
+    raise unknown("environment", name, [row.id for row in TABLE], "mtbench; `mtbench list` shows them all")

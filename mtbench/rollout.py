@@ -1,0 +1,395 @@
+"""The meta-rollout: k attempts at one hidden task, as one Gymnasium episode.
+
+This is the contract that every suite shares. ``reset`` draws a task and a variant; the agent then plays k
+attempts and is never told which task it plays. Under the ``k-episode`` objective the return of all attempts
+counts; under ``k-shot`` only the last attempt pays, and earlier rewards reach the agent as observations alone
+(E-RL2, paper Appendix B).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from mtbench.errors import UnknownArgumentError, UsageError, unknown
+from mtbench.spaces import action_index, join_vector, one_hot, with_vector
+from mtbench.suite import Frame, Progress, Suite, VariantRange, load_suite
+
+Objective = Literal["k-episode", "k-shot"]
+AttemptReset = Literal["next-step", "same-step"]
+
+
+# What the next call of `step` meets. Plain strings: an Enum's members cost 50 ns a look.
+_NOT_RESET = "the environment has not been reset"
+_PLAYING = "an attempt is under way"
+_BETWEEN = "an attempt has ended and the next one has not begun"
+_OVER = "the meta-rollout is over"
+
+
+class MetaRollout(gym.Env[Any, Any]):
+    """k attempts at one hidden task of a suite.
+
+    Between two attempts one step ignores its action and returns the next attempt's first observation with reward 0
+    (``attempt_reset="same-step"`` folds it into the step before, whose own observation goes to
+    ``info["final_attempt_obs"]``). The last step's ``info["rollout"]`` has one entry per attempt in ``returns``
+    (float64, default reward scale), ``lengths`` (int64, base steps; 0 where a time limit left an attempt unplayed)
+    and, where the suite defines it, ``successes`` (bool).
+
+    Args:
+        suite: A suite's name, its import path ``"module:SUITE"``, or a :class:`~mtbench.suite.Suite`.
+        split: ``"train"`` or ``"test"``.
+        tasks: A subset of the split's tasks by name; None plays them all.
+        k: Attempts per rollout.
+        objective: ``"k-shot"`` pays the last attempt only, ``"k-episode"`` all of them.
+        reward_scales: Factors, by task, on the reward the agent is paid. Statistics and observed rewards keep the
+            default scale.
+        attempt_reset: ``"next-step"`` or ``"same-step"``.
+        expose_task_label: Put the task into ``info`` and a one-hot over the suite's tasks into the observation:
+            for label-conditioned baselines, and marked as such in every record.
+        max_steps: Truncate the rollout after this many steps; None never does.
+        render_mode: ``"rgb_array"`` or None.
+
+    Raises:
+        ValueError: An argument's value does not exist or is out of range.
+        TypeError: An unknown argument.
+        gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's)
+
+    def __init__(
+        self,
+        suite: str | Suite,
+        *,
+        split: str = "train",
+        tasks: Sequence[str] | None = None,
+        k: int = 1,
+        objective: Objective = "k-episode",
+        reward_scales: Mapping[str, float] | None = None,
+        attempt_reset: AttemptReset = "next-step",
+        expose_task_label: bool = False,
+        max_steps: int | None = None,
+        render_mode: str | None = None,
+        **unknown_kwargs: Any,
+    ) -> None:
+        _refuse_unknown(unknown_kwargs)
+        self.suite = load_suite(suite) if isinstance(suite, str) else suite
+        self.split = self.suite.split(split)
+        self.tasks = _checked_tasks(self.suite, split, tasks)
+        self.k = _checked_count("k", k)
+        self.max_steps = None if max_steps is None else _checked_count("max_steps", max_steps)
+        self.objective = _checked_choice("objective", objective, ["k-episode", "k-shot"])
+        self.attempt_reset = _checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
+        self.reward_scales = _checked_scales(self.suite, reward_scales)
+        self.render_mode = render_mode and _checked_choice("render_mode", render_mode, ["rgb_array"])
+        self.expose_task_label = expose_task_label
+        self.suite.require_packages()
+
+        self._base_space = self.suite.observation_space(self.k)
+        self.observation_space = self._base_space
+        if expose_task_label:
+            label = spaces.Box(0.0, 1.0, (len(self.suite.tasks),), dtype=np.float32)
+            self.observation_space = with_vector(self._base_space, "task", label)
+        self.action_space = self.suite.action_space()
+        self._num_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
+        self._has_success = self.suite.has_success
+        self._games: dict[str, tuple[gym.Env[Any, Any], Any]] = {}  # base env and codec of the tasks met so far
+        self._phase = _NOT_RESET
+
+    # ---- privileged: for evaluators, loggers and oracles, never for a policy ----
+
+    @property
+    def task(self) -> str:
+        """Privileged: the task being played. An AttributeError before the first reset."""
+        return self._task
+
+    @property
+    def variant(self) -> int:
+        """Privileged: the variant of the current attempt."""
+        return self._variants[self._progress.attempt]
+
+    @property
+    def base(self) -> gym.Env[Any, Any]:
+        """Privileged: the base environment playing the current attempt."""
+        return self._base
+
+    @property
+    def playing(self) -> bool:
+        """Whether the next step plays its action: not between two attempts, before a reset or after the end."""
+        return self._phase is _PLAYING
+
+    def index_of(self, base_action: Any) -> int:
+        """Privileged: the action of this environment that the current task plays as `base_action`."""
+        assert self._actions is not None
+        return self._actions.index(base_action)
+
+    # ---- what an agent may know without the observation, such as the RL2 wrapper ----
+
+    @property
+    def attempt_start(self) -> bool:
+        """Whether the latest observation is the first of its attempt."""
+        return self._progress.attempt_start
+
+    @property
+    def attempt_reward(self) -> float:
+        """The latest reward on the agent's scale, also in an attempt that pays nothing."""
+        return self._progress.reward * self._scale
+
+    # ---- Gymnasium ----
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a meta-rollout.
+
+        Args:
+            seed: Seeds every draw: task, variants, base environment, replacement of invalid actions.
+            options: ``"task"`` pins the task by name. ``"variant"`` pins the variant: an int fixes the whole
+                rollout (where attempts play new variants, the later ones follow from it), a sequence of k ints
+                fixes each attempt.
+
+        Raises:
+            ValueError: An unknown option, task or variant.
+        """
+        super().reset(seed=seed)
+        pinned_task, pinned_variant = self._checked_options(options or {})
+        drawn_task = self.tasks[int(self.np_random.integers(len(self.tasks)))]
+        drawn_variants = self._draw_variants(self.split.variants, self.np_random)
+        self._task = drawn_task if pinned_task is None else pinned_task
+        self._variants = drawn_variants if pinned_variant is None else self._pinned_variants(pinned_variant)
+
+        if self._task not in self._games:
+            task = self.suite.tasks[self._task]
+            base = self.suite.make_base(task)
+            self._games[self._task] = base, self.suite.codec(task, base)
+        self._base, self._codec = self._games[self._task]
+        self._actions: Sequence[Any] | None = self._codec.actions
+        self._scale = self.reward_scales.get(self._task, 1.0)
+        self._progress = Progress(self.k)
+        self._returns = [0.0] * self.k
+        self._lengths = [0] * self.k
+        self._successes = [False] * self.k
+        self._begin_attempt(0)
+        return self._observe(self.suite.start(self._base, self._variants[0])), self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Play one step; see the class for what happens where attempts meet.
+
+        Args:
+            action: Inside ``action_space``. An index the current task does not have is replaced by a uniformly
+                random one that it has.
+
+        Raises:
+            gymnasium.error.InvalidAction: `action` is outside ``action_space``.
+            gymnasium.error.ResetNeeded: There is no rollout under way.
+        """
+        if self._phase is not _PLAYING:
+            return self._step_between_attempts()
+        progress = self._progress
+        observation, reward, terminated, truncated, info = self._base.step(self._base_action(action))
+        reward = float(reward)
+        attempt = progress.attempt
+        progress.elapsed += 1
+        progress.attempt_steps += 1
+        progress.attempt_start = False
+        progress.reward = reward
+        self._returns[attempt] += reward
+        self._lengths[attempt] += 1
+        if self._has_success and self.suite.success(reward, info):
+            self._successes[attempt] = True
+        paid = reward * self._scale if self._paying else 0.0
+        if terminated or truncated:
+            return self._end_attempt(observation, paid, bool(terminated), bool(truncated))
+        if progress.elapsed == self.max_steps:
+            return self._end_rollout(self._observe(observation), paid, False, True)
+        return self._observe(observation), paid, False, False, self._info()
+
+    def render(self) -> Frame | None:
+        """A picture of the current state, of the suite's ``frame_shape`` and dtype uint8. For people, not policies."""
+        if self.render_mode is None:
+            gym.logger.warn('Nothing to render: pass render_mode="rgb_array" to gym.make.')
+            return None
+        if self._phase is _NOT_RESET:
+            raise gym.error.ResetNeeded("Call reset() before render().")
+        return self.suite.render(self._base, self.suite.tasks[self._task], self._progress)
+
+    def close(self) -> None:
+        """Close every base environment made so far."""
+        for base, _ in self._games.values():
+            base.close()
+        self._games.clear()
+        self._phase = _NOT_RESET
+
+    # ---- within a rollout ----
+
+    def _begin_attempt(self, attempt: int) -> None:
+        progress = self._progress
+        progress.attempt = attempt
+        progress.attempt_steps = 0
+        progress.attempt_start = True
+        self._paying = self.objective == "k-episode" or attempt == self.k - 1
+        self._phase = _PLAYING
+
+    def _start_next_attempt(self) -> Any:
+        self._begin_attempt(self._progress.attempt + 1)
+        return self._observe(self.suite.start(self._base, self.variant))
+
+    def _step_between_attempts(self) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._phase is not _BETWEEN:
+            raise gym.error.ResetNeeded(f"Call reset() before step(): {self._phase}.")
+        progress = self._progress
+        progress.elapsed += 1
+        progress.action_valid = True
+        progress.reward = 0.0
+        observation = self._start_next_attempt()
+        if progress.elapsed == self.max_steps:
+            return self._end_rollout(observation, 0.0, False, True)
+        return observation, 0.0, False, False, self._info()
+
+    def _end_attempt(
+        self, observation: Any, paid: float, terminated: bool, truncated: bool
+    ) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        final = self._observe(observation)
+        if self._progress.attempt == self.k - 1:
+            if self.suite.single_attempt:
+                return self._end_rollout(final, paid, terminated, truncated)
+            return self._end_rollout(final, paid, True, False)
+        if self._progress.elapsed == self.max_steps:
+            return self._end_rollout(final, paid, False, True)
+        if self.attempt_reset == "same-step":
+            observation = self._start_next_attempt()
+            return observation, paid, False, False, {**self._info(), "final_attempt_obs": final}
+        self._phase = _BETWEEN
+        return final, paid, False, False, self._info()
+
+    def _end_rollout(
+        self, observation: Any, paid: float, terminated: bool, truncated: bool
+    ) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._phase = _OVER
+        rollout: dict[str, Any] = {
+            "returns": np.array(self._returns, dtype=np.float64),
+            "lengths": np.array(self._lengths, dtype=np.int64),
+        }
+        if self.suite.has_success:
+            rollout["successes"] = np.array(self._successes, dtype=np.bool_)
+        return observation, paid, terminated, truncated, {**self._info(), "rollout": rollout}
+
+    def _base_action(self, action: Any) -> Any:
+        """The base environment's action for the agent's, and whether the agent's was valid."""
+        if self._num_actions is None or self._actions is None:
+            if not self.action_space.contains(action):
+                raise gym.error.InvalidAction(f"{action!r} is outside the action space {self.action_space}.")
+            return action
+        index = action_index(action, self._num_actions)
+        valid = index < len(self._actions)
+        self._progress.action_valid = valid
+        if not valid:
+            index = int(self.np_random.random() * len(self._actions))
+        return self._actions[index]
+
+    def _observe(self, observation: Any) -> Any:
+        encoded = self._codec.encode(observation, self._progress)
+        if not self.expose_task_label:
+            return encoded
+        label = one_hot(self._task_index(), len(self.suite.tasks))
+        return join_vector(self._base_space, encoded, "task", label)
+
+    def _info(self) -> dict[str, Any]:
+        return {"task": self._task, "task_index": self._task_index()} if self.expose_task_label else {}
+
+    def _task_index(self) -> int:
+        return list(self.suite.tasks).index(self._task)
+
+    # ---- variants ----
+
+    def _draw_variants(self, drawn_from: VariantRange, rng: np.random.Generator) -> list[int]:
+        """The variants of k attempts: drawn before any action, so that actions cannot change them."""
+        if self.suite.attempt_variants == "same":
+            return [drawn_from.sample(rng)] * self.k
+        return [drawn_from.sample(rng) for _ in range(self.k)]
+
+    def _pinned_variants(self, pinned: int | list[int]) -> list[int]:
+        if isinstance(pinned, list):
+            return pinned
+        if self.suite.attempt_variants == "same":
+            return [pinned] * self.k
+        drawn_from = self.split.variants if pinned in self.split.variants else self.split.evaluation
+        return [pinned, *self._draw_variants(drawn_from, np.random.default_rng(pinned))[1:]]
+
+    # ---- checks ----
+
+    def _checked_options(self, options: dict[str, Any]) -> tuple[str | None, int | list[int] | None]:
+        for name in options:
+            if name not in ("task", "variant"):
+                raise unknown("reset option", name, ["task", "variant"], type(self).__name__)
+        task = options.get("task")
+        if task is not None and task not in self.tasks:
+            raise unknown("task", task, self.tasks, f"split {self.split.name!r} of suite {self.suite.name!r}")
+        variant = options.get("variant")
+        if variant is None:
+            return task, None
+        each = [self._checked_variant(v) for v in ([variant] if np.ndim(variant) == 0 else variant)]
+        if np.ndim(variant) == 0:
+            return task, each[0]
+        if len(each) != self.k or (self.suite.attempt_variants == "same" and len(set(each)) > 1):
+            raise UsageError(
+                f"Pin one variant, or one for each of the {self.k} attempts"
+                f"{' (all equal on this suite)' if self.suite.attempt_variants == 'same' else ''}, got {variant!r}."
+            )
+        return task, each
+
+    def _checked_variant(self, variant: Any) -> int:
+        value = int(variant) if isinstance(variant, (int, np.integer)) else variant
+        if value not in self.split.variants and value not in self.split.evaluation:
+            drawn, evaluated = self.split.variants, self.split.evaluation
+            raise UsageError(
+                f"Variant {variant!r} is not in split {self.split.name!r}: give an integer in "
+                f"[{drawn.start}, {drawn.stop}) or, for evaluation, [{evaluated.start}, {evaluated.stop})."
+            )
+        return int(value)
+
+
+def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+    if kwargs:
+        known = [name for name in inspect.signature(MetaRollout.__init__).parameters if name != "self"]
+        message = unknown("keyword argument", next(iter(kwargs)), known[:-1], "mtbench environments")
+        raise UnknownArgumentError(str(message))
+
+
+def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list[str]:
+    available = list(suite.split(split).tasks)
+    if tasks is None:
+        return available
+    if isinstance(tasks, str):
+        raise UsageError(f"`tasks` is a list of names; write tasks=[{tasks!r}].")
+    for task in tasks:
+        if task not in available:
+            raise unknown("task", task, available, f"split {split!r} of suite {suite.name!r}")
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise UsageError(f"`tasks` must name at least one task and none twice, got {list(tasks)}.")
+    return list(tasks)
+
+
+def _checked_count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise UsageError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+    return int(value)
+
+
+def _checked_choice(name: str, value: str, choices: list[str]) -> str:
+    if value not in choices:
+        raise unknown(name, value, choices, "mtbench environments")
+    return value
+
+
+def _checked_scales(suite: Suite, scales: Mapping[str, float] | None) -> dict[str, float]:
+    for task, scale in (scales or {}).items():
+        if task not in suite.tasks:
+            raise unknown("task", task, list(suite.tasks), f"`reward_scales` of suite {suite.name!r}")
+        if not math.isfinite(scale):
+            raise UsageError(f"The reward scale of {task!r} must be finite, got {scale!r}.")
+    return {task: float(scale) for task, scale in (scales or {}).items()}

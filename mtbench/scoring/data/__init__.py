@@ -1,0 +1,1 @@
+"""Normalization constants with their sources, one JSON file per suite."""

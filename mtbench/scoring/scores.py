@@ -1,0 +1,228 @@
+"""Runs -> scores: per task and in aggregate, on every scale of the suite, with intervals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mtbench.errors import UsageError
+from mtbench.records import RecordError, Run
+from mtbench.scoring.aggregates import (
+    AGGREGATES,
+    Floats,
+    bootstrap,
+    interval,
+    performance_profile,
+    probability_of_improvement,
+)
+from mtbench.scoring.references import References, Scale, load_references
+
+# What two runs must share for their scores to be comparable.
+_SAME = ("env_id", "suite", "split", "tasks", "k", "objective", "evaluation_version")
+
+PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AgentScores:
+    """One agent's scores.
+
+    Attributes:
+        agent: Name.
+        runs: Training runs (or evaluations of a scripted policy).
+        rollouts: Rollouts per task and run.
+        privileged: It reads hidden state.
+        task_label_exposed: It was told the task.
+        returns: By task, the scored return on the default reward scale.
+        attempts: By task, the return of each attempt.
+        adaptation: By task, last attempt minus first.
+        normalized: By scale, then task.
+        aggregates: By scale, then aggregate.
+        profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
+            shape (3, thresholds): estimate, low, high.
+    """
+
+    agent: str
+    runs: int
+    rollouts: int
+    privileged: bool
+    task_label_exposed: bool
+    returns: dict[str, Estimate] = field(default_factory=dict)
+    attempts: dict[str, list[Estimate]] = field(default_factory=dict)
+    adaptation: dict[str, Estimate] = field(default_factory=dict)
+    normalized: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    aggregates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    profiles: dict[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Comparable scores of one or more agents on one environment.
+
+    Attributes:
+        env_id: Gymnasium ID.
+        suite: Suite name.
+        split: ``"train"`` or ``"test"``.
+        tasks: In the suite's order.
+        k: Attempts per rollout.
+        objective: ``"k-shot"``: the last attempt is scored; ``"k-episode"``: the mean of all.
+        agents: In the order given.
+        improvement: By ordered pair of agents, the probability that the first scores above the second.
+        references: The constants used.
+        replicates: Bootstrap replicates behind every interval.
+    """
+
+    env_id: str
+    suite: str
+    split: str
+    tasks: list[str]
+    k: int
+    objective: str
+    agents: list[AgentScores]
+    improvement: dict[tuple[str, str], Estimate]
+    references: References
+    replicates: int
+
+
+def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scores:
+    """Score runs; several runs of one agent are its training seeds.
+
+    Args:
+        runs: At least one; all of one environment, split and protocol.
+        seed: Seeds the bootstrap.
+        replicates: Bootstrap replicates.
+
+    Raises:
+        RecordError: Runs cannot be compared or pooled; the message names what differs.
+        ValueError: There is no run, or a task has no reference.
+    """
+    if not runs:
+        raise UsageError("There is no run to score.")
+    first = runs[0].manifest
+    for run in runs[1:]:
+        for key in _SAME:
+            if run.manifest.get(key) != first.get(key):
+                raise RecordError(
+                    f"{runs[0].path} and {run.path} cannot be compared: {key} is {first.get(key)!r} in one and "
+                    f"{run.manifest.get(key)!r} in the other."
+                )
+    references = load_references(first["suite"])
+    by_agent: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_agent[run.manifest["agent"]].append(run)
+
+    rng = np.random.default_rng(seed)
+    returns = {agent: _returns(own) for agent, own in by_agent.items()}
+    agents = [_score_agent(own, returns[agent], references, replicates, rng) for agent, own in by_agent.items()]
+    scored = {agent: _scored(values, first["objective"]) for agent, values in returns.items()}
+    improvement = {
+        (x, y): _improvement(scored[x], scored[y], replicates, rng)
+        for i, x in enumerate(scored)
+        for j, y in enumerate(scored)
+        if i < j
+    }
+    return Scores(
+        env_id=first["env_id"],
+        suite=first["suite"],
+        split=first["split"],
+        tasks=list(first["tasks"]),
+        k=int(first["k"]),
+        objective=first["objective"],
+        agents=agents,
+        improvement=improvement,
+        references=references,
+        replicates=replicates,
+    )
+
+
+def _returns(runs: list[Run]) -> Floats:
+    """Returns of one agent, of shape (runs, tasks, rollouts, attempts)."""
+    first = runs[0].manifest
+    for run in runs[1:]:
+        if run.manifest["rollouts_per_task"] != first["rollouts_per_task"]:
+            raise RecordError(
+                f"{runs[0].path} has {first['rollouts_per_task']} rollouts per task and {run.path} "
+                f"{run.manifest['rollouts_per_task']}: an agent's runs must have equally many."
+            )
+        if run.manifest.get("train_seed") in [r.manifest.get("train_seed") for r in runs if r is not run]:
+            raise RecordError(
+                f"Two runs of agent {first['agent']!r} have the train seed {run.manifest.get('train_seed')}: name "
+                "the agents or the seeds apart (`mtbench evaluate --agent ... --train-seed ...`)."
+            )
+    shape = (len(first["tasks"]), first["rollouts_per_task"], first["k"])
+    stacked = []
+    for run in runs:
+        order = {task: i for i, task in enumerate(first["tasks"])}
+        keyed = run.episodes.assign(order=run.episodes["task"].map(order))
+        rows = keyed.sort_values(["order", "rollout", "attempt"])
+        stacked.append(rows["return"].to_numpy().reshape(shape))
+    return np.stack(stacked)
+
+
+def _scored(returns: Floats, objective: str) -> Floats:
+    """What counts: the last attempt of a k-shot rollout, the mean of a k-episode one. ``(..., attempts) -> (...)``."""
+    return returns[..., -1] if objective == "k-shot" else returns.mean(axis=-1)
+
+
+def _score_agent(
+    runs: list[Run], returns: Floats, references: References, replicates: int, rng: np.random.Generator
+) -> AgentScores:
+    manifest = runs[0].manifest
+    tasks = manifest["tasks"]
+    own = AgentScores(
+        agent=manifest["agent"],
+        runs=len(runs),
+        rollouts=int(manifest["rollouts_per_task"]),
+        privileged=bool(manifest.get("privileged", False)),
+        task_label_exposed=bool(manifest.get("task_label_exposed", False)),
+    )
+    # Everything below is linear in these or a function of them, so one bootstrap serves all.
+    attempts, replicated_attempts = returns.mean(axis=2), bootstrap(returns, replicates, rng)
+    point, replicated = (_scored(each, manifest["objective"]) for each in (attempts, replicated_attempts))
+    own.returns.update(_per_task(tasks, point, replicated))
+    each = [_per_task(tasks, attempts[..., i], replicated_attempts[..., i]) for i in range(attempts.shape[-1])]
+    own.attempts.update({task: [attempt[task] for attempt in each] for task in tasks})
+    gain, replicated_gain = (v[..., -1] - v[..., 0] for v in (attempts, replicated_attempts))
+    own.adaptation.update(_per_task(tasks, gain, replicated_gain))
+    for name, scale in references.scales.items():
+        score, spread = (_normalize(scale, tasks, v) for v in (point, replicated))
+        own.normalized[name] = _per_task(tasks, score, spread)
+        own.aggregates[name] = {key: _estimate(f(score), f(spread)) for key, f in AGGREGATES.items()}
+        curves = performance_profile(spread, PROFILE_THRESHOLDS)
+        own.profiles[name] = np.stack([performance_profile(score, PROFILE_THRESHOLDS), *interval(curves)])
+    return own
+
+
+def _normalize(scale: Scale, tasks: Sequence[str], scores: Floats) -> Floats:
+    """Scores with tasks on the last axis, on a scale."""
+    return np.stack([scale.normalize(task, scores[..., i]) for i, task in enumerate(tasks)], axis=-1)
+
+
+def _per_task(tasks: Sequence[str], point: Floats, replicated: Floats) -> dict[str, Estimate]:
+    """Estimates by task from ``(runs, tasks)`` and ``(replicates, runs, tasks)``."""
+    over_runs, spread = point.mean(axis=0), replicated.mean(axis=1)
+    return {task: _estimate(over_runs[i], spread[:, i]) for i, task in enumerate(tasks)}
+
+
+def _estimate(point: Floats | float, replicated: Floats) -> Estimate:
+    low, high = interval(replicated)
+    return Estimate(float(point), float(low), float(high))
+
+
+def _improvement(x: Floats, y: Floats, replicates: int, rng: np.random.Generator) -> Estimate:
+    """Between runs where both agents have several, else between rollouts. Takes ``(runs, tasks, rollouts)``."""
+    several = len(x) > 1 and len(y) > 1
+    samples = [list(v.mean(axis=-1).T) if several else list(np.concatenate(list(v), axis=1)) for v in (x, y)]
+    return _estimate(*probability_of_improvement(samples[0], samples[1], replicates, rng))

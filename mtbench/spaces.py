@@ -1,0 +1,162 @@
+"""One-hot flattening and padding of spaces, so that different tasks share one observation and action space.
+
+The layout of every flattened observation is Gymnasium's own (``gymnasium.spaces.flatten``); these classes write it
+into a given row about ten times faster, which matters when a base environment takes three microseconds a step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from mtbench.errors import UsageError
+
+Vector = npt.NDArray[np.float32]
+
+
+class _DiscreteWriter:
+    """Writes an integer as a one-hot."""
+
+    def __init__(self, space: spaces.Discrete) -> None:
+        self.size = int(space.n)
+        self._start = int(space.start)
+
+    def __call__(self, row: Vector, observation: Any) -> None:
+        row[observation - self._start] = 1.0
+
+
+class _ManyDiscreteWriter:
+    """Writes several integers as one-hots side by side."""
+
+    def __init__(self, sizes: list[int], starts: list[int]) -> None:
+        self.size = sum(sizes)
+        ends = list(itertools.accumulate(sizes))
+        self._offsets = [end - size - start for end, size, start in zip(ends, sizes, starts, strict=True)]
+
+    def __call__(self, row: Vector, observation: Any) -> None:
+        for offset, value in zip(self._offsets, observation, strict=True):
+            row[offset + value] = 1.0
+
+
+class _BoxWriter:
+    """Writes real numbers as they are."""
+
+    def __init__(self, space: spaces.Box) -> None:
+        self.size = int(np.prod(space.shape))
+        self._flat = len(space.shape) == 1
+
+    def __call__(self, row: Vector, observation: Any) -> None:
+        row[: self.size] = observation if self._flat else np.ravel(observation)
+
+
+Writer = _DiscreteWriter | _ManyDiscreteWriter | _BoxWriter
+
+
+def observation_writer(space: gym.Space[Any]) -> Writer:
+    """A function ``write(row, observation)`` that puts a flattened observation at the start of a zeroed row.
+
+    Args:
+        space: Discrete, MultiDiscrete (1-D), Tuple of Discrete, or Box. The writer's ``size`` is the number of
+            values it writes.
+
+    Raises:
+        TypeError: Another kind of space.
+    """
+    if isinstance(space, spaces.Discrete):
+        return _DiscreteWriter(space)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return _ManyDiscreteWriter([int(n) for n in space.nvec], [int(s) for s in space.start])
+    if isinstance(space, spaces.Tuple) and all(isinstance(part, spaces.Discrete) for part in space.spaces):
+        parts = [part for part in space.spaces if isinstance(part, spaces.Discrete)]
+        return _ManyDiscreteWriter([int(part.n) for part in parts], [int(part.start) for part in parts])
+    if isinstance(space, spaces.Box):
+        return _BoxWriter(space)
+    raise TypeError(f"No one-hot flattening is defined for the observation space {space}.")
+
+
+def native_actions(space: gym.Space[Any]) -> list[Any]:
+    """Every action of a finite space, in the order of the flat index that stands for it (the last digit fastest).
+
+    Args:
+        space: Discrete (a list of ints) or MultiDiscrete of one dimension (a list of tuples of ints).
+
+    Raises:
+        TypeError: The space is not finite or is nested.
+    """
+    if isinstance(space, spaces.Discrete):
+        return list(range(int(space.start), int(space.start + space.n)))
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        digits = zip(space.start.tolist(), space.nvec.tolist(), strict=True)
+        return list(itertools.product(*(range(start, start + n) for start, n in digits)))
+    raise TypeError(f"The action space {space} cannot be flattened to one index.")
+
+
+def action_index(action: Any, n: int) -> int:
+    """An agent's discrete action as a Python int in ``[0, n)``.
+
+    Raises:
+        gymnasium.error.InvalidAction: It is no integer or out of range.
+    """
+    try:
+        index = operator.index(action)
+    except TypeError:
+        index = -1
+    if not 0 <= index < n:
+        raise gym.error.InvalidAction(
+            f"{action!r} ({type(action).__name__}) is no action of this environment; "
+            f"give an integer from 0 to {n - 1} (env.action_space is Discrete({n}))."
+        )
+    return index
+
+
+def with_vector(space: gym.Space[Any], name: str, part: spaces.Box) -> gym.Space[Any]:
+    """A space enlarged by a named vector: appended to a float vector, a further key of a Dict, else a new Dict.
+
+    :func:`join_vector` does the same to an observation.
+    """
+    if _is_vector(space):
+        assert isinstance(space, spaces.Box)
+        return spaces.Box(
+            np.concatenate([space.low, part.low.astype(space.dtype)]),
+            np.concatenate([space.high, part.high.astype(space.dtype)]),
+            dtype=np.float32,
+        )
+    if isinstance(space, spaces.Dict):
+        if name in space.spaces:
+            raise UsageError(f"The observation already has a key {name!r}.")
+        return spaces.Dict({**space.spaces, name: part})
+    return spaces.Dict({"observation": space, name: part})
+
+
+def join_vector(space: gym.Space[Any], observation: Any, name: str, part: Vector) -> Any:
+    """An observation of `space` enlarged by `part`, as :func:`with_vector` enlarges the space."""
+    if _is_vector(space):
+        return np.concatenate([observation, part])
+    if isinstance(space, spaces.Dict):
+        return {**observation, name: part}
+    return {"observation": observation, name: part}
+
+
+def _is_vector(space: gym.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.float32 and len(space.shape) == 1
+
+
+def one_hot(index: int, size: int) -> Vector:
+    """A float32 vector of zeros with a one at `index`."""
+    row = np.zeros(size, dtype=np.float32)
+    row[index] = 1.0
+    return row
+
+
+def stack(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
+    """Observations of one space as a new batch, laid out as ``gymnasium.vector`` does."""
+    batch: Any = create_empty_array(space, len(observations))
+    return concatenate(space, observations, batch)

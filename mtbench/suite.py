@@ -1,0 +1,217 @@
+"""What a domain declares: its tasks, splits and variants, and how one attempt of a task is played.
+
+A suite only declares. Attempts, padding, seeding, label hiding and statistics are shared and live in
+:mod:`mtbench.rollout`. To add a suite, subclass :class:`Suite` in one new module under ``mtbench/suites`` that
+ends in ``SUITE = YourSuite()``, and add its rows to :mod:`mtbench.registration`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from mtbench.errors import UsageError, missing_extra, unknown
+
+Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRange:
+    """The variants ``start <= v < stop``. A variant is an integer that fixes every latent draw of an attempt."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise UsageError(f"A variant range needs 0 <= start < stop, got [{self.start}, {self.stop}).")
+
+    def __contains__(self, variant: object) -> bool:
+        return isinstance(variant, int) and self.start <= variant < self.stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """One variant, uniformly, as a Python int."""
+        return int(rng.integers(self.start, self.stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A qualitatively distinct objective, such as one game at one difficulty.
+
+    Attributes:
+        name: Upstream's own name.
+        base: Where the base environment's class lives, as ``"module:attribute"``.
+        family: Tasks of one family differ only in difficulty.
+        max_steps: The longest attempt, in base-environment steps.
+    """
+
+    name: str
+    base: str
+    family: str
+    max_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which tasks and which variants may be drawn.
+
+    Attributes:
+        name: ``"train"`` or ``"test"``.
+        tasks: Names, in the suite's order.
+        variants: What ``reset`` draws from.
+        evaluation: What evaluation draws from; disjoint from every variant used in training.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    variants: VariantRange
+    evaluation: VariantRange
+
+
+@dataclass(slots=True)
+class Progress:
+    """What an agent may know about its own rollout, on any suite. It carries no label.
+
+    Attributes:
+        k: Attempts in the rollout.
+        elapsed: Steps taken since the rollout began, the ignored one between two attempts included.
+        attempt: Index of the current attempt, from 0.
+        attempt_steps: Base-environment steps taken in the current attempt.
+        attempt_start: Whether the current observation is the first of its attempt.
+        action_valid: Whether the previous action existed in the task being played.
+        reward: The previous step's reward on the default scale, also while the agent is paid nothing.
+    """
+
+    k: int
+    elapsed: int = 0
+    attempt: int = 0
+    attempt_steps: int = 0
+    attempt_start: bool = True
+    action_valid: bool = True
+    reward: float = 0.0
+
+
+class Codec(Protocol):
+    """Translates between one task's native spaces and the suite's shared ones."""
+
+    @property
+    def actions(self) -> Sequence[Any] | None:
+        """The task's native actions in the order of their index in the shared ``Discrete`` space.
+
+        None where the base environment takes the agent's action as it is.
+        """
+
+    def encode(self, observation: Any, progress: Progress) -> Any:
+        """The agent's observation: a new object on every call, inside the suite's observation space."""
+
+
+class Suite(ABC):
+    """One multi-task domain.
+
+    Attributes:
+        name: The room's name under ``mtbench.suites``; also the extra that installs it.
+        title: The name people use.
+        distributions: Installed packages whose versions belong in every record.
+        tasks: Every task by name, in the suite's order.
+        splits: ``"train"`` and ``"test"``.
+        attempt_variants: Whether later attempts play the ``"same"`` variant or a ``"new"`` one.
+        single_attempt: Pass the base environment's end flags through instead of the rollout's own.
+        has_success: Whether :meth:`success` is defined.
+        frame_shape: Shape of every rendered frame.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[Mapping[str, Task]]
+    splits: ClassVar[Mapping[str, Split]]
+    attempt_variants: ClassVar[Literal["same", "new"]]
+    single_attempt: ClassVar[bool] = False
+    has_success: ClassVar[bool] = False
+    frame_shape: ClassVar[tuple[int, int, int]]
+
+    @abstractmethod
+    def observation_space(self, k: int) -> gym.Space[Any]:
+        """The observation space of a k-attempt rollout, equal for all tasks."""
+
+    @abstractmethod
+    def action_space(self) -> gym.Space[Any]:
+        """The action space, equal for all tasks."""
+
+    @abstractmethod
+    def codec(self, task: Task, base: gym.Env[Any, Any]) -> Codec:
+        """The translator between `task`'s native spaces and the shared ones."""
+
+    @abstractmethod
+    def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
+        """A picture for people, of shape :attr:`frame_shape` and dtype uint8; it may show what the agent cannot see."""
+
+    def make_base(self, task: Task) -> gym.Env[Any, Any]:
+        """One base environment of `task`."""
+        module, attribute = task.base.split(":")
+        base: gym.Env[Any, Any] = getattr(importlib.import_module(module), attribute)()
+        return base
+
+    def start(self, base: gym.Env[Any, Any], variant: int) -> Any:
+        """Begin an attempt of `variant` and return the base observation."""
+        return base.reset(seed=variant)[0]
+
+    def success(self, reward: float, info: dict[str, Any]) -> bool:
+        """Whether this step makes its attempt a success. Called only where :attr:`has_success`."""
+        raise NotImplementedError
+
+    def require_packages(self) -> None:
+        """Check that the suite's packages are installed.
+
+        Raises:
+            gymnasium.error.DependencyNotInstalled: One is missing; the message has the line that installs it.
+        """
+        for package in sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values()}):
+            try:
+                importlib.import_module(package)
+            except ModuleNotFoundError as error:
+                if error.name != package:
+                    raise
+                raise missing_extra(package, self.name, f"The {self.title} suite") from None
+
+    def split(self, name: str) -> Split:
+        """A split by name.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        if name not in self.splits:
+            raise unknown("split", name, list(self.splits), f"suite {self.name!r}")
+        return self.splits[name]
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by name (``"popgym"``), or any suite by import path (``"my_package.my_suite:SUITE"``).
+
+    Raises:
+        ValueError: There is no such suite.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        module, attribute = f"mtbench.suites.{name}", "SUITE"
+    try:
+        suite = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        from mtbench.registration import TABLE
+
+        raise unknown("suite", name, sorted({row.kwargs["suite"] for row in TABLE}), "mtbench") from None
+    if not isinstance(suite, Suite):
+        raise UsageError(f"{name!r} is a {type(suite).__name__}, not a mtbench.suite.Suite.")
+    return suite
