@@ -76,8 +76,8 @@ def evaluation_cases(suite: Suite, split: str, tasks: Sequence[str], rollouts_pe
         for rollout in range(rollouts_per_task):
             rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(rollout,)))
             seed = int(rng.integers(2**32))
-            variants = [drawn_from.sample(rng) for _ in range(k if suite.attempt_variants == "new" else 1)]
-            cases.append(Case(task, rollout, seed, tuple(variants if len(variants) == k else variants * k)))
+            variants = drawn_from.sample(rng, k) if suite.attempt_variants == "new" else drawn_from.sample(rng, 1) * k
+            cases.append(Case(task, rollout, seed, tuple(variants)))
     order = np.random.default_rng(EVALUATION_VERSION).permutation(len(cases))
     return [cases[i] for i in order]
 

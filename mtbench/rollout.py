@@ -25,11 +25,8 @@ Objective = Literal["k-episode", "k-shot"]
 AttemptReset = Literal["next-step", "same-step"]
 
 
-# What the next call of `step` meets. Plain strings: an Enum's members cost 50 ns a look.
-_NOT_RESET = "the environment has not been reset"
-_PLAYING = "an attempt is under way"
-_BETWEEN = "an attempt has ended and the next one has not begun"
-_OVER = "the meta-rollout is over"
+# What the next call of `step` meets. Plain integers: an Enum's members cost 50 ns a look.
+_NOT_RESET, _PLAYING, _BETWEEN, _OVER = range(4)
 
 
 class MetaRollout(gym.Env[Any, Any]):
@@ -122,7 +119,7 @@ class MetaRollout(gym.Env[Any, Any]):
     @property
     def playing(self) -> bool:
         """Whether the next step plays its action: not between two attempts, before a reset or after the end."""
-        return self._phase is _PLAYING
+        return self._phase == _PLAYING
 
     def index_of(self, base_action: Any) -> int:
         """Privileged: the action of this environment that the current task plays as `base_action`."""
@@ -187,7 +184,7 @@ class MetaRollout(gym.Env[Any, Any]):
             gymnasium.error.InvalidAction: `action` is outside ``action_space``.
             gymnasium.error.ResetNeeded: There is no rollout under way.
         """
-        if self._phase is not _PLAYING:
+        if self._phase != _PLAYING:
             return self._step_between_attempts()
         progress = self._progress
         observation, reward, terminated, truncated, info = self._base.step(self._base_action(action))
@@ -213,7 +210,7 @@ class MetaRollout(gym.Env[Any, Any]):
         if self.render_mode is None:
             gym.logger.warn('Nothing to render: pass render_mode="rgb_array" to gym.make.')
             return None
-        if self._phase is _NOT_RESET:
+        if self._phase == _NOT_RESET:
             raise gym.error.ResetNeeded("Call reset() before render().")
         return self.suite.render(self._base, self.suite.tasks[self._task], self._progress)
 
@@ -239,8 +236,9 @@ class MetaRollout(gym.Env[Any, Any]):
         return self._observe(self.suite.start(self._base, self.variant))
 
     def _step_between_attempts(self) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self._phase is not _BETWEEN:
-            raise gym.error.ResetNeeded(f"Call reset() before step(): {self._phase}.")
+        if self._phase != _BETWEEN:
+            why = "the meta-rollout is over" if self._phase == _OVER else "no meta-rollout has begun"
+            raise gym.error.ResetNeeded(f"Call reset() before step(): {why}.")
         progress = self._progress
         progress.elapsed += 1
         progress.action_valid = True
@@ -309,13 +307,13 @@ class MetaRollout(gym.Env[Any, Any]):
     def _draw_variants(self, drawn_from: VariantRange, rng: np.random.Generator) -> list[int]:
         """The variants of k attempts: drawn before any action, so that actions cannot change them."""
         if self.suite.attempt_variants == "same":
-            return [drawn_from.sample(rng)] * self.k
-        return [drawn_from.sample(rng) for _ in range(self.k)]
+            return drawn_from.sample(rng, 1) * self.k
+        return drawn_from.sample(rng, self.k)
 
     def _pinned_variants(self, pinned: int | list[int]) -> list[int]:
         if isinstance(pinned, list):
             return pinned
-        if self.suite.attempt_variants == "same":
+        if self.suite.attempt_variants == "same" or self.k == 1:
             return [pinned] * self.k
         drawn_from = self.split.variants if pinned in self.split.variants else self.split.evaluation
         return [pinned, *self._draw_variants(drawn_from, np.random.default_rng(pinned))[1:]]
@@ -332,13 +330,14 @@ class MetaRollout(gym.Env[Any, Any]):
         variant = options.get("variant")
         if variant is None:
             return task, None
-        each = [self._checked_variant(v) for v in ([variant] if np.ndim(variant) == 0 else variant)]
-        if np.ndim(variant) == 0:
-            return task, each[0]
-        if len(each) != self.k or (self.suite.attempt_variants == "same" and len(set(each)) > 1):
+        if not isinstance(variant, (Sequence, np.ndarray)) or isinstance(variant, str):
+            return task, self._checked_variant(variant)
+        each = [self._checked_variant(v) for v in variant]
+        kept = self.suite.attempt_variants == "same"
+        if len(each) != self.k or (kept and len(set(each)) > 1):
             raise UsageError(
-                f"Pin one variant, or one for each of the {self.k} attempts"
-                f"{' (all equal on this suite)' if self.suite.attempt_variants == 'same' else ''}, got {variant!r}."
+                f"Pin one variant, or one for each of the {self.k} attempts{' (all equal on this suite)' * kept}, "
+                f"got {variant!r}."
             )
         return task, each
 

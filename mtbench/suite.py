@@ -39,9 +39,10 @@ class VariantRange:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def sample(self, rng: np.random.Generator) -> int:
-        """One variant, uniformly, as a Python int."""
-        return int(rng.integers(self.start, self.stop))
+    def sample(self, rng: np.random.Generator, n: int) -> list[int]:
+        """N variants, uniformly and independently, as Python ints."""
+        # One by one: an array costs four times a scalar, and k is small.
+        return [int(rng.integers(self.start, self.stop)) for _ in range(n)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,11 @@ def render(scores: Scores, format: str) -> str:
     return FORMATS[format](scores)
 
 
+def summary(scores: Scores) -> str:
+    """The aggregate table alone, as Markdown, for a front page."""
+    return _markdown_table(_aggregate_table(scores))
+
+
 # ---- the tables ----
 
 
@@ -144,12 +149,16 @@ def _count(n: int, noun: str) -> str:
 def _markdown(scores: Scores) -> str:
     parts = []
     for table in tables(scores):
-        widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
-        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        lines = [_markdown_row(row, widths) for row in (table.header, rule, *table.rows)]
-        parts.append(f"### {table.title}\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"### {table.title}\n\n{_markdown_table(table)}")
     parts.append("\n".join(f"- {note}" for note in notes(scores)) + "\n")
     return "\n".join(parts)
+
+
+def _markdown_table(table: Table) -> str:
+    header, *body = [[cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "".join(f"{_markdown_row(row, widths)}\n" for row in (header, rule, *body))
 
 
 def _markdown_row(row: list[str], widths: list[int]) -> str:

@@ -1,0 +1,27 @@
+"""The random policy through our wrapper against the games' own random scores, measured without it."""
+
+import json
+from importlib import resources
+
+import pytest
+from scipy import stats
+
+from mtbench.evaluation import evaluate
+from mtbench.suites.popgym import TASKS
+
+REFERENCES = json.loads((resources.files("mtbench.scoring.data") / "popgym.json").read_text())["tasks"]
+
+
+@pytest.fixture(scope="module")
+def returns(tmp_path_factory):
+    out = tmp_path_factory.mktemp("random") / "run"
+    run = evaluate("MTPOPGym-v0", "random", out, rollouts_per_task=150, seed=1)
+    last = run.episodes[run.episodes["attempt"] == 2]
+    return {task: last[last["task"] == task]["return"].to_numpy() for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_random_scores_agree_within_four_standard_errors(returns, task):
+    values, reference = returns[task], REFERENCES[task]["random"]
+    error = (stats.sem(values) ** 2 + reference["sem"] ** 2) ** 0.5
+    assert abs(values.mean() - reference["mean"]) < 4 * error

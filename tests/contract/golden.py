@@ -1,0 +1,85 @@
+"""Golden traces freeze a version: hashes of observations, rewards and flags under fixed seeds and actions.
+
+``python -m tests.contract.golden`` adds missing entries and never changes one: a trace that must change is a -v1.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from mtbench.records import write_json
+from mtbench.registration import TABLE
+from mtbench.suite import load_suite
+
+FOLDER = Path(__file__).parent.parent / "golden"
+SEEDS = (0, 1, 2)
+
+
+def trace_hash(env_id, split, task):
+    """Two rollouts under uniform actions and one where every other action is 0. Floats are rounded to 4 decimals:
+    the last bits of sines and cosines differ between processors."""
+    env = gym.make(env_id, split=split)
+    digest = hashlib.sha256()
+    steps = 0
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        obs, info = env.reset(seed=seed, options={"task": task})
+        _add(digest, obs, 0.0, False, False)
+        over = False
+        while not over:
+            obs, reward, terminated, truncated, info = env.step(_action(env.action_space, rng, narrow=seed == 2))
+            _add(digest, obs, reward, terminated, truncated)
+            over = terminated or truncated
+            steps += 1
+        for value in info["rollout"].values():
+            digest.update(_rounded(value))
+    env.close()
+    return {"steps": steps, "sha256": digest.hexdigest()}
+
+
+def _action(space, rng, narrow):
+    """Drawn by NumPy alone, so that a change in Gymnasium's sampling changes no trace."""
+    if isinstance(space, gym.spaces.Discrete):
+        return int(rng.integers(space.n)) * (int(rng.integers(2)) if narrow else 1)
+    return rng.uniform(space.low, space.high).astype(space.dtype)
+
+
+def _rounded(value):
+    array = np.asarray(value)
+    if array.dtype.kind == "f":
+        array = np.round(array.astype(np.float64), 4) + 0.0
+    return array.tobytes()
+
+
+def _add(digest, obs, reward, terminated, truncated):
+    for part in obs.values() if isinstance(obs, dict) else [obs]:
+        digest.update(_rounded(part))
+    digest.update(_rounded(reward))
+    digest.update(bytes([terminated, truncated]))
+
+
+def path_of(env_id):
+    return FOLDER / f"{env_id}.json"
+
+
+def read(env_id):
+    path = path_of(env_id)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def main():
+    for row in TABLE:
+        known = read(row.id)
+        for split in load_suite(row.kwargs["suite"]).splits.values():
+            for task in split.tasks:
+                key = f"{split.name}/{task}"
+                if key not in known:
+                    known[key] = trace_hash(row.id, split.name, task)
+        write_json(path_of(row.id), known)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+import numpy as np
+
+
+def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):
+    """One rollout under random actions: a list of (obs, reward, terminated, truncated, info), the reset first."""
+    env.action_space.seed(action_seed)
+    obs, info = env.reset(seed=seed, options=options)
+    trace = [(obs, 0.0, False, False, info)]
+    while not (trace[-1][2] or trace[-1][3]) and len(trace) <= max_steps:
+        trace.append(env.step(env.action_space.sample()))
+    return trace
+
+
+def equal(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    return type(a) is type(b) and a == b
+
+
+def same_trace(first, second):
+    return len(first) == len(second) and all(
+        equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def attempts(trace, env):
+    """Split a next-step trace into the outer steps of each attempt, by the lengths its statistics report."""
+    lengths = trace[-1][4]["rollout"]["lengths"]
+    parts, at = [], 0
+    for length in lengths:
+        parts.append(trace[at : at + length + 1])
+        at += length + 1
+    assert at == len(trace), "lengths and the ignored steps account for every step"
+    return parts

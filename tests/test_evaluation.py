@@ -1,0 +1,241 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from mtbench_agents.random import RandomPolicy
+
+from mtbench import records
+from mtbench.evaluation import evaluate, evaluation_cases
+from mtbench.records import RecordError, read_run
+from mtbench.suites.popgym import SUITE, TASKS
+
+ID = "MTPOPGym-v0"
+SHORT = ["RepeatFirstEasy", "PositionOnlyCartPoleEasy", "MineSweeperEasy"]
+
+
+def quick(out, policy="random", **kwargs):
+    arguments = {"rollouts_per_task": 5, "num_envs": 2, "env_kwargs": {"tasks": SHORT}, **kwargs}
+    return evaluate(ID, policy, out, **arguments)
+
+
+# ---- the cases ----
+
+
+def test_every_task_gets_the_same_number_of_distinct_cases():
+    cases = evaluation_cases(SUITE, "test", list(TASKS), 10, 2)
+    assert len(cases) == 270
+    assert {(c.task, c.rollout) for c in cases} == {(task, i) for task in TASKS for i in range(10)}
+    variants = [v for case in cases for v in case.variants]
+    assert len(set(variants)) == len(variants) == 540
+    assert all(v in SUITE.splits["test"].evaluation for v in variants)
+
+
+def test_more_rollouts_and_fewer_tasks_keep_the_cases():
+    def keyed(cases):
+        return {(c.task, c.rollout): c for c in cases}
+
+    few = keyed(evaluation_cases(SUITE, "test", SHORT, 3, 2))
+    many = keyed(evaluation_cases(SUITE, "test", list(TASKS), 6, 2))
+    assert few.items() <= many.items()
+
+
+def test_splits_share_no_variant():
+    train, test = (evaluation_cases(SUITE, split, SHORT, 50, 2) for split in ("train", "test"))
+    assert not {v for c in train for v in c.variants} & {v for c in test for v in c.variants}
+
+
+def test_the_cases_of_version_1_are_frozen():
+    """Changing these makes published records incomparable: bump EVALUATION_VERSION instead."""
+    cases = sorted(evaluation_cases(SUITE, "test", ["RepeatFirstEasy"], 2, 2), key=lambda c: c.rollout)
+    assert [(c.seed, c.variants) for c in cases] == FROZEN
+
+
+FROZEN = [(4137480198, (2131376260, 1612312948)), (1201153753, (1623921595, 1756010458))]
+
+
+# ---- the records ----
+
+
+def test_records_are_complete_and_say_where_they_come_from(tmp_path):
+    run = quick(tmp_path / "run")
+    frame = run.episodes
+    assert list(frame.columns) == list(records.COLUMNS)
+    assert len(frame) == len(SHORT) * 5 * 2
+    assert frame["task"].unique().tolist() == SHORT
+    assert frame["attempt"].tolist() == [1, 2] * 15
+    assert frame["success"].isna().all()
+    again = read_run(tmp_path / "run")
+    pd.testing.assert_frame_equal(again.episodes, frame)
+    manifest = again.manifest
+    assert manifest["versions"]["popgym"] == pd.Series([manifest["versions"]["popgym"]])[0] != "not installed"
+    assert manifest["hardware"]["cores"] >= 1
+    assert manifest["privileged"] is False
+    assert not (tmp_path / "run" / ".partial").exists()
+
+
+def test_a_case_is_what_the_environment_plays(tmp_path):
+    """The first row of the records, replayed by hand."""
+    import gymnasium as gym
+    from mtbench_agents.oracles.popgym import action
+
+    run = quick(tmp_path / "run", policy="oracle")
+    row = run.episodes.iloc[1]
+    case = next(c for c in evaluation_cases(SUITE, "test", SHORT, 5, 2) if (c.task, c.rollout) == (SHORT[0], 0))
+    env = gym.make(ID, split="test").unwrapped
+    env.reset(seed=case.seed, options={"task": case.task, "variant": list(case.variants)})
+    over = False
+    while not over:
+        *_, over, _, info = env.step(action(env))
+    assert row["variant"] == case.variants[1]
+    assert row["return"] == info["rollout"]["returns"][1]
+
+
+def test_the_same_evaluation_gives_the_same_rows(tmp_path):
+    one, two, other = quick(tmp_path / "1"), quick(tmp_path / "2"), quick(tmp_path / "3", seed=1)
+    pd.testing.assert_frame_equal(one.episodes, two.episodes)
+    assert not one.episodes["return"].equals(other.episodes["return"])
+    assert one.episodes["variant"].equals(other.episodes["variant"])
+
+
+def test_a_deterministic_policy_does_not_feel_the_number_of_environments(tmp_path):
+    runs = [quick(tmp_path / str(n), policy="oracle", num_envs=n) for n in (1, 7, 64)]
+    for run in runs[1:]:
+        pd.testing.assert_frame_equal(run.episodes, runs[0].episodes)
+
+
+class Interrupting:
+    """Counts rollouts and stops the evaluation as Ctrl-C would."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, done, total):
+        if done == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [1, 8, 9, 14])
+def test_an_interrupted_evaluation_resumes_to_the_same_records(tmp_path, after):
+    whole = quick(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "cut", on_rollout=Interrupting(after))
+    with pytest.raises(RecordError, match="has not finished"):
+        read_run(tmp_path / "cut")
+    played = []
+    resumed = quick(tmp_path / "cut", on_rollout=lambda done, total: played.append(done))
+    pd.testing.assert_frame_equal(resumed.episodes, whole.episodes)
+    # A shard holds 8 rollouts and is on disk once its last one has been reported: it is not played again.
+    finished = (after - 1) // 8
+    assert len(played) == 15 - 8 * finished + finished
+
+
+def test_a_damaged_shard_is_played_again(tmp_path):
+    whole = quick(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "cut", on_rollout=Interrupting(12))
+    shard = tmp_path / "cut" / ".partial" / "shard-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="Playing shard 0 again"):
+        resumed = quick(tmp_path / "cut")
+    pd.testing.assert_frame_equal(resumed.episodes, whole.episodes)
+
+
+def test_a_finished_evaluation_is_not_repeated(tmp_path):
+    quick(tmp_path / "run")
+    before = (tmp_path / "run" / records.EPISODES).stat().st_mtime_ns
+    again = quick(tmp_path / "run", on_rollout=Interrupting(1))
+    assert (tmp_path / "run" / records.EPISODES).stat().st_mtime_ns == before
+    assert len(again.episodes) == 30
+
+
+@pytest.mark.parametrize("change", [{"rollouts_per_task": 6}, {"seed": 3}, {"agent": "other"}, {"policy": "oracle"}])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_folder_with_other_settings_is_refused(tmp_path, change, finished):
+    if finished:
+        quick(tmp_path / "run")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            quick(tmp_path / "run", on_rollout=Interrupting(9))
+    with pytest.raises(ValueError, match="holds an evaluation with"):
+        quick(tmp_path / "run", **change)
+
+
+def test_settings_survive_the_way_through_json(tmp_path):
+    quick(tmp_path / "run", env_kwargs={"tasks": tuple(SHORT)})
+    quick(tmp_path / "run", env_kwargs={"tasks": SHORT})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rollouts_per_task": 0}, "at least 1"),
+        ({"num_envs": 0}, "at least 1"),
+        ({"split": "tset"}, "Did you mean 'test'"),
+        ({"policy": "randm"}, "Did you mean 'random'"),
+    ],
+)
+def test_wrong_arguments_leave_no_trace(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quick(tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_id_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'MTPOPGym-v0'"):
+        evaluate("MTPOPgym-v0", "random", tmp_path / "run")
+
+
+# ---- how policies are driven ----
+
+
+class Watching(RandomPolicy):
+    """A random policy that checks what it is given."""
+
+    def start(self, num_envs, seed, observation_space, action_space):
+        super().start(num_envs, seed, observation_space, action_space)
+        self.space, self.n, self.calls, self.begun = observation_space, num_envs, 0, 0
+
+    def act(self, observations, reset_mask):
+        assert observations.shape == (self.n, 30)
+        assert observations.dtype == np.float32
+        assert all(self.space.contains(row) for row in observations)
+        assert reset_mask.dtype == np.bool_
+        assert reset_mask.all() or self.calls
+        # A rollout's first observation has no elapsed steps, and no other has none.
+        assert (observations[reset_mask, 26] == 0).all()
+        assert (observations[~reset_mask, 26] > 0).all()
+        self.begun += int(reset_mask.sum())
+        self.calls += 1
+        actions = super().act(observations, reset_mask)
+        observations[:] = -7.0  # a policy may do what it likes with its batch
+        reset_mask[:] = True
+        return actions
+
+
+def test_policies_get_batches_and_the_moments_of_reset(tmp_path):
+    policy = Watching()
+    watched = quick(tmp_path / "watched", policy=policy, num_envs=8)
+    assert policy.begun == 15
+    plain = quick(tmp_path / "plain", num_envs=8)
+    assert watched.episodes["return"].equals(plain.episodes["return"])
+    assert watched.manifest["agent"] == "Watching"
+
+
+def test_a_batch_of_the_wrong_size_is_refused(tmp_path):
+    class Short(RandomPolicy):
+        def act(self, observations, reset_mask):
+            return super().act(observations, reset_mask)[:-1]
+
+    with pytest.raises(ValueError, match="returned 1 actions for 2 observations"):
+        quick(tmp_path / "run", policy=Short())
+
+
+def test_an_exposed_label_is_recorded(tmp_path):
+    run = quick(tmp_path / "run", env_kwargs={"tasks": SHORT, "expose_task_label": True})
+    assert run.manifest["task_label_exposed"] is True
+
+
+def test_the_manifest_names_no_path(tmp_path):
+    run = quick(tmp_path / "run")
+    assert str(tmp_path) not in json.dumps(run.manifest)

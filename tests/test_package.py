@@ -1,0 +1,107 @@
+"""What the package promises as a package."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import tomllib
+
+import mtbench
+from tests.paths import ROOT
+
+HEAVY = (
+    "torch",
+    "mujoco",
+    "procgen",
+    "minigrid",
+    "popgym",
+    "pandas",
+    "matplotlib",
+    "pyarrow",
+    "PIL",
+    "numba",
+    "ale_py",
+)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def loaded_by(code):
+    program = f"{code}\nimport sys; print(' '.join(sorted(name.split('.')[0] for name in sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import mtbench", "import mtbench.rollout, mtbench.policy, mtbench.wrappers"])
+def test_importing_loads_nothing_heavy(statement):
+    assert not loaded_by(statement) & set(HEAVY)
+
+
+def test_listing_loads_no_simulator():
+    code = "import sys, mtbench.cli\nsys.argv = ['mtbench', 'list']\ntry: mtbench.cli.main()\nexcept SystemExit: pass"
+    assert not loaded_by(code) & (set(HEAVY) - {"PIL"})
+
+
+def test_every_folder_with_code_is_packaged():
+    declared = set(PROJECT["tool"]["setuptools"]["packages"])
+    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "mtbench").rglob("__init__.py")}
+    for path in (ROOT / "agents").rglob("__init__.py"):
+        inside = str(path.parent.relative_to(ROOT / "agents")).replace("/", ".")
+        found.add("mtbench_agents" if inside == "." else f"mtbench_agents.{inside}")
+    assert declared == found
+
+
+def test_both_packages_are_typed():
+    assert (ROOT / "mtbench/py.typed").exists()
+    assert (ROOT / "agents/py.typed").exists()
+
+
+def test_the_extras_exist():
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert {"popgym", "procgen", "atari", "metaworld", "babyai", "agents", "dev", "all"} <= set(extras)
+
+
+def test_a_wheel_holds_the_code_the_types_and_the_data(tmp_path):
+    import zipfile
+
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "mtbench/py.typed",
+        "mtbench/scoring/data/popgym.json",
+        "mtbench/suites/popgym/drawing.py",
+        "mtbench_agents/py.typed",
+        "mtbench_agents/oracles/popgym.py",
+    } <= names
+    assert not any(name.startswith(("agents/", "tests/", "benchmarks/", "results/")) for name in names)
+
+
+def test_the_version_is_one():
+    assert metadata.version("mtbench") == mtbench.__version__
+    assert f"## {mtbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_importing_twice_registers_once(recwarn):
+    import gymnasium as gym
+
+    from mtbench.registration import TABLE, register_environments
+
+    register_environments()
+    assert not recwarn.list
+    assert all(row.id in gymnasium_ids(gym) for row in TABLE)
+
+
+def gymnasium_ids(gym):
+    return set(gym.registry)
+
+
+def test_no_global_generator_is_used():
+    """A grep, beside the contract test that watches the generators' states."""
+    sources = [*Path(ROOT / "mtbench").rglob("*.py"), *Path(ROOT / "agents").rglob("*.py")]
+    for path in sources:
+        text = path.read_text()
+        assert "import random" not in text
+        assert "np.random.seed" not in text

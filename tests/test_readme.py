@@ -1,0 +1,122 @@
+"""Every block of README.md runs, in the order of the page, in a clean folder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtbench.records import read_run
+from mtbench.scoring import score
+from mtbench.scoring.report import summary
+from tests.paths import RESULTS, ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The files git would give a stranger, with this checkout's changes."""
+    target = tmp_path_factory.mktemp("clone")
+    listed = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def shell(code, cwd, path=None):
+    environment = {**os.environ, "PATH": f"{path or BIN}{os.pathsep}{os.environ['PATH']}"}
+    # The clone must bring its own everything.
+    for name in ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        environment.pop(name, None)
+    done = subprocess.run(["bash", "-ec", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, f"{code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def block(start):
+    found = [code for _, code in BLOCKS if code.startswith(start)]
+    assert len(found) == 1, f"one block starts with {start!r}"
+    return found[0]
+
+
+def test_the_install_line_installs_and_the_example_runs(clone, tmp_path):
+    """In an environment of its own: the README's first two blocks."""
+    shell(f"{sys.executable} -m venv {tmp_path}/venv", clone)
+    shell(block("pip install"), clone, path=tmp_path / "venv" / "bin")
+    example = block("import gymnasium as gym\nimport mtbench\n")
+    (tmp_path / "example.py").write_text(example)
+    out = shell("python example.py", tmp_path, path=tmp_path / "venv" / "bin")
+    assert "returns" in out
+    assert len(example.strip().splitlines()) <= 12
+
+
+def test_quickstart_prints_the_table(clone):
+    out = shell(block("make quickstart"), clone)
+    assert "### Aggregate scores" in out
+    assert out.count("| MineSweeperEasy") == 2
+
+
+def test_your_own_policy(tmp_path):
+    (tmp_path / "my_policy.py").write_text(block("# my_policy.py"))
+    out = shell(block("mtbench evaluate"), tmp_path)
+    assert "my_policy:act" in out
+    assert (tmp_path / "scores.png").exists()
+
+
+def test_looking_around(tmp_path):
+    out = shell(block("mtbench list"), tmp_path)
+    assert "MTPOPGym-v0" in out
+    assert {p.name for p in tmp_path.iterdir()} == {"tasks.png", "rollout.gif"}
+
+
+def test_keyword_arguments(tmp_path):
+    (tmp_path / "example.py").write_text(block('import gymnasium as gym\n\nenv = gym.make("mtbench:'))
+    shell(f"{sys.executable} example.py", tmp_path)
+
+
+def test_the_test_command_is_the_one_that_runs_this():
+    assert block("make test") == "make test\n"
+    rules = (ROOT / "Makefile").read_text()
+    assert "\ntest: lint\n" in rules
+    assert "-m pytest" in rules
+    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_no_block_is_left_out():
+    tested = ("pip install", "import gymnasium as gym\n", "make quickstart", "# my_policy.py", "mtbench ", "make test")
+    assert all(code.startswith(tested) for _, code in BLOCKS)
+    assert len(BLOCKS) == 8
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_score_table_is_what_the_records_say():
+    """To renew it: python tests/test_readme.py"""
+    for folder, shown in re.findall(r"<!-- scores: (\S+) -->\n(.*?)<!-- end -->", TEXT, re.DOTALL):
+        assert shown == table(ROOT / folder)
+
+
+def table(folder):
+    return summary(score([read_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]))
+
+
+if __name__ == "__main__":
+    renewed = re.sub(
+        r"(<!-- scores: (\S+) -->\n).*?(<!-- end -->)",
+        lambda m: m.group(1) + table(ROOT / m.group(2)) + m.group(3),
+        TEXT,
+        flags=re.DOTALL,
+    )
+    (ROOT / "README.md").write_text(renewed)
+    assert RESULTS.exists()

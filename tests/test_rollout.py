@@ -1,0 +1,119 @@
+"""What the registered suites do not exercise, on a suite small enough to follow by hand."""
+
+import numpy as np
+import pytest
+
+from mtbench.rollout import MetaRollout
+from tests import toy
+
+ONE = np.array([1.0], dtype=np.float32)
+
+
+def steps(env, n, action=ONE):
+    return [env.step(action) for _ in range(n)]
+
+
+def test_a_kept_variant_plays_the_same_goal_again():
+    env = MetaRollout(toy.SUITE, k=3)
+    for seed in range(10):
+        env.reset(seed=seed)
+        goal, info = env.base.goal, {}
+        goals = []
+        while "rollout" not in info:
+            *_, info = env.step(ONE)
+            goals.append(env.base.goal)
+        assert set(goals) == {goal}
+        assert info["rollout"]["lengths"].tolist() == [goal] * 3
+
+
+def test_success_is_kept_for_each_attempt():
+    env = MetaRollout(toy.SUITE, k=2)
+    env.reset(seed=0, options={"variant": 1})  # the goal is at 2
+    steps(env, 2)
+    steps(env, 1)
+    info = steps(env, 8, np.array([0.0], dtype=np.float32))[-1][4]
+    assert info["rollout"]["successes"].tolist() == [True, False]
+    assert info["rollout"]["successes"].dtype == np.bool_
+    assert info["rollout"]["returns"].tolist() == [2.0, 0.0]
+
+
+def test_a_rollout_ends_terminated_even_where_the_base_truncates():
+    env = MetaRollout(toy.SUITE)
+    env.reset(seed=0)
+    assert steps(env, 8, 0 * ONE)[-1][2:4] == (True, False)
+
+
+@pytest.mark.parametrize(("action", "flags"), [(1.0, (True, False)), (0.0, (False, True))])
+def test_a_single_attempt_suite_passes_the_base_flags_through(action, flags):
+    env = MetaRollout(toy.SingleAttempt())
+    env.reset(seed=0)
+    result = env.step(ONE * action)
+    while not (result[2] or result[3]):
+        result = env.step(ONE * action)
+    assert result[2:4] == flags
+
+
+def test_a_time_limit_between_attempts_leaves_the_rest_unplayed():
+    env = MetaRollout(toy.SUITE, k=3, max_steps=2)
+    env.reset(seed=0, options={"variant": 1})
+    final = steps(env, 2)[-1]
+    assert final[2:4] == (False, True)
+    assert final[4]["rollout"]["lengths"].tolist() == [2, 0, 0]
+
+
+def test_a_time_limit_can_fall_on_the_ignored_step():
+    env = MetaRollout(toy.SUITE, k=2, max_steps=3)
+    env.reset(seed=0, options={"variant": 1})
+    final = steps(env, 3)[-1]
+    assert final[2:4] == (False, True)
+    assert final[0][1] == 1.0, "the observation is the first of the second attempt"
+
+
+def test_the_end_of_the_last_attempt_beats_the_time_limit():
+    env = MetaRollout(toy.SUITE, k=1, max_steps=2)
+    env.reset(seed=0, options={"variant": 1})
+    assert steps(env, 2)[-1][2:4] == (True, False)
+
+
+def test_same_step_shows_the_last_reward_with_the_new_attempt():
+    env = MetaRollout(toy.SUITE, k=2, attempt_reset="same-step")
+    env.reset(seed=0, options={"variant": 0})  # the goal is at 1
+    obs, reward, terminated, truncated, info = env.step(ONE)
+    assert obs.tolist() == [0.0, 1.0, 1.0]
+    assert info["final_attempt_obs"].tolist() == [1.0, 0.0, 1.0]
+    assert (reward, terminated, truncated) == (1.0, False, False)
+
+
+def test_unequal_variants_are_refused_where_the_variant_is_kept():
+    with pytest.raises(ValueError, match="all equal"):
+        MetaRollout(toy.SUITE, k=2).reset(options={"variant": [1, 2]})
+
+
+def test_a_box_action_outside_its_space_is_refused():
+    import gymnasium as gym
+
+    env = MetaRollout(toy.SUITE)
+    env.reset(seed=0)
+    with pytest.raises(gym.error.InvalidAction, match="outside the action space"):
+        env.step(2 * ONE)
+
+
+def test_close_closes_every_base_and_needs_a_new_reset():
+    import gymnasium as gym
+
+    env = MetaRollout(toy.SUITE)
+    env.reset(seed=0)
+    closed = []
+    env.base.close = lambda: closed.append(True)
+    env.close()
+    assert closed == [True]
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(ONE)
+    env.reset(seed=0)
+    env.step(ONE)
+
+
+def test_a_suite_loads_from_any_module():
+    assert MetaRollout("tests.toy:SUITE").suite is toy.SUITE
+    with pytest.raises(ValueError, match=r"not a mtbench\.suite\.Suite"):
+        MetaRollout("tests.toy:ONE_TOO_MANY" if hasattr(toy, "ONE_TOO_MANY") else "tests.toy:np")

@@ -1,0 +1,90 @@
+"""Our writers against Gymnasium's own flattening."""
+
+import numpy as np
+import pytest
+from gymnasium import error, spaces
+from gymnasium.spaces.utils import flatdim, flatten
+
+from mtbench.spaces import action_index, join_vector, native_actions, observation_writer, stack, with_vector
+
+WRITABLE = [
+    spaces.Discrete(5),
+    spaces.Discrete(3, start=2),
+    spaces.MultiDiscrete([3, 4, 2]),
+    spaces.MultiDiscrete([3, 4], start=[1, -1]),
+    spaces.Tuple((spaces.Discrete(2), spaces.Discrete(4))),
+    spaces.Box(-1, 1, (3,), dtype=np.float32),
+    spaces.Box(-1, 1, (2, 3), dtype=np.float64),
+]
+
+
+@pytest.mark.parametrize("space", WRITABLE, ids=str)
+def test_written_rows_equal_gymnasiums(space):
+    space.seed(0)
+    write = observation_writer(space)
+    assert write.size == flatdim(space)
+    for _ in range(50):
+        observation = space.sample()
+        row = np.zeros(write.size + 3, dtype=np.float32)
+        write(row, observation)
+        np.testing.assert_array_equal(row[: write.size], flatten(space, observation).astype(np.float32))
+        assert not row[write.size :].any()
+
+
+def test_other_spaces_have_no_writer():
+    with pytest.raises(TypeError, match="No one-hot flattening"):
+        observation_writer(spaces.Dict({"a": spaces.Discrete(2)}))
+
+
+def test_native_actions_count_through_the_space():
+    space = spaces.MultiDiscrete([4, 3])
+    actions = native_actions(space)
+    assert actions == [tuple(np.unravel_index(i, (4, 3))) for i in range(12)]
+    assert native_actions(spaces.Discrete(3, start=5)) == [5, 6, 7]
+    with pytest.raises(TypeError, match="cannot be flattened"):
+        native_actions(spaces.Box(0, 1))
+
+
+@pytest.mark.parametrize("action", [3, np.int64(3), np.array(3), np.uint8(3)])
+def test_any_integer_is_an_action(action):
+    index = action_index(action, 4)
+    assert index == 3
+    assert type(index) is int
+
+
+@pytest.mark.parametrize("action", [4, -1, 1.0, "1", None, np.array([1])])
+def test_nothing_else_is(action):
+    with pytest.raises(error.InvalidAction, match="integer from 0 to 3"):
+        action_index(action, 4)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (3,), dtype=np.float32),
+        spaces.Box(0, 255, (4, 4, 3), dtype=np.uint8),
+        spaces.Dict({"image": spaces.Box(0, 255, (2, 2), dtype=np.uint8)}),
+    ],
+    ids=["vector", "image", "dict"],
+)
+def test_a_joined_vector_is_in_the_enlarged_space(space):
+    space.seed(0)
+    part = spaces.Box(0.0, 1.0, (2,), dtype=np.float32)
+    larger = with_vector(space, "task", part)
+    joined = join_vector(space, space.sample(), "task", np.array([0.0, 1.0], dtype=np.float32))
+    assert larger.contains(joined)
+
+
+def test_a_name_cannot_be_joined_twice():
+    space = spaces.Dict({"task": spaces.Box(0, 1, (2,), dtype=np.float32)})
+    with pytest.raises(ValueError, match="already has a key"):
+        with_vector(space, "task", space["task"])
+
+
+def test_stack_copies():
+    space = spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(0, 1, (2,), dtype=np.float32)})
+    rows = [{"a": i, "b": np.full(2, i / 2, dtype=np.float32)} for i in range(3)]
+    batch = stack(space, rows)
+    assert batch["a"].tolist() == [0, 1, 2]
+    batch["b"][0] = 9
+    assert rows[0]["b"].tolist() == [0, 0]
