@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import mtbench
 from mtbench import registration
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
 
@@ -46,6 +47,21 @@ EnvOptions = Annotated[
 SplitName = Annotated[str, typer.Option("--split", help="train or test.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seeds every draw.")]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _out.print(f"mtbench {mtbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command("list")

@@ -12,10 +12,9 @@ import json
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,15 +124,9 @@ def evaluate(
     if rollouts_per_task < 1 or num_envs < 1:
         raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
     loaded = load_policy(policy) if isinstance(policy, str) else policy
-    name = agent or (policy if isinstance(policy, str) else type(policy).__name__)
     arguments = {**(env_kwargs or {}), "split": split}
-
-    def make() -> MetaRollout:
-        env = gym.make(env_id, **arguments).unwrapped
-        assert isinstance(env, MetaRollout)
-        return env
-
-    first = make()
+    environments = [_make(env_id, arguments)]
+    first = environments[0]
     settings = {
         "env_id": env_id.removeprefix("mtbench:"),
         "env_kwargs": arguments,
@@ -143,7 +136,7 @@ def evaluate(
         "k": first.k,
         "objective": first.objective,
         "rollouts_per_task": rollouts_per_task,
-        "agent": name,
+        "agent": agent or (policy if isinstance(policy, str) else type(policy).__name__),
         "policy": policy if isinstance(policy, str) else type(policy).__qualname__,
         "privileged": isinstance(loaded, PrivilegedPolicy),
         "task_label_exposed": first.expose_task_label,
@@ -154,41 +147,16 @@ def evaluate(
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    origin = provenance(first.suite.distributions)
-    finished = _finished_run(out, settings)
-    if finished is not None:
-        first.close()
-        return finished
-
-    labels = {
-        "suite": first.suite.name,
-        "split": split,
-        "agent": name,
-        "train_seed": train_seed,
-        "step": step,
-    }
-    cases = evaluation_cases(first.suite, split, first.tasks, rollouts_per_task, first.k)
-    journal = _Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]})
-    environments = [first, *(make() for _ in range(min(num_envs, len(cases)) - 1))]
     try:
-        size = num_envs * _ROLLOUTS_PER_ENV_AND_SHARD
-        shards = [cases[i : i + size] for i in range(0, len(cases), size)]
-        done = 0
-        for index, shard in enumerate(shards):
-            if journal.has(index, shard):
-                done += len(shard)
-                if on_rollout:
-                    on_rollout(done, len(cases))
-                continue
-            began = time.monotonic()
-            rows = []
-            for row in _play(environments, loaded, shard, _policy_seed(seed, index)):
-                rows.append(row)
-                done += 1
-                if on_rollout:
-                    on_rollout(done, len(cases))
-            frame = records.episodes_frame([{**labels, **attempt} for attempt in chain.from_iterable(rows)])
-            journal.add(index, frame, time.monotonic() - began)
+        if (out / records.MANIFEST).exists():
+            finished = records.read_run(out)
+            _refuse_other(out, finished.manifest, settings)
+            return finished
+        origin = provenance(first.suite.distributions)
+        journal = _Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]})
+        cases = evaluation_cases(first.suite, split, first.tasks, rollouts_per_task, first.k)
+        environments += [_make(env_id, arguments) for _ in range(min(num_envs, len(cases)) - 1)]
+        _play_shards(environments, loaded, cases, settings, journal, on_rollout)
     finally:
         for environment in environments:
             environment.close()
@@ -198,7 +166,40 @@ def evaluate(
     return run
 
 
-def _play(environments: list[MetaRollout], policy: Policy, cases: list[Case], seed: int) -> Any:
+def _make(env_id: str, arguments: dict[str, Any]) -> MetaRollout:
+    env = gym.make(env_id, **arguments).unwrapped
+    assert isinstance(env, MetaRollout)
+    return env
+
+
+def _play_shards(
+    environments: list[MetaRollout],
+    policy: Policy,
+    cases: list[Case],
+    settings: dict[str, Any],
+    journal: _Journal,
+    on_rollout: OnRollout | None,
+) -> None:
+    """Play what the journal does not have yet."""
+    labels = {key: settings[key] for key in ("suite", "split", "agent", "train_seed", "step")}
+    size = settings["num_envs"] * _ROLLOUTS_PER_ENV_AND_SHARD
+    report = on_rollout or (lambda done, total: None)
+    for index, start in enumerate(range(0, len(cases), size)):
+        shard = cases[start : start + size]
+        if journal.has(index, shard):
+            report(start + len(shard), len(cases))
+            continue
+        began = time.monotonic()
+        rows: list[dict[str, Any]] = []
+        for done, rollout in enumerate(_play(environments, policy, shard, _policy_seed(settings["seed"], index)), 1):
+            rows += [{**labels, **attempt} for attempt in rollout]
+            report(start + done, len(cases))
+        journal.add(index, records.episodes_frame(rows), time.monotonic() - began)
+
+
+def _play(
+    environments: list[MetaRollout], policy: Policy, cases: list[Case], seed: int
+) -> Iterator[list[dict[str, Any]]]:
     """Play cases in lockstep, a free environment taking the next one; yield each rollout's rows as it ends."""
     environments = environments[: len(cases)]
     n = len(environments)
@@ -257,15 +258,6 @@ def _sorted(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
     keys = frame.assign(task=frame["task"].map(order))
     index = keys.sort_values(["task", "rollout", "attempt"]).index
     return frame.loc[index].reset_index(drop=True)
-
-
-def _finished_run(out: Path, settings: dict[str, Any]) -> Run | None:
-    """The run in `out` if there is a finished one with these settings; an error if it has others."""
-    if not (out / records.MANIFEST).exists():
-        return None
-    run = records.read_run(out)
-    _refuse_other(out, run.manifest, settings)
-    return run
 
 
 def _refuse_other(out: Path, existing: dict[str, Any], settings: dict[str, Any]) -> None:

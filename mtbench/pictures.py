@@ -69,11 +69,10 @@ def write_image(frame: Frame, path: Path) -> None:
 def _write_gif(frames: Iterable[Frame], path: Path, fps: int) -> None:
     from PIL import Image
 
-    # One palette for the whole film: frames quantized apart flicker.
-    images = (Image.fromarray(frame) for frame in frames)
-    first = next(images).quantize(256, dither=Image.Dither.NONE)
-    rest = (image.quantize(palette=first, dither=Image.Dither.NONE) for image in images)
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    # A palette for each frame: without dithering, flat pictures keep their colours and do not flicker.
+    images = (Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames)
+    first = next(images)
+    first.save(path, format="GIF", save_all=True, append_images=images, duration=round(1000 / fps), loop=0)
 
 
 def _write_mp4(frames: Iterable[Frame], path: Path, fps: int) -> None:

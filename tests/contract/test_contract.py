@@ -497,6 +497,12 @@ def test_a_missing_package_is_named_with_its_extra(env_id, monkeypatch):
 # ---- with the rest of Gymnasium ----
 
 
+def test_the_spec_is_json_safe_and_makes_the_same_environment(make, env_id):
+    copy = gym.make(gym.envs.registration.EnvSpec.from_json(gym.spec(env_id).to_json()))
+    assert same_trace(play(copy, 0), play(make(), 0))
+    assert type(gym.make(env_id)).__name__ == "MetaRollout", "no wrapper of Gymnasium's slows it down"
+
+
 def test_pickles_in_the_middle_of_a_rollout(make):
     env = make().unwrapped
     env.reset(seed=1)
