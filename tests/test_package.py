@@ -6,7 +6,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import tomllib
 
 import mtbench
 from tests.paths import ROOT
