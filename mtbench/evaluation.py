@@ -23,7 +23,7 @@ import numpy as np
 
 from mtbench import records, registration
 from mtbench.errors import UsageError
-from mtbench.policy import Policy, PrivilegedPolicy, load_policy
+from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy, load_policy
 from mtbench.provenance import provenance
 from mtbench.records import RecordError, Run
 from mtbench.rollout import MetaRollout
@@ -216,16 +216,19 @@ def _play(
         if len(actions) != n:
             raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
         reset_mask[:] = False
+        rewards = np.zeros(n)
         for i, case in enumerate(playing):
             if case is None:
                 continue
-            observations[i], _, terminated, truncated, info = environments[i].step(actions[i])
+            observations[i], rewards[i], terminated, truncated, info = environments[i].step(actions[i])
             if terminated or truncated:
                 yield _rows(case, info["rollout"])
                 playing[i] = case = next(waiting, None)
                 if case is not None:
                     observations[i] = _reset(environments[i], case)
                     reset_mask[i] = True
+        if isinstance(policy, RewardedPolicy):
+            policy.observe_rewards(rewards)
 
 
 def _reset(environment: MetaRollout, case: Case) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtbench.policy import Policy, PrivilegedPolicy
+from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy
 from mtbench.rollout import MetaRollout
 from mtbench.spaces import stack
 from mtbench.suite import Frame
@@ -52,7 +52,9 @@ class Playthrough:
         first, over = True, False
         while not over:
             actions = policy.act(stack(env.observation_space, [observation]), np.array([first]))
-            observation, _, terminated, truncated, info = env.step(actions[0])
+            observation, reward, terminated, truncated, info = env.step(actions[0])
+            if isinstance(policy, RewardedPolicy):
+                policy.observe_rewards(np.array([reward]))
             first, over = False, terminated or truncated
             if over:
                 self.statistics = info["rollout"]

@@ -67,6 +67,14 @@ class PrivilegedPolicy(Policy, Protocol):
         """Hand over the environments behind the rows; called after every ``start``."""
 
 
+@runtime_checkable
+class RewardedPolicy(Policy, Protocol):
+    """A policy that wants the rewards it is paid among its inputs, as memory agents do."""
+
+    def observe_rewards(self, rewards: npt.NDArray[np.float64]) -> None:
+        """The rewards ``(num_envs,)`` of the latest actions; called after every step, before the next ``act``."""
+
+
 class FunctionPolicy:
     """Makes a policy of a function of one observation."""
 

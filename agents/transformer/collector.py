@@ -1,0 +1,139 @@
+"""Environments to rollouts: batched stepping with the cached policy, exploration, correct under autoreset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import AutoresetMode
+
+from .acting import Player
+from .config import CollectConfig
+from .model import AgentModel
+from .replay import Rollout
+
+Array = npt.NDArray[Any]
+
+
+class Collector:
+    """Plays a vector environment with next-step autoreset and hands out whole rollouts.
+
+    Every environment draws an exploration multiplier in [0, 1) for each rollout, so that a batch always has more and
+    less curious players; epsilon itself falls linearly over all steps taken (paper's release).
+
+    Args:
+        envs: The environments.
+        config: Exploration.
+        seed: Of environments and exploration.
+        device: Where the policy runs.
+    """
+
+    def __init__(self, envs: gym.vector.VectorEnv, config: CollectConfig, seed: int, device: torch.device) -> None:
+        if envs.metadata.get("autoreset_mode") is not AutoresetMode.NEXT_STEP:
+            raise ValueError("The collector needs environments with next-step autoreset.")
+        self.envs, self.config, self.device = envs, config, device
+        self.steps = 0  # environment steps whose actions were played
+        space = envs.single_action_space
+        self._num_actions = int(space.n) if isinstance(space, gym.spaces.Discrete) else 0
+        self._seed = seed
+        self.restart(0)
+
+    def restart(self, era: int) -> None:
+        """Begin new rollouts everywhere, from a seed fixed by (seed, era); unfinished ones are dropped.
+
+        A checkpoint does this, so that a resumed run and an uninterrupted one go on alike, whatever the environments.
+        """
+        sequence = np.random.SeedSequence([self._seed, era])
+        self._rng = np.random.default_rng(sequence)
+        seeds = [int(child.generate_state(1)[0]) for child in sequence.spawn(self.envs.num_envs)]
+        observation, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]
+        n = self.envs.num_envs
+        self._player = Player(n, self.envs.single_action_space, self._rng, self.device)
+        self._observation = np.array(observation)
+        self._begins = np.ones(n, dtype=np.bool_)  # where the next observation is a rollout's first
+        self._ended = np.zeros(n, dtype=np.bool_)  # where the last step ended a rollout
+        self._curiosity = self._rng.random(n)
+        # Rollouts under way, (place, environment, ...), grown as needed, and how far each is.
+        self._length = np.zeros(n, dtype=np.int64)
+        self._observations = np.empty((256, *self._observation.shape), dtype=self._observation.dtype)
+        self._actions = np.empty((256, *self._player.previous_action.shape), self._player.previous_action.dtype)
+        self._rewards = np.empty((256, n), dtype=np.float32)
+        self._observations[0] = self._observation
+
+    @property
+    def examples(self) -> tuple[Array, Array]:
+        """One observation and one action, for their shapes and dtypes."""
+        return self._observation[0], self._player.previous_action[0]
+
+    @property
+    def epsilon(self) -> float:
+        """Exploration now, before each environment's multiplier."""
+        c = self.config
+        share = min(1.0, self.steps / max(1, c.epsilon_steps))
+        return c.epsilon_start + share * (c.epsilon_end - c.epsilon_start)
+
+    def collect(self, model: AgentModel, steps: int) -> Iterator[tuple[Rollout, Array | None]]:
+        """Take at least `steps` environment steps; yield rollouts as they end, with their attempts' returns.
+
+        Args:
+            model: In evaluation mode for as long as this runs.
+            steps: Over all environments.
+        """
+        target = self.steps + steps
+        while self.steps < target:
+            yield from self._step(model)
+
+    def _step(self, model: AgentModel) -> list[tuple[Rollout, Array | None]]:
+        player = self._player
+        player.restart(self._begins)
+        actions = self._explore(player.act(model, self._observation))
+        observation, reward, terminated, truncated, info = self.envs.step(player.to_environment(actions))
+        # Where a rollout ended one step ago, this step was Gymnasium's reset: no action was played, nothing is kept.
+        began, played = self._ended, ~self._ended
+        player.took(actions)
+        player.received(np.asarray(reward, dtype=np.float32))
+        self._observation = np.array(observation)
+        self._store(played, actions, player.previous_reward)
+        self.steps += int(played.sum())
+        self._length = np.where(played, self._length + 1, 0)
+        self._observations[0, began] = self._observation[began]
+        self._curiosity[began] = self._rng.random(int(began.sum()))
+        self._begins = began
+        self._ended = played & (terminated | truncated)
+        return [self._finish(int(i), bool(terminated[i]), info) for i in np.flatnonzero(self._ended)]
+
+    def _explore(self, actions: Array) -> Array:
+        epsilon = self.epsilon * self._curiosity
+        if self._num_actions:
+            random = self._rng.integers(self._num_actions, size=len(actions))
+            curious = self._rng.random(len(actions)) < epsilon
+            return np.asarray(np.where(curious, random, actions))
+        noise = self._rng.standard_normal(actions.shape) * epsilon[:, None]
+        return np.asarray(np.clip(actions + noise, -1, 1), dtype=np.float32)
+
+    # ---- rollouts under way ----
+
+    def _store(self, played: Array, actions: Array, rewards: Array) -> None:
+        if self._length.max() + 1 >= len(self._observations):
+            for name in ("_observations", "_actions", "_rewards"):
+                grown = getattr(self, name)
+                setattr(self, name, np.concatenate([grown, np.empty_like(grown)]))
+        rows, at = np.flatnonzero(played), self._length[played]
+        self._actions[at, rows] = actions[rows]
+        self._rewards[at, rows] = rewards[rows]
+        self._observations[at + 1, rows] = self._observation[rows]
+
+    def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> tuple[Rollout, Array | None]:
+        length = int(self._length[i])
+        rollout = Rollout(
+            observations=self._observations[: length + 1, i].copy(),
+            actions=self._actions[:length, i].copy(),
+            rewards=self._rewards[:length, i].copy(),
+            terminated=terminated,
+        )
+        statistics = info.get("rollout")
+        return rollout, None if statistics is None else np.array(statistics["returns"][i])

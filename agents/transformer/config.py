@@ -1,0 +1,230 @@
+"""Every setting of the agent, and the presets.
+
+Settings are typed dataclasses; ``key=value`` overrides name them with dots (``model.width=128``). A preset's header
+says what it costs and what to expect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from mtbench.errors import UsageError, unknown
+
+Update = Literal["independent", "dependent"]
+
+PAPER_DISCOUNTS = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Sizes (paper Table 2)."""
+
+    encoder: tuple[int, ...] = (512, 200)  # MLP widths of the timestep encoder
+    width: int = 256  # model width D
+    feedforward: int = 1024  # inside the feed-forward blocks
+    layers: int = 3
+    heads: int = 8
+    context: int = 600  # timesteps a rollout remembers, and the length of training slices
+    dropout: float = 0.05  # on embeddings and feed-forward outputs
+    head: tuple[int, int] = (256, 256)  # MLP widths of actor and critics
+    critics: int = 4  # ensemble size E
+    bins: int = 64  # K, for the independent critic
+    bin_limit: float = 1e5  # bins span [-limit, limit] in symlog space
+    hl_gauss: float | None = None  # None: two-hot labels; a number: HL-Gauss of that deviation in bin widths
+    probability_floor: float = 1e-6  # least probability of a discrete action
+
+
+@dataclass(frozen=True, slots=True)
+class LearningConfig:
+    """One update (paper Table 1 and Appendix A)."""
+
+    actor: Update = "independent"
+    critic: Update = "independent"
+    discounts: tuple[float, ...] = PAPER_DISCOUNTS  # rollouts follow the last one
+    batch_size: int = 24  # slices
+    rate: float = 1e-4  # of AdamW
+    warmup: int = 2000  # updates of linear warm-up
+    weight_decay: float = 1e-4
+    clip: float = 1.0  # gradient norm
+    target_rate: float = 0.003  # polyak, actor and critic heads
+    critic_weight: float = 10.0  # lambda
+    value_samples: int = 3  # actions per discount behind a state's value
+    filter_threshold: float = 0.0  # advantage, on the multiplied scale
+    reward_multiplier: float = 200.0  # inside the loss only; symlog bins are 0.37 wide at K = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CollectConfig:
+    """Exploration and replay."""
+
+    num_envs: int = 24
+    replay: int = 6_000_000  # capacity in timesteps
+    replay_on_disk: bool = False  # memory-map the replay in the run's folder
+    epsilon_start: float = 1.0  # random actions (discrete) or noise (continuous)
+    epsilon_end: float = 0.05
+    epsilon_steps: int = 24_000_000  # environment steps, all environments together
+    steps_per_update: float = 24.0  # environment steps for each update
+    first_steps: int = 24_000  # environment steps before the first update
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """The whole of it."""
+
+    env_id: str = "MTPOPGym-v0"
+    env: dict[str, Any] = field(default_factory=dict)  # further arguments of the environment
+    seed: int = 0
+    updates: int = 1_000_000
+    round_updates: int = 1000  # updates between two looks at the clock, the log and the checkpoint
+    checkpoint_rounds: int = 10
+    keep_checkpoints: int = 2
+    evaluate_rounds: int = 10  # 0: never
+    evaluate_rollouts: int = 10  # per task
+    sync: bool = False  # collect and learn in turns: exactly repeatable
+    threads: int | None = None  # of PyTorch; None leaves them alone
+    model: ModelConfig = field(default_factory=ModelConfig)
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("updates", self.updates, 1),
+            ("round_updates", self.round_updates, 1),
+            ("learning.batch_size", self.learning.batch_size, 1),
+            ("collect.num_envs", self.collect.num_envs, 1),
+            ("model.context", self.model.context, 1),
+        ):
+            if value < least:
+                raise UsageError(f"`{name}` must be at least {least}, got {value}.")
+        if not all(0 <= gamma < 1 for gamma in self.learning.discounts) or not self.learning.discounts:
+            raise UsageError(f"`learning.discounts` must lie in [0, 1), got {self.learning.discounts}.")
+
+
+# The paper's agent for Multi-Task POPGym (Tables 1 and 2), 100M environment steps.
+#   mtbench train MTPOPGym-v0 --preset paper --out runs/paper
+_PAPER = TrainConfig(updates=4_000_000)
+
+# A single task or a handful on a laptop: about 30 updates a second on two cores.
+#   mtbench train MTPOPGym-v0 --preset small --env 'tasks=["RepeatFirstEasy"]' --out runs/small
+_SMALL = TrainConfig(
+    updates=20_000,
+    round_updates=500,
+    model=ModelConfig(
+        encoder=(128,), width=64, feedforward=256, layers=2, heads=4, context=128, dropout=0.0, head=(64, 64), critics=2
+    ),
+    learning=LearningConfig(
+        discounts=(0.9, 0.99), batch_size=16, rate=5e-4, warmup=200, target_rate=0.01, reward_multiplier=100.0
+    ),
+    collect=CollectConfig(
+        num_envs=16, replay=1_000_000, epsilon_steps=300_000, steps_per_update=32.0, first_steps=10_000
+    ),
+)
+
+# Runs through everything in seconds; learns next to nothing.
+#   mtbench train MTPOPGym-v0 --preset debug --out runs/debug
+_DEBUG = dataclasses.replace(
+    _SMALL,
+    updates=200,
+    round_updates=50,
+    checkpoint_rounds=2,
+    evaluate_rounds=2,
+    evaluate_rollouts=1,
+    model=dataclasses.replace(_SMALL.model, encoder=(32,), width=32, feedforward=64, layers=1, heads=2, context=64),
+    collect=dataclasses.replace(_SMALL.collect, num_envs=8, first_steps=2_000, replay=100_000),
+)
+
+PRESETS: dict[str, TrainConfig] = {"paper": _PAPER, "small": _SMALL, "debug": _DEBUG}
+
+
+def preset(name: str) -> TrainConfig:
+    """A preset by name.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, list(PRESETS), "the Transformer agent")
+    return PRESETS[name]
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """As JSON holds it."""
+    converted: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return converted
+
+
+def updated(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+    """A copy with some settings changed.
+
+    Args:
+        config: A config or a part of one.
+        changes: By name; a part's settings as a mapping, or with a dotted name.
+        prefix: Of names in messages.
+
+    Raises:
+        UsageError: A setting does not exist or has another type.
+    """
+    hints = get_type_hints(type(config))
+    nested: dict[str, dict[str, Any]] = {}
+    plain: dict[str, Any] = {}
+    for key, value in changes.items():
+        head, dot, rest = key.partition(".")
+        if head not in hints:
+            raise unknown("setting", prefix + key, [prefix + name for name in hints], "the Transformer agent")
+        if dataclasses.is_dataclass(hints[head]):
+            nested.setdefault(head, {}).update({rest: value} if dot else value)
+        elif dot and head == "env":
+            plain["env"] = {**plain.get("env", config.env), rest: value}
+        else:
+            plain[head] = _converted(prefix + key, value, hints[head])
+    for head, inner in nested.items():
+        plain[head] = updated(getattr(config, head), inner, f"{prefix}{head}.")
+    return dataclasses.replace(config, **plain)
+
+
+def from_dict(content: Mapping[str, Any]) -> TrainConfig:
+    """The config that :func:`to_dict` made this of."""
+    config: TrainConfig = updated(TrainConfig(), content)
+    return config
+
+
+def parsed_overrides(options: Iterable[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` options; values are JSON, anything else is a string."""
+    changes: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise UsageError(f"A setting is given as KEY=VALUE, got {option!r}.")
+        try:
+            changes[key] = json.loads(value)
+        except ValueError:
+            changes[key] = value
+    return changes
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """`value` as a setting of the type `hint`, from what JSON can say."""
+    text = str(hint)
+    allowed = get_args(hint)
+    if text.startswith("typing.Literal"):
+        if value not in allowed:
+            raise unknown(name, value, list(allowed), "the Transformer agent")
+        return value
+    if text.startswith("tuple") and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if value is None and type(None) in allowed:
+        return None
+    kinds = (
+        tuple(kind for kind in (allowed or (hint,)) if isinstance(kind, type))
+        if not text.startswith("dict")
+        else (dict,)
+    )
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) != (bool in kinds) or not isinstance(value, kinds):
+        raise UsageError(f"`{name}` takes {text.removeprefix('<class ').strip(chr(39) + '>')}, got {value!r}.")
+    return value

@@ -1,0 +1,126 @@
+"""Timestep encoders: observation, previous action, previous reward and rollout start become one vector.
+
+An encoder for another kind of observation is one more class with the signature of :class:`VectorEncoder` and one more
+line in :func:`make_encoder`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any, Protocol
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from mtbench.errors import UsageError
+
+
+@dataclass(slots=True)
+class Timesteps:
+    """What an agent sees of some timesteps; leading dimensions ``(B, T)`` or ``(B,)``.
+
+    Attributes:
+        observation: Batched observations of the environment.
+        previous_action: ``(..., A)`` float32: one-hot or continuous; zeros at the start of a rollout.
+        previous_reward: ``(...)`` float32, on the scale the agent is paid.
+        start: ``(...)`` float32: 1 at the first timestep of a rollout. Where attempts meet is in the observation of
+            every mtbench environment.
+    """
+
+    observation: Any
+    previous_action: Tensor
+    previous_reward: Tensor
+    start: Tensor
+
+
+class Encoder(Protocol):
+    """``Timesteps (..., ) -> (..., width)``."""
+
+    def __call__(self, timesteps: Timesteps) -> Tensor:
+        """Encode timesteps."""
+
+    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
+        """Update input statistics from timesteps where `mask` is True."""
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers between these widths, each followed by a leaky ReLU."""
+    layers = [(nn.Linear(inputs, outputs), nn.LeakyReLU()) for inputs, outputs in pairwise(sizes)]
+    return nn.Sequential(*chain.from_iterable(layers))
+
+
+class InputNorm(nn.Module):
+    """Running mean and variance of inputs, bias-corrected; inputs that hardly vary pass unchanged.
+
+    Args:
+        size: Inputs.
+        rate: Step of the exponential averages.
+    """
+
+    mean: Tensor
+    square: Tensor
+    weight: Tensor
+
+    def __init__(self, size: int, rate: float = 1e-4) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("square", torch.zeros(size))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, mask: Tensor) -> None:
+        """Average over ``(..., size)`` where ``mask (...)`` is True."""
+        share = mask.to(x.dtype)[..., None]
+        count = share.sum().clamp(min=1)
+        axes = tuple(range(x.dim() - 1))
+        self.mean.lerp_((x * share).sum(axes) / count, self.rate)
+        self.square.lerp_((x.square() * share).sum(axes) / count, self.rate)
+        self.weight.lerp_(torch.ones_like(self.weight), self.rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., size) -> (..., size)``."""
+        weight = self.weight.clamp(min=1e-8)
+        mean = self.mean / weight
+        deviation = (self.square / weight - mean.square()).clamp(min=0).sqrt()
+        varies = deviation > 1e-3
+        scaled = (x - mean) / deviation.clamp(min=1e-3)
+        return torch.where(varies, scaled.clamp(-10, 10), x)
+
+
+class VectorEncoder(nn.Module):
+    """Vector observations: normalize, then a small MLP over everything (paper Table 2, "FF")."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        size = observation_size + action_size + 2
+        self.norm = InputNorm(observation_size + 1)
+        self.mlp = mlp(size, *hidden)
+        self.out = nn.Linear([size, *hidden][-1], width)
+
+    @staticmethod
+    def _varying(timesteps: Timesteps) -> Tensor:
+        return torch.cat([timesteps.observation.float(), timesteps.previous_reward[..., None]], dim=-1)
+
+    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
+        """Update the statistics of observations and rewards."""
+        self.norm.observe(self._varying(timesteps), mask)
+
+    def forward(self, timesteps: Timesteps) -> Tensor:
+        """``(...) -> (..., width)``."""
+        normed = self.norm(self._varying(timesteps))
+        inputs = torch.cat([normed, timesteps.previous_action, timesteps.start[..., None]], dim=-1)
+        return self.out(self.mlp(inputs))
+
+
+def make_encoder(space: gym.Space[Any], action_size: int, hidden: tuple[int, ...], width: int) -> nn.Module:
+    """The encoder for an observation space.
+
+    Raises:
+        UsageError: No encoder takes this kind of observation.
+    """
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        return VectorEncoder(space.shape[0], action_size, hidden, width)
+    raise UsageError(f"The reference agent has no encoder for the observation space {space} yet; vectors work.")

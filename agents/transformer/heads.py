@@ -1,0 +1,188 @@
+"""Output heads: policies and a critic ensemble, for all discount factors at once.
+
+Every discount has a policy of its own; actions are taken from the last one. The discount enters the critic as an
+input, ``symlog(1 / (1 - gamma))``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoders import mlp
+from .objectives import symlog
+
+# Log-probabilities look at actions from this far inside the edge, where the tanh's inverse is infinite.
+_EDGE = 0.99
+_LOG_STD = (-5.0, 2.0)
+
+
+class Policy(Protocol):
+    """A distribution over actions; batch shape ``(..., G)``."""
+
+    def sample(self) -> Tensor:
+        """Discrete ``(..., G)`` int64, continuous ``(..., G, A)`` float32 (with gradients to the parameters)."""
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """``(..., G)``: of actions shaped as :meth:`sample` returns them, or broadcasting over G."""
+
+
+@dataclass(slots=True)
+class DiscretePolicy:
+    """Categorical; probabilities are kept in ``[floor, 1]`` and renormalized."""
+
+    probabilities: Tensor  # (..., G, A)
+
+    @staticmethod
+    def from_logits(logits: Tensor, floor: float) -> DiscretePolicy:
+        """From ``(..., G, A)``."""
+        clipped = logits.float().softmax(dim=-1).clamp(min=floor)
+        return DiscretePolicy(clipped / clipped.sum(dim=-1, keepdim=True))
+
+    def sample(self) -> Tensor:
+        """``(..., G)`` int64, by the inverse of the cumulative distribution."""
+        cumulative = self.probabilities.detach().cumsum(dim=-1)
+        u = torch.rand(cumulative.shape[:-1], device=cumulative.device)[..., None] * cumulative[..., -1:]
+        return (u > cumulative).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Of ``(..., G)`` or ``(..., 1)``: ``(..., G)``."""
+        index = action.expand(self.probabilities.shape[:-1])[..., None]
+        return self.probabilities.gather(-1, index)[..., 0].log()
+
+
+@dataclass(slots=True)
+class GaussianPolicy:
+    """A Gaussian squeezed through tanh into (-1, 1)."""
+
+    mean: Tensor  # (..., G, A)
+    log_std: Tensor  # (..., G, A)
+
+    @staticmethod
+    def from_parameters(parameters: Tensor) -> GaussianPolicy:
+        """From ``(..., G, 2 A)``."""
+        mean, raw = parameters.float().chunk(2, dim=-1)
+        low, high = _LOG_STD
+        return GaussianPolicy(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1))
+
+    def sample(self) -> Tensor:
+        """``(..., G, A)``, reparametrized."""
+        noise = torch.randn(self.mean.shape, device=self.mean.device)
+        return torch.tanh(self.mean + self.log_std.exp() * noise)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Of ``(..., G, A)`` or ``(..., 1, A)``: ``(..., G)``."""
+        inside = action.clamp(-_EDGE, _EDGE)
+        before = torch.atanh(inside)
+        gaussian = -0.5 * ((before - self.mean) / self.log_std.exp()).square() - self.log_std
+        squeeze = torch.log1p(-inside.square())
+        return (gaussian - 0.5 * math.log(2 * math.pi) - squeeze).sum(dim=-1)
+
+
+class Actor(nn.Module):
+    """State features to one policy per discount.
+
+    Args:
+        width: Of the state features, D.
+        hidden: MLP widths.
+        discounts: How many, G.
+        actions: Discrete actions or continuous dimensions, A.
+        discrete: Which of the two.
+        floor: Least probability of a discrete action.
+    """
+
+    def __init__(
+        self, width: int, hidden: tuple[int, ...], discounts: int, actions: int, discrete: bool, floor: float
+    ) -> None:
+        super().__init__()
+        self.discounts, self.discrete, self.floor = discounts, discrete, floor
+        self.mlp = mlp(width, *hidden)
+        self.out = nn.Linear([width, *hidden][-1], discounts * actions * (1 if discrete else 2))
+        # Near-uniform policies to begin with.
+        nn.init.normal_(self.out.weight, std=0.01)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, state: Tensor) -> DiscretePolicy | GaussianPolicy:
+        """``(..., D)`` to a policy of batch shape ``(..., G)``."""
+        parameters = self.out(self.mlp(state)).unflatten(-1, (self.discounts, -1))
+        if self.discrete:
+            return DiscretePolicy.from_logits(parameters, self.floor)
+        return GaussianPolicy.from_parameters(parameters)
+
+
+class CriticEnsemble(nn.Module):
+    """E critics as batched matrix products.
+
+    The first layer is linear in (state, discount, action), so each part goes through it once and the parts are
+    added: the state's share is not computed again for every discount and sampled action.
+
+    Args:
+        width: Of the state features, D.
+        hidden: Two MLP widths.
+        discounts: The discount factors.
+        actions: Discrete actions or continuous dimensions, A.
+        discrete: Which of the two.
+        outputs: Per value: K bin logits, or 1.
+        critics: E.
+    """
+
+    discount_features: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        hidden: tuple[int, int],
+        discounts: tuple[float, ...],
+        actions: int,
+        discrete: bool,
+        outputs: int,
+        critics: int,
+    ) -> None:
+        super().__init__()
+        self.discrete = discrete
+        first, second = hidden
+        bound = (width + 1 + (1 if discrete else actions)) ** -0.5
+
+        def matrix(rows: int, columns: int, limit: float) -> nn.Parameter:
+            return nn.Parameter(torch.empty(critics, rows, columns).uniform_(-limit, limit))
+
+        self.from_state = matrix(width, first, bound)
+        self.from_discount = matrix(1, first, bound)
+        self.from_action = matrix(actions, first, bound)
+        self.first_bias = matrix(1, first, bound)
+        self.second = matrix(first, second, first**-0.5)
+        self.second_bias = matrix(1, second, first**-0.5)
+        self.last = matrix(second, outputs, 0.1 * second**-0.5)
+        self.last_bias = nn.Parameter(torch.zeros(critics, 1, outputs))
+        features = symlog(1.0 / (1.0 - torch.tensor(discounts)))
+        self.register_buffer("discount_features", features[:, None], persistent=False)
+
+    def forward(self, state_ND: Tensor, action: Tensor | None) -> Tensor:
+        """Values of actions.
+
+        Args:
+            state_ND: ``(N, D)``.
+            action: ``(N, G, S)`` int64 if discrete, ``(N, G, S, A)`` if continuous; G may be 1 where one action
+                serves every discount. None stands for all discrete actions, S = A.
+
+        Returns:
+            ``(E, N, G, S, outputs)``.
+        """
+        from_state = torch.matmul(state_ND, self.from_state)[:, :, None, None]  # (E, N, 1, 1, H)
+        from_discount = (self.discount_features * self.from_discount + self.first_bias)[:, None, :, None]
+        if action is None:
+            from_action = self.from_action[:, None, None]
+        elif self.discrete:
+            from_action = self.from_action[:, action]
+        else:
+            from_action = torch.einsum("ngsa,eah->engsh", action, self.from_action)
+        # In place where autograd allows: these are the largest tensors of an update.
+        hidden = F.leaky_relu_((from_state + from_discount) + from_action)
+        shape = hidden.shape[:-1]
+        hidden = F.leaky_relu_(torch.baddbmm(self.second_bias, hidden.flatten(1, 3), self.second))
+        return torch.baddbmm(self.last_bias, hidden, self.last).view(*shape, -1)

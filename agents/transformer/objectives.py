@@ -1,0 +1,177 @@
+"""The losses, as small pure functions (paper Section 3 and Appendix A).
+
+Critic, ``independent``: cross-entropy to two-hot labels over symlog bins; ``dependent``: squared error on values that
+one task-agnostic PopArt layer normalizes. Actor, ``independent``: imitate actions better than the policy's own average;
+``dependent``: climb the critic. Every loss comes as one number per timestep; :func:`masked_mean` joins them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def symlog(x: Tensor) -> Tensor:
+    """``sign(x) ln(|x| + 1)``, elementwise (equation 7)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of :func:`symlog` (equation 8)."""
+    return x.sign() * x.abs().expm1()
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``x (..., more)`` over entries whose ``mask (...)`` is True; what is masked counts exactly nothing."""
+    spread = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim())).expand_as(x)
+    return torch.where(spread, x, 0.0).sum() / spread.sum().clamp(min=1)
+
+
+class ValueBins(nn.Module):
+    """K bins evenly spaced in symlog space, and the way from values to labels over them and back.
+
+    Args:
+        low: Least value that can be told apart.
+        high: Greatest.
+        count: K.
+        smoothing: None gives two-hot labels; a number gives HL-Gauss labels (Farebrother et al. 2024) of that
+            standard deviation, in bin widths.
+    """
+
+    centers: Tensor
+
+    def __init__(self, low: float, high: float, count: int, smoothing: float | None = None) -> None:
+        super().__init__()
+        if not low < high or count < 2:
+            raise ValueError(f"Value bins need low < high and at least 2 bins, got [{low}, {high}] and {count}.")
+        ends = symlog(torch.tensor([low, high], dtype=torch.float64))
+        centers = torch.linspace(float(ends[0]), float(ends[1]), count, dtype=torch.float64).float()
+        self.register_buffer("centers", centers, persistent=False)
+        self.width = float(ends[1] - ends[0]) / (count - 1)
+        self.smoothing = smoothing
+
+    def labels(self, values: Tensor) -> Tensor:
+        """``(...) -> (..., K)``: probabilities whose mean, in symlog space, is the value's."""
+        place = (symlog(values) - self.centers[0]) / self.width
+        place = place.clamp(0, len(self.centers) - 1)
+        if self.smoothing is not None:
+            return self._gaussian(place)
+        # The triangle of height 1 around `place` hits its two neighbours with the two-hot weights.
+        index = torch.arange(len(self.centers), device=values.device)
+        return (1 - (place[..., None] - index).abs()).clamp(min=0)
+
+    def _gaussian(self, place: Tensor) -> Tensor:
+        assert self.smoothing is not None
+        edges = torch.arange(len(self.centers) + 1, device=place.device) - 0.5
+        cumulative = torch.special.ndtr((edges - place[..., None]) / self.smoothing)
+        mass = cumulative.diff(dim=-1)
+        return mass / mass.sum(dim=-1, keepdim=True)
+
+    def values(self, logits: Tensor) -> Tensor:
+        """``(..., K) -> (...)``: the mean bin, back in the space of returns."""
+        return symexp(logits.float().softmax(dim=-1) @ self.centers)
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, ``(..., K), (..., K) -> (...)`` (equation 3)."""
+    return -(labels * logits.float().log_softmax(dim=-1)).sum(dim=-1)
+
+
+class PopArt(nn.Module):
+    """Normalizes values by running statistics of targets, one pair per discount, blind to tasks.
+
+    It ends in an affine layer; when the statistics move, that layer moves against them, so that the values it stands
+    for stay the same (van Hasselt et al. 2016).
+
+    Args:
+        discounts: How many, G.
+        rate: Step of the running moments, bias-corrected.
+        second_moment: Of the prior, at weight 1: keeps early deviations large.
+    """
+
+    mean: Tensor
+    square: Tensor
+    weight: Tensor
+
+    def __init__(self, discounts: int, rate: float = 5e-4, second_moment: float = 100.0) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("mean", torch.zeros(discounts))
+        self.register_buffer("square", torch.full((discounts,), second_moment))
+        self.register_buffer("weight", torch.zeros(()))
+        self.scale = nn.Parameter(torch.ones(discounts))
+        self.shift = nn.Parameter(torch.zeros(discounts))
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, ``(G,)`` each."""
+        deviation = (self.square - self.mean.square()).clamp(min=1e-8).sqrt().clamp(1e-4, 1e6)
+        return self.mean, deviation
+
+    @torch.no_grad()
+    def update(self, targets: Tensor, mask: Tensor) -> None:
+        """Take in ``targets (N, G)`` where ``mask (N,)`` is True, and preserve the outputs."""
+        old_mean, old_deviation = (value.clone() for value in self.statistics())
+        share = mask.to(targets.dtype)[:, None]
+        count = share.sum().clamp(min=1)
+        self.weight += self.rate * (1 - self.weight)
+        step = self.rate / self.weight  # 1 at first, so the prior is gone after one batch; `rate` in the end
+        self.mean.lerp_((targets * share).sum(0) / count, step)
+        self.square.lerp_((targets.square() * share).sum(0) / count, step)
+        mean, deviation = self.statistics()
+        self.scale.mul_(old_deviation / deviation)
+        self.shift.copy_((old_deviation * self.shift + old_mean - mean) / deviation)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Raw critic outputs to normalized values, ``(..., G, S) -> (..., G, S)``."""
+        return self.scale[:, None] * raw + self.shift[:, None]
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """``(..., G, S)``, on the scale of returns, to normalized."""
+        mean, deviation = self.statistics()
+        return (values - mean[:, None]) / deviation[:, None]
+
+    def denormalize(self, normalized: Tensor) -> Tensor:
+        """The inverse of :meth:`normalize`."""
+        mean, deviation = self.statistics()
+        return normalized * deviation[:, None] + mean[:, None]
+
+
+def td_targets(reward: Tensor, terminated: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
+    """``r + gamma (1 - terminated) V'`` for every discount.
+
+    Args:
+        reward: ``(...)``.
+        terminated: ``(...)`` bool: nothing follows. A truncated rollout is not terminated.
+        discounts: ``(G,)``.
+        next_values: ``(..., G)``.
+
+    Returns:
+        ``(..., G)``.
+    """
+    return reward[..., None] + discounts * torch.where(terminated[..., None], 0.0, next_values)
+
+
+def reduce_random_pair(values: Tensor, minimum: bool) -> Tensor:
+    """Reduce an ensemble ``(E, N, ...)`` to ``(N, ...)`` over two members drawn anew for each of the N timesteps.
+
+    Args:
+        values: With E = 1 its only member is returned, with E = 2 both always serve.
+        minimum: Take the smaller of the two (dependent actor), else their mean.
+    """
+    E, N = values.shape[:2]
+    if E == 1:
+        return values[0]
+    pair = torch.rand(E, N, device=values.device).argsort(dim=0)[:2]
+    index = pair.reshape(2, N, *(1,) * (values.dim() - 2)).expand(2, *values.shape[1:])
+    chosen = values.gather(0, index)
+    return chosen.amin(dim=0) if minimum else chosen.mean(dim=0)
+
+
+def filtered_imitation_loss(log_prob: Tensor, advantage: Tensor, threshold: float = 0.0) -> Tensor:
+    """``-1{advantage > threshold} log pi(a)``, elementwise (equation 4, CRR with a binary filter)."""
+    return -(advantage > threshold).to(log_prob.dtype) * log_prob
+
+
+def expected_value_loss(probabilities: Tensor, values: Tensor) -> Tensor:
+    """``-E_a~pi Q(a)`` for discrete actions: ``(..., A), (..., A) -> (...)`` (equation 2)."""
+    return -(probabilities * values).sum(dim=-1)

@@ -1,0 +1,139 @@
+"""Rollouts in the replay are exactly what the environments played, under Gymnasium's next-step autoreset."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from mtbench_agents.transformer.collector import Collector
+from mtbench_agents.transformer.config import CollectConfig, LearningConfig, ModelConfig
+from mtbench_agents.transformer.model import AgentModel
+
+from mtbench.rollout import MetaRollout
+from tests import toy
+
+MODEL = ModelConfig(encoder=(16,), width=16, feedforward=16, layers=1, heads=2, context=16, head=(8, 8), critics=2)
+LEARNING = LearningConfig(discounts=(0.9, 0.99))
+CPU = torch.device("cpu")
+
+
+class Recorded(gym.Wrapper):
+    """Keeps what truly happened: one list of (observation, action, reward) per rollout."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.rollouts = []
+
+    def reset(self, **kwargs):
+        observation, info = self.env.reset(**kwargs)
+        self.rollouts.append([(observation, None, None)])
+        return observation, info
+
+    def step(self, action):
+        result = self.env.step(action)
+        self.rollouts[-1].append((result[0], action, result[1]))
+        return result
+
+
+def setting(tasks=("MineSweeperEasy", "PositionOnlyCartPoleEasy"), n=5, seed=0, config=None, make=None):
+    make = make or (lambda: Recorded(gym.make("MTPOPGym-v0", tasks=list(tasks))))
+    envs = SyncVectorEnv([make for _ in range(n)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AgentModel(MODEL, LEARNING, envs.single_observation_space, envs.single_action_space).eval()
+    return envs, model, Collector(envs, config or CollectConfig(epsilon_steps=1000), seed, CPU)
+
+
+def test_every_rollout_is_what_its_environment_played():
+    envs, model, collector = setting()
+    collected = list(collector.collect(model, 1500))
+    assert collector.steps >= 1500
+    truth = {}
+    for env in envs.envs:
+        for steps in env.rollouts:
+            truth[np.stack([o for o, _, _ in steps]).tobytes()] = steps
+    assert len(collected) > 20
+    for rollout, returns in collected:
+        steps = truth[rollout.observations.tobytes()]
+        assert rollout.actions.tolist() == [a for _, a, _ in steps[1:]]
+        assert rollout.rewards.tolist() == np.float32([r for _, _, r in steps[1:]]).tolist()
+        assert rollout.terminated is True
+        assert returns[-1] == pytest.approx(rollout.rewards.sum(), abs=1e-5)
+    played = sum(len(steps) - 1 for env in envs.envs for steps in env.rollouts)
+    assert played == collector.steps, "the reset's own step is no environment step"
+
+
+def test_truncated_rollouts_are_not_terminated():
+    _, model, collector = setting(make=lambda: gym.make("MTPOPGym-v0", tasks=["RepeatFirstEasy"], max_steps=20))
+    rollouts = [r for r, _ in collector.collect(model, 300)]
+    assert rollouts
+    assert not any(r.terminated for r in rollouts)
+
+
+def test_collecting_is_seeded_and_restarts_alike():
+    runs = []
+    for seed in (1, 1, 2):
+        _, model, collector = setting(seed=seed)
+        runs.append([r.actions.tolist() for r, _ in collector.collect(model, 400)])
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    _, model, collector = setting(seed=1)
+    list(collector.collect(model, 100))
+    collector.restart(7)
+    collector.steps = 0
+    one = [r.actions.tolist() for r, _ in collector.collect(model, 300)]
+    _, model, fresh = setting(seed=1)
+    fresh.restart(7)
+    assert one == [r.actions.tolist() for r, _ in fresh.collect(model, 300)]
+
+
+def test_epsilon_falls_and_is_obeyed():
+    config = CollectConfig(epsilon_start=1.0, epsilon_end=0.2, epsilon_steps=100)
+    _, model, collector = setting(config=config)
+    assert collector.epsilon == 1.0
+    list(collector.collect(model, 50))
+    assert 0.2 < collector.epsilon < 0.7
+    list(collector.collect(model, 200))
+    assert collector.epsilon == pytest.approx(0.2)
+
+
+def test_the_memory_is_the_rollouts_own():
+    """Actions equal those of a single environment stepped alone with an empty cache at its start."""
+    config = CollectConfig(epsilon_start=0.0, epsilon_end=0.0)
+    envs, model, collector = setting(n=3, config=config)
+    seen = []
+    act = collector._player.act
+
+    def spy(m, observations):
+        cache = collector._player._cache
+        seen.append(None if cache is None else cache.steps.clone())
+        return act(m, observations)
+
+    collector._player.act = spy
+    list(collector.collect(model, 300))
+    begun = [env.rollouts for env in envs.envs]
+    assert all(len(rollouts) > 2 for rollouts in begun)
+    # After a restart the cache counts from 0: its step never exceeds the longest rollout.
+    longest = max(len(steps) for rollouts in begun for steps in rollouts)
+    assert max(int(s.max()) for s in seen if s is not None) <= longest
+
+
+def test_continuous_actions_reach_the_whole_range():
+    class Wide(toy.Toy):
+        def action_space(self):
+            return gym.spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
+
+    _, model, collector = setting(make=lambda: Recorded(MetaRollout(Wide(), k=2)), n=4)
+    rollouts = [r for r, _ in collector.collect(model, 400)]
+    actions = np.concatenate([r.actions for r in rollouts])
+    assert actions.dtype == np.float32
+    assert actions.min() < -0.8
+    assert actions.max() > 0.8
+    assert np.abs(actions).max() <= 1.0
+
+
+def test_other_autoreset_modes_are_refused():
+    make = lambda: gym.make("MTPOPGym-v0", tasks=["MineSweeperEasy"])  # noqa: E731
+    envs = SyncVectorEnv([make], autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(ValueError, match="next-step"):
+        Collector(envs, CollectConfig(), 0, CPU)

@@ -1,0 +1,189 @@
+"""Updates: the four combinations learn, gradients stay where they belong, padding counts nothing."""
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from mtbench_agents.transformer.acting import Player
+from mtbench_agents.transformer.config import LearningConfig, ModelConfig
+from mtbench_agents.transformer.learner import Learner, NonFiniteLossError
+from mtbench_agents.transformer.model import AgentModel
+from mtbench_agents.transformer.replay import Replay, Rollout
+
+CPU = torch.device("cpu")
+MODEL = ModelConfig(
+    encoder=(32,),
+    width=32,
+    feedforward=32,
+    layers=1,
+    heads=2,
+    context=12,
+    head=(32, 32),
+    critics=2,
+    bins=32,
+    dropout=0.0,
+)
+LEARNING = LearningConfig(
+    discounts=(0.1, 0.9), batch_size=16, rate=3e-3, warmup=1, target_rate=0.05, reward_multiplier=10.0, clip=10.0
+)
+COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
+
+
+def make(actor="independent", critic="independent", actions=None, **changes):
+    learning = dataclasses.replace(LEARNING, actor=actor, critic=critic, **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        space = gym.spaces.Box(-5, 5, (3,), dtype=np.float32)
+        model = AgentModel(MODEL, learning, space, actions or gym.spaces.Discrete(3))
+    return Learner(model, learning, 0, CPU)
+
+
+def copycat(continuous=False, rollouts=300, seed=0):
+    """The reward is for naming what was shown one step before: memory, and nothing but."""
+    rng = np.random.default_rng(seed)
+    action = np.zeros(1, np.float32) if continuous else np.zeros((), np.int64)
+    replay = Replay(10_000, np.zeros(3, np.float32), action)
+    for _ in range(rollouts):
+        length = int(rng.integers(5, 13))
+        shown = rng.integers(3, size=length + 1)
+        observations = np.eye(3, dtype=np.float32)[shown]
+        before = np.concatenate([[0], shown[: length - 1]])
+        if continuous:
+            actions = rng.uniform(-1, 1, size=(length, 1)).astype(np.float32)
+            rewards = -np.abs(actions[:, 0] - (before - 1) * 0.8)
+        else:
+            actions = rng.integers(3, size=length)
+            rewards = (actions == before).astype(np.float32)
+        replay.add(Rollout(observations, actions, rewards.astype(np.float32), True))
+    return replay
+
+
+def train(learner, replay, updates):
+    numbers = {}
+    for _ in range(updates):
+        numbers = learner.update(replay.sample(64, 12, np.random.default_rng(learner.updates)))
+    return numbers
+
+
+def answers(model, continuous=False):
+    """How often (or how closely) the policy names the previous observation."""
+    rng = np.random.default_rng(99)
+    space = gym.spaces.Box(-1, 1, (1,), dtype=np.float32) if continuous else gym.spaces.Discrete(3)
+    play = Player(200, space, rng, CPU)
+    model.eval()
+    play.restart(np.ones(200, dtype=bool))
+    shown = rng.integers(3, size=(9, 200))
+    score = []
+    for t in range(9):
+        if t:
+            play.restart(np.zeros(200, dtype=bool))
+        action = play.act(model, np.eye(3, dtype=np.float32)[shown[t]])
+        if t:
+            target = (shown[t - 1] - 1) * 0.8 if continuous else shown[t - 1]
+            score.append(np.abs(action[:, 0] - target).mean() if continuous else (action == target).mean())
+            reward = -np.abs(action[:, 0] - target) if continuous else action == target
+            play.received(reward.astype(np.float32))
+        play.took(action)
+    return float(np.mean(score))
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+def test_every_combination_learns_from_random_play(actor, critic):
+    """Neither what was shown nor the action alone says anything of the reward: it takes memory to begin at all."""
+    rate = 2e-3 if (actor, critic) == ("dependent", "dependent") else 3e-3
+    learner = make(actor, critic, rate=rate, warmup=100)
+    before = answers(learner.model)
+    train(learner, copycat(), 800)
+    assert before < 0.45
+    assert answers(learner.model) > 0.6
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+def test_every_combination_learns_continuous_actions(actor, critic):
+    learner = make(actor, critic, actions=gym.spaces.Box(-1, 1, (1,), dtype=np.float32))
+    before = answers(learner.model, continuous=True)
+    train(learner, copycat(continuous=True), 500)
+    assert answers(learner.model, continuous=True) < 0.4 * before
+
+
+def gradients(learner, name):
+    t = learner._transitions(copycat().sample(8, 12, np.random.default_rng(0)))
+    losses, _ = learner.losses(t)
+    learner.optimizer.zero_grad()
+    losses[name].backward()
+    return {n: p.grad for n, p in learner.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+@pytest.mark.parametrize("actions", [gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (1,), dtype=np.float32)])
+def test_the_actor_loss_does_not_reach_the_critic(actor, critic, actions):
+    learner = make(actor, critic, actions=actions)
+    replay = copycat(continuous=isinstance(actions, gym.spaces.Box))
+    losses, _ = learner.losses(learner._transitions(replay.sample(8, 12, np.random.default_rng(0))))
+    losses["actor"].backward()
+    touched = {n for n, p in learner.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert not any(name.startswith(("critic", "popart", "target")) for name in touched)
+    assert any(name.startswith("actor") for name in touched)
+    assert any(name.startswith("backbone") for name in touched), "the trunk is shared"
+
+
+def test_the_critic_loss_reaches_critic_and_trunk_but_not_the_actor():
+    touched = gradients(make(), "critic")
+    assert any(name.startswith("critic") for name in touched)
+    assert any(name.startswith("encoder") for name in touched)
+    assert not any(name.startswith(("actor", "target")) for name in touched)
+
+
+def test_padding_counts_exactly_nothing():
+    """The same slices with garbage in the padding give the same losses and gradients, to the bit."""
+    results = []
+    for garbage in (0.0, 1e6):
+        learner = make()
+        learner.model.train()
+        batch = copycat().sample(8, 12, np.random.default_rng(0))
+        padding = ~np.concatenate([batch.mask[:, :1], batch.mask], axis=1)
+        assert padding.any()
+        batch.observations[padding] = garbage
+        batch.rewards[padding] = garbage
+        numbers = learner.update(batch)
+        results.append((numbers, [p.detach().clone() for p in learner.model.optimized()]))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+
+
+def test_updates_are_repeatable_and_leave_the_global_generator_alone():
+    replay = copycat()
+    runs = []
+    for _ in range(2):
+        learner = make()
+        state = torch.get_rng_state()
+        train(learner, replay, 5)
+        assert torch.equal(state, torch.get_rng_state())
+        runs.append([p.detach().clone() for p in learner.model.parameters()])
+        torch.rand(3)
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_a_nan_is_refused_by_name_before_it_does_harm():
+    learner = make()
+    replay = copycat()
+    train(learner, replay, 3)
+    before = [p.detach().clone() for p in learner.model.optimized()]
+    batch = replay.sample(4, 12, np.random.default_rng(0))
+    batch.rewards[:, 1] = np.nan
+    with pytest.raises(NonFiniteLossError, match="rewards are not finite at update 3"):
+        learner.update(batch)
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.model.optimized(), strict=True))
+    assert learner.updates == 3
+
+
+def test_warmup_is_linear():
+    learner = make(warmup=10)
+    replay = copycat()
+    rates = []
+    for _ in range(12):
+        train(learner, replay, 1)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([LEARNING.rate * min(1, (i + 1) / 10) for i in range(12)])

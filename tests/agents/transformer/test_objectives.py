@@ -1,0 +1,177 @@
+"""Each loss against a slow, obvious version of itself."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mtbench_agents.transformer import objectives as obj
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+VALUES = torch.tensor([-2e5, -1e5, -321.0, -1.0, -1e-3, 0.0, 0.2, 1.0, 7.7, 4321.0, 1e5, 9e9])
+
+
+def test_symexp_undoes_symlog():
+    assert torch.allclose(obj.symexp(obj.symlog(VALUES.double())), VALUES.double())
+    assert obj.symlog(torch.tensor(math.e - 1)).item() == pytest.approx(1.0)
+
+
+def slow_two_hot(value, centers):
+    """Weights on the two nearest bins, each in proportion to the distance from the other one."""
+    y = float(np.clip(np.sign(value) * np.log1p(abs(value)), centers[0], centers[-1]))
+    weights = np.zeros(len(centers))
+    above = int(np.searchsorted(centers, y))
+    if above == 0 or math.isclose(centers[above], y, abs_tol=1e-9):
+        weights[above] = 1.0
+        return weights
+    low, high = centers[above - 1], centers[above]
+    weights[above - 1], weights[above] = (high - y) / (high - low), (y - low) / (high - low)
+    return weights
+
+
+@pytest.mark.parametrize("count", [2, 7, 64, 129])
+def test_two_hot_labels(count):
+    bins = obj.ValueBins(-1e5, 1e5, count)
+    ours = bins.labels(VALUES)
+    slow = np.stack([slow_two_hot(float(v), bins.centers.double().numpy()) for v in VALUES])
+    np.testing.assert_allclose(ours.numpy(), slow, atol=2e-5)
+    assert torch.allclose(ours.sum(-1), torch.ones(len(VALUES)))
+    assert ((ours > 0).sum(-1) <= 2).all()
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.75])
+def test_labels_lead_back_to_their_values(smoothing):
+    bins = obj.ValueBins(-1e5, 1e5, 128, smoothing)
+    inside = VALUES[2:-2]
+    back = bins.values(bins.labels(inside).clamp(min=1e-30).log())
+    assert torch.allclose(back, inside, rtol=2e-3, atol=2e-3)
+
+
+def test_hl_gauss_spreads_over_more_bins():
+    labels = obj.ValueBins(-1e5, 1e5, 64, 0.75).labels(torch.tensor([3.0]))
+    assert ((labels > 1e-4).sum(-1) > 3).all()
+    assert labels.sum().item() == pytest.approx(1.0)
+
+
+def test_bins_need_an_order():
+    with pytest.raises(ValueError, match="low < high"):
+        obj.ValueBins(1, -1, 8)
+
+
+def test_classification_loss_is_cross_entropy():
+    logits, labels = torch.randn(5, 3, 9), torch.rand(5, 3, 9).softmax(-1)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="none")
+    assert torch.allclose(obj.classification_loss(logits, labels).flatten(), expected, atol=1e-6)
+
+
+def test_the_classification_loss_does_not_see_the_scale():
+    """Figure 3: the same relative error costs about the same at every scale, unlike the squared error."""
+    bins = obj.ValueBins(-1e5, 1e5, 128)
+    losses = []
+    for scale in (10.0, 100.0, 1000.0, 10_000.0):
+        prediction, target = torch.tensor([1.5 * scale]), torch.tensor([scale])
+        logits = (bins.labels(prediction) + 1e-2).log()
+        losses.append(obj.classification_loss(logits, bins.labels(target)).item())
+    assert max(losses) / min(losses) < 1.6
+
+
+def test_td_targets():
+    reward, terminated = torch.tensor([1.0, 2.0]), torch.tensor([False, True])
+    discounts, values = torch.tensor([0.5, 0.9]), torch.tensor([[10.0, 20.0], [float("nan"), 30.0]])
+    targets = obj.td_targets(reward, terminated, discounts, values)
+    assert targets.tolist() == [[6.0, 19.0], [2.0, 2.0]]
+
+
+def test_a_random_pair_is_reduced():
+    values = torch.arange(4.0)[:, None, None].expand(4, 2000, 3).contiguous()
+    low, mean = obj.reduce_random_pair(values, minimum=True), obj.reduce_random_pair(values, minimum=False)
+    assert low.shape == mean.shape == (2000, 3)
+    # Of the 6 pairs of {0, 1, 2, 3} the least is 0 in three, 1 in two, 2 in one.
+    counts = torch.bincount(low[:, 0].long(), minlength=4) / 2000
+    assert torch.allclose(counts, torch.tensor([3.0, 2, 1, 0]) / 6, atol=0.05)
+    assert (low == low[:, :1]).all(), "one pair serves a timestep's discounts"
+    assert set(mean.unique().tolist()) == {0.5, 1.0, 1.5, 2.0, 2.5}
+
+
+@pytest.mark.parametrize("minimum", [True, False])
+def test_small_ensembles(minimum):
+    values = torch.randn(2, 7, 3)
+    both = values.amin(0) if minimum else values.mean(0)
+    assert torch.equal(obj.reduce_random_pair(values, minimum), both)
+    assert torch.equal(obj.reduce_random_pair(values[:1], minimum), values[0])
+
+
+def test_the_filter_keeps_better_actions_only():
+    log_prob = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    loss = obj.filtered_imitation_loss(log_prob, torch.tensor([0.5, 0.0, -0.5]))
+    assert loss.tolist() == [1.0, 0.0, 0.0]
+    loss.sum().backward()
+    assert log_prob.grad.tolist() == [-1.0, 0.0, 0.0]
+
+
+def test_the_filter_does_not_see_the_scale():
+    log_prob, advantage = torch.randn(50), torch.randn(50)
+    small, large = (obj.filtered_imitation_loss(log_prob, advantage * scale) for scale in (1e-3, 1e3))
+    assert torch.equal(small, large)
+
+
+def test_expected_value_loss():
+    probabilities, values = torch.rand(6, 4).softmax(-1), torch.randn(6, 4)
+    expected = [-sum(p * v for p, v in zip(ps, vs, strict=True)) for ps, vs in zip(probabilities, values, strict=True)]
+    assert torch.allclose(obj.expected_value_loss(probabilities, values), torch.stack(expected))
+
+
+def test_masked_timesteps_count_exactly_nothing():
+    x = torch.randn(4, 5, 2)
+    mask = torch.rand(4, 5) > 0.5
+    poisoned = torch.where(mask[..., None], x, torch.nan)
+    assert obj.masked_mean(poisoned, mask).item() == pytest.approx(x[mask].mean().item(), abs=1e-6)
+    leaf = x.clone().requires_grad_()
+    obj.masked_mean(leaf, mask).backward()
+    assert (leaf.grad[~mask] == 0).all()
+    assert obj.masked_mean(x, torch.zeros(4, 5, dtype=torch.bool)).item() == 0.0
+
+
+# ---- PopArt ----
+
+
+def outputs(popart, raw):
+    return popart.denormalize(popart(raw))
+
+
+def test_popart_preserves_outputs():
+    popart = obj.PopArt(3)
+    raw = torch.randn(11, 3, 1)
+    popart.update(torch.randn(50, 3) * 10 + 4, torch.ones(50, dtype=torch.bool))
+    for scale in (1.0, 100.0, 0.01):
+        before = outputs(popart, raw)
+        popart.update(torch.randn(50, 3) * scale + scale, torch.ones(50, dtype=torch.bool))
+        assert torch.allclose(outputs(popart, raw), before, rtol=1e-4, atol=1e-4)
+
+
+def test_popart_normalizes():
+    popart = obj.PopArt(2, rate=0.01)
+    for _ in range(1500):
+        targets = torch.randn(256, 2) * torch.tensor([3.0, 500.0]) + torch.tensor([7.0, -900.0])
+        popart.update(targets, torch.ones(256, dtype=torch.bool))
+    normalized = popart.normalize(targets[..., None])
+    assert normalized.mean(0).abs().max() < 0.3
+    assert (normalized.std(0) - 1).abs().max() < 0.2
+    assert torch.allclose(popart.denormalize(normalized)[..., 0], targets, rtol=1e-3, atol=1e-2)
+
+
+def test_popart_ignores_what_is_masked():
+    one, two = obj.PopArt(1), obj.PopArt(1)
+    targets = torch.randn(20, 1)
+    mask = torch.arange(20) < 12
+    one.update(targets[:12], torch.ones(12, dtype=torch.bool))
+    two.update(torch.where(mask[:, None], targets, 1e6), mask)
+    assert torch.allclose(one.mean, two.mean)
+    assert torch.allclose(one.square, two.square)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from mtbench_agents.transformer.replay import Replay, Rollout
+
+from mtbench.errors import UsageError
+
+
+def rollout(number, length, terminated=True):
+    """Everything in it says which rollout and which step it is from: 1000 * number + step."""
+    at = 1000 * number + np.arange(length + 1)
+    return Rollout(
+        observations=at[:, None].astype(np.float32),
+        actions=at[:-1].astype(np.int64),
+        rewards=at[:-1].astype(np.float32),
+        terminated=terminated,
+    )
+
+
+def make(capacity, **kwargs):
+    return Replay(capacity, np.zeros(1, np.float32), np.zeros((), np.int64), **kwargs)
+
+
+def check(batch, length):
+    """Slices are whole, in order, from one rollout, with what came before each observation beside it."""
+    for row in range(len(batch.mask)):
+        count = int(batch.mask[row].sum())
+        assert batch.mask[row, :count].all()
+        assert not batch.mask[row, count:].any()
+        observed = batch.observations[row, : count + 1, 0]
+        first = observed[0]
+        assert np.array_equal(observed, first + np.arange(count + 1))
+        assert batch.first_step[row] == first % 1000
+        assert np.array_equal(batch.actions[row, 1 : count + 1], observed[:-1])
+        assert np.array_equal(batch.rewards[row, 1 : count + 1], observed[:-1])
+        if batch.first_step[row] == 0:
+            assert batch.actions[row, 0] == batch.rewards[row, 0] == 0
+        else:
+            assert batch.actions[row, 0] == batch.rewards[row, 0] == first - 1
+        assert count <= length
+        assert not batch.terminated[row, : count - 1].any()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_slices_are_true_whatever_was_forgotten(tmp_path, on_disk):
+    rng = np.random.default_rng(0)
+    replay = make(300, folder=tmp_path / "replay" if on_disk else None)
+    held = []
+    for number in range(1, 400):
+        length = int(rng.integers(1, 60))
+        replay.add(rollout(number, length))
+        held.append((number, length))
+        batch = replay.sample(16, 20, rng)
+        check(batch, 20)
+        newest = {n for n, _ in held[-len(replay) :]}
+        assert {int(o[0, 0] // 1000) for o in batch.observations} <= newest, "only the newest are left"
+        assert replay.timesteps == sum(length for _, length in held[-len(replay) :])
+        assert replay.timesteps + len(replay) <= 300
+    assert len(replay) > 3, "the ring is well used"
+
+
+def test_every_rollout_and_every_start_is_equally_likely():
+    replay = make(1000)
+    for number, length in ((1, 10), (2, 40), (3, 5)):
+        replay.add(rollout(number, length))
+    batch = replay.sample(30_000, 8, np.random.default_rng(0))
+    which = batch.observations[:, 0, 0] // 1000
+    np.testing.assert_allclose([(which == n).mean() for n in (1, 2, 3)], 1 / 3, atol=0.015)
+    starts = np.bincount(batch.first_step[which == 2], minlength=33)
+    assert len(starts) == 33
+    np.testing.assert_allclose(starts / starts.sum(), 1 / 33, atol=0.006)
+    assert set(batch.first_step[which == 3]) == {0}
+
+
+def test_termination_is_marked_at_the_true_end_only():
+    replay = make(1000)
+    replay.add(rollout(1, 12, terminated=True))
+    replay.add(rollout(2, 12, terminated=False))
+    batch = replay.sample(500, 5, np.random.default_rng(0))
+    for row in range(500):
+        first = int(batch.observations[row, 0, 0])
+        ends = first // 1000 == 1 and first % 1000 == 7
+        assert batch.terminated[row].any() == ends
+        assert not ends or batch.terminated[row, 4]
+
+
+def test_sampling_is_seeded_and_copies():
+    replay = make(100)
+    replay.add(rollout(1, 30))
+    one, two = (replay.sample(4, 10, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(one.observations, two.observations)
+    one.observations[:] = -1
+    assert (replay.observations[:31] >= 0).all()
+
+
+@pytest.mark.parametrize("rollouts", [2, 25])
+def test_a_restored_replay_goes_on_alike(rollouts):
+    def filled():
+        replay = make(200)
+        rng = np.random.default_rng(1)
+        for number in range(rollouts):
+            replay.add(rollout(number, int(rng.integers(5, 40))))
+        return replay
+
+    original, restored = filled(), make(200)
+    restored.load_state({name: value.copy() for name, value in filled().state().items()})
+    for number in range(100, 130):
+        for replay in (original, restored):
+            replay.add(rollout(number, 17))
+        one, two = (replay.sample(8, 10, np.random.default_rng(number)) for replay in (original, restored))
+        assert np.array_equal(one.observations, two.observations)
+        assert np.array_equal(one.terminated, two.terminated)
+    with pytest.raises(UsageError, match="another capacity"):
+        make(201).load_state(original.state())
+
+
+def test_misuse_is_explained():
+    with pytest.raises(UsageError, match="empty"):
+        make(10).sample(1, 1, np.random.default_rng(0))
+    with pytest.raises(UsageError, match="does not fit a replay of 10"):
+        make(10).add(rollout(1, 10))
+    make(10).add(rollout(1, 9))
