@@ -1,4 +1,4 @@
-"""The ``mtbench`` command: list, info, play, evaluate, score, plot."""
+"""The ``mtbench`` command: list, info, play, evaluate, score, plot, train, bench."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _err = Console(stderr=True, highlight=False)
 
 EnvId = Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID from `mtbench list`.")]
 PolicyName = Annotated[
-    str, typer.Option("--policy", help="random, oracle, module:attribute or path/to/file.py:attribute.")
+    str, typer.Option("--policy", help="random, oracle, a training run, module:attribute or file.py:attribute.")
 ]
 EnvOptions = Annotated[
     list[str],
@@ -233,8 +233,20 @@ def plot(
     _out.print(f"wrote {out}", markup=False)
 
 
+def _add_agent_commands() -> None:
+    """``train`` and ``bench agent`` belong to the reference agent; PyTorch loads when they run."""
+    from mtbench_agents.transformer.cli import bench_agent, train
+
+    app.command()(train)
+    bench = typer.Typer(help="Time the reference agent.", no_args_is_help=True)
+    bench.callback()(lambda: None)
+    bench.command("agent")(bench_agent)
+    app.add_typer(bench, name="bench")
+
+
 def main() -> NoReturn:
     """Run the command line; errors that explain themselves come without a traceback."""
+    _add_agent_commands()
     try:
         app()
     except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled) as error:

@@ -23,7 +23,7 @@ import numpy as np
 
 from mtbench import records, registration
 from mtbench.errors import UsageError
-from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy, load_policy
+from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy, TrainedPolicy, load_policy
 from mtbench.provenance import provenance
 from mtbench.records import RecordError, Run
 from mtbench.rollout import MetaRollout
@@ -124,6 +124,9 @@ def evaluate(
     if rollouts_per_task < 1 or num_envs < 1:
         raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
     loaded = load_policy(policy) if isinstance(policy, str) else policy
+    name = policy if isinstance(policy, str) else type(policy).__qualname__
+    if isinstance(loaded, TrainedPolicy):
+        name, train_seed, step = loaded.agent, train_seed or loaded.train_seed, step or loaded.step
     arguments = {**(env_kwargs or {}), "split": split}
     environments = [_make(env_id, arguments)]
     first = environments[0]
@@ -136,8 +139,8 @@ def evaluate(
         "k": first.k,
         "objective": first.objective,
         "rollouts_per_task": rollouts_per_task,
-        "agent": agent or (policy if isinstance(policy, str) else type(policy).__name__),
-        "policy": policy if isinstance(policy, str) else type(policy).__qualname__,
+        "agent": agent or name,
+        "policy": name,
         "privileged": isinstance(loaded, PrivilegedPolicy),
         "task_label_exposed": first.expose_task_label,
         "train_seed": train_seed,

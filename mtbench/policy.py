@@ -75,6 +75,21 @@ class RewardedPolicy(Policy, Protocol):
         """The rewards ``(num_envs,)`` of the latest actions; called after every step, before the next ``act``."""
 
 
+@runtime_checkable
+class TrainedPolicy(Policy, Protocol):
+    """A policy that knows what records should say of it.
+
+    Attributes:
+        agent: Its name.
+        train_seed: Seed of its training run.
+        step: Environment steps it was trained for.
+    """
+
+    agent: str
+    train_seed: int
+    step: int
+
+
 class FunctionPolicy:
     """Makes a policy of a function of one observation."""
 
@@ -96,13 +111,17 @@ def load_policy(name: str) -> Policy:
     """A policy by name or import path.
 
     Args:
-        name: ``"random"``, ``"oracle"``, ``"package.module:attribute"`` or ``"path/to/file.py:attribute"``. The
+        name: ``"random"``, ``"oracle"``, the folder of a training run (its newest checkpoint plays),
+            ``"package.module:attribute"`` or ``"path/to/file.py:attribute"``. The
             attribute is a :class:`Policy`, a class or function without required arguments that makes one, or a
             plain function ``f(observation) -> action``.
 
     Raises:
         ValueError: The name cannot be resolved or is no policy; the message says why.
     """
+    if (Path(name) / "config.json").is_file():
+        trained: Policy = importlib.import_module("mtbench_agents.transformer.policy").load_run(Path(name))
+        return trained
     target = BUILT_IN.get(name, name)
     if ":" not in target:
         raise unknown("policy", name, [*BUILT_IN, "module:attribute", "file.py:attribute"], "mtbench")

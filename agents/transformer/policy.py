@@ -15,7 +15,7 @@ from mtbench.errors import UsageError
 
 from . import checkpoint
 from .acting import Player
-from .config import TrainConfig, from_dict
+from .config import from_dict
 from .model import AgentModel
 
 
@@ -25,10 +25,14 @@ class TransformerPolicy:
     Args:
         model: A trained network; it is put into evaluation mode whenever it acts.
         device: Where it acts.
+        agent: Its name in records.
+        train_seed: Seed of its training run.
+        step: Environment steps it was trained for.
     """
 
-    def __init__(self, model: AgentModel, device: torch.device) -> None:
+    def __init__(self, model: AgentModel, device: torch.device, agent: str, train_seed: int, step: int) -> None:
         self._model, self._device = model.to(device), device
+        self.agent, self.train_seed, self.step = agent, train_seed, step
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Empty memories and a new generator; see :class:`mtbench.policy.Policy`."""
@@ -47,8 +51,8 @@ class TransformerPolicy:
         self._player.received(rewards.astype(np.float32))
 
 
-def load_run(folder: Path) -> tuple[TransformerPolicy, TrainConfig, int, int]:
-    """The newest checkpoint of a run as a policy, with its config, updates and environment steps.
+def load_run(folder: Path) -> TransformerPolicy:
+    """The newest checkpoint of a run as a policy.
 
     Raises:
         UsageError: There is no readable checkpoint.
@@ -65,4 +69,4 @@ def load_run(folder: Path) -> tuple[TransformerPolicy, TrainConfig, int, int]:
     env.close()
     model.load_state_dict(state["model"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return TransformerPolicy(model, device), config, int(state["updates"]), int(state["steps"])
+    return TransformerPolicy(model, device, folder.resolve().name, config.seed, int(state["steps"]))

@@ -74,6 +74,11 @@ class Trainer:
         self.log = RunLog(folder / "log.jsonl")
         self._resume()
 
+    @property
+    def parameters(self) -> int:
+        """Optimized parameters."""
+        return sum(parameter.numel() for parameter in self.model.optimized())
+
     # ---- the loop ----
 
     def run(self, on_round: OnRound | None = None) -> bool:
@@ -187,14 +192,11 @@ class Trainer:
         env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
         run = evaluate(
             c.env_id,
-            TransformerPolicy(self.model, self.device),
+            TransformerPolicy(self.model, self.device, self.folder.resolve().name, c.seed, self.collector.steps),
             self.folder / "evaluations" / f"update-{self.learner.updates:09d}",
             rollouts_per_task=c.evaluate_rollouts,
-            agent=self.folder.name,
             seed=c.seed,
             env_kwargs=env_kwargs,
-            train_seed=c.seed,
-            step=self.collector.steps,
         )
         last = run.episodes[run.episodes["attempt"] == run.manifest["k"]]
         return {"evaluation": {task: round(float(v), 4) for task, v in last.groupby("task")["return"].mean().items()}}

@@ -1,0 +1,111 @@
+"""What an update and a batched action cost on this device, on made-up rollouts of full context."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from .acting import Player
+from .config import TrainConfig
+from .learner import Learner
+from .model import AgentModel
+from .replay import Replay, Rollout
+
+_ACTIONS = 20
+
+
+def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
+    """Times, memory and sizes.
+
+    Args:
+        config: Sizes and environment; nothing is collected from it.
+        updates: Timed updates, after one that is not.
+
+    Returns:
+        ``seconds_per_update``, ``ms_per_batched_action``, ``tokens_per_s``, ``peak_memory_gib``, ``parameters``,
+        ``device`` and the sizes they are for.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    env = gym.make(config.env_id, **config.env)
+    rng = np.random.default_rng(config.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = AgentModel(config.model, config.learning, env.observation_space, env.action_space)
+    learner = Learner(model, config.learning, config.seed, device)
+    B, L = config.learning.batch_size, config.model.context
+    player = Player(config.collect.num_envs, env.action_space, rng, device)
+    replay = _filled(env, player, L, rng)
+
+    def update() -> None:
+        learner.update(replay.sample(B, L, rng))
+        _wait(device)
+
+    update()
+    seconds = _timed(update, updates)
+
+    model.eval()
+    observations = np.stack([replay.observations[0]] * config.collect.num_envs)
+    player.restart(np.ones(config.collect.num_envs, dtype=np.bool_))
+    nothing = np.zeros(config.collect.num_envs, dtype=np.bool_)
+
+    def act() -> None:
+        player.took(player.act(model, observations))
+        player.restart(nothing)
+
+    for _ in range(min(L, 64)):  # some way into a rollout, where attention has something to attend to
+        act()
+    action_seconds = _timed(act, _ACTIONS)
+    env.close()
+    return {
+        "seconds_per_update": seconds,
+        "ms_per_batched_action": 1000 * action_seconds,
+        "tokens_per_s": B * L / seconds,
+        "peak_memory_gib": _peak_memory(device),
+        "parameters": sum(p.numel() for p in model.optimized()),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "batch_size": B,
+        "context": L,
+        "envs": config.collect.num_envs,
+    }
+
+
+def _filled(env: gym.Env[Any, Any], player: Player, length: int, rng: np.random.Generator) -> Replay:
+    """A replay with rollouts of exactly `length` steps."""
+    space = env.observation_space
+    assert isinstance(space, gym.spaces.Box)
+    action = player.previous_action[0]
+    replay = Replay(8 * (length + 1), np.zeros(space.shape, dtype=space.dtype), action)
+    for _ in range(8):
+        observations = rng.normal(size=(length + 1, *space.shape)).astype(np.float32)
+        actions: Any
+        if action.ndim:
+            actions = rng.uniform(-1, 1, size=(length, *action.shape)).astype(np.float32)
+        else:
+            assert isinstance(env.action_space, gym.spaces.Discrete)
+            actions = rng.integers(env.action_space.n, size=length)
+        replay.add(Rollout(observations, actions, rng.normal(size=length).astype(np.float32) / length, True))
+    return replay
+
+
+def _timed(work: Any, times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    return (time.perf_counter() - began) / times
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Of the device, or of this process where that is the CPU. GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

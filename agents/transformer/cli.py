@@ -1,0 +1,148 @@
+"""``mtbench train`` and ``mtbench bench agent``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mtbench import registration
+from mtbench.errors import UsageError, missing_extra
+
+from .config import PRESETS, Update, from_dict, parsed_overrides, preset, updated
+
+_err = Console(stderr=True, highlight=False)
+
+
+def train(
+    env_id: Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID from `mtbench list`.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as model.width=128 or seed=1.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run's folder.")] = None,
+    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "small",
+    config_file: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="A config.json to start from, of a run say.")
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="independent or dependent.")] = None,
+    critic: Annotated[str | None, typer.Option(help="independent or dependent.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Of the environment.")] = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Exactly repeatable: collect and learn in turns.")] = False,
+) -> None:
+    """Train the reference agent; the same command goes on where it stopped."""
+    import gymnasium as gym
+
+    _require_torch()
+
+    name = registration.find(env_id).id
+    changes: dict[str, Any] = {"env_id": name, **parsed_overrides(settings or [])}
+    changes |= {f"env.{key}": value for key, value in parsed_overrides(env or []).items()}
+    choices: dict[str, Update | str | None] = {"learning.actor": actor, "learning.critic": critic}
+    changes |= {key: value for key, value in choices.items() if value is not None}
+    if sync:
+        changes["sync"] = True
+    config = updated(_start_from(config_file, preset_name), changes)
+    gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
+    folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"
+
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from .train import Trainer
+
+    trainer = Trainer(config, folder)
+    _err.print(f"{name}: {trainer.parameters:,} parameters on {trainer.device}, run in {folder}", markup=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("updates {task.fields[numbers]}"), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_err) as progress:
+        bar = progress.add_task("", total=config.updates, completed=trainer.learner.updates, numbers="")
+
+        def show(numbers: dict[str, Any]) -> None:
+            shown = (
+                f"return {numbers['returns']}  {numbers['updates_per_second']:.1f} updates/s  "
+                f"{numbers['steps_per_second']:.0f} steps/s"
+            )
+            progress.update(bar, completed=numbers["updates"], numbers=shown)
+
+        with _stopping(trainer):
+            complete = trainer.run(show)
+    if not complete:
+        _err.print(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
+        raise typer.Exit(130)
+    _err.print(f"Done. Score it: mtbench evaluate {name} --policy {folder} --out {folder}/final", markup=False)
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise missing_extra("torch", "agents", "The reference agent")
+
+
+def _start_from(config_file: Path | None, preset_name: str) -> Any:
+    if config_file is None:
+        return preset(preset_name)
+    try:
+        return from_dict(json.loads(config_file.read_text()))
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{config_file} cannot be read as a config: {error}") from None
+
+
+class _stopping:
+    """Let the first Ctrl-C (or SIGTERM) end a run cleanly; the second one is Python's own."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def __enter__(self) -> None:
+        self._before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._trainer.stop.set()
+        _err.print("Stopping: saving a checkpoint. (Again: at once, without.)")
+        signal.signal(number, self._before[signal.Signals(number)])
+
+
+def bench_agent(
+    suite: Annotated[str, typer.Option("--suite", metavar="ID", help="A Gymnasium ID.")] = "MTPOPGym-v0",
+    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "paper",
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, metavar="B")] = None,
+    context: Annotated[int | None, typer.Option("--context", min=1, metavar="L")] = None,
+    envs: Annotated[int | None, typer.Option("--envs", min=1, help="Environments in a batched action.")] = None,
+    updates: Annotated[int, typer.Option("--updates", min=1, help="Timed updates, after one warm-up.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on a line.")] = False,
+) -> None:
+    """Time an update and a batched action of the reference agent on this device."""
+    _require_torch()
+    registration.find(suite)
+    config = preset(preset_name)
+    changes: dict[str, Any] = {"env_id": suite}
+    for key, value in (
+        ("learning.batch_size", batch_size),
+        ("model.context", context),
+        ("collect.num_envs", envs),
+    ):
+        if value is not None:
+            changes[key] = value
+    from .bench import measure
+
+    numbers = measure(updated(config, changes), updates)
+    for key, number in numbers.items():
+        typer.echo(f"{key:24} {number:.4g}" if isinstance(number, float) else f"{key:24} {number}")
+    if as_json:
+        typer.echo(json.dumps(numbers))
