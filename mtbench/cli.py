@@ -179,6 +179,13 @@ def evaluate(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rollouts"))
     with Progress(*columns, TimeElapsedColumn(), console=_err, transient=True) as progress:
         bar = progress.add_task(f"{agent or policy} on {env_id}", total=None)
+        played = False
+
+        def show(done: int, total: int) -> None:
+            nonlocal played
+            played = True
+            progress.update(bar, completed=done, total=total)
+
         try:
             run = run_evaluation(
                 env_id,
@@ -193,14 +200,16 @@ def evaluate(
                 train_seed=train_seed,
                 step=step,
                 command=["mtbench", *sys.argv[1:]],
-                on_rollout=lambda done, total: progress.update(bar, completed=done, total=total),
+                on_rollout=show,
             )
         except KeyboardInterrupt:
             progress.stop()
             _err.print("Interrupted. Finished parts are kept; the same command goes on from there.")
             raise typer.Exit(130) from None
-    rows = len(run.episodes)
-    _out.print(f"{run.path}: {rows} attempts, {run.manifest['seconds']:.1f} s", markup=False)
+    if not played:
+        _out.print(f"{run.path}: finished already ({run.manifest['started']}), nothing was played", markup=False)
+    else:
+        _out.print(f"{run.path}: {len(run.episodes)} attempts, {run.manifest['seconds']:.1f} s", markup=False)
 
 
 @app.command()
@@ -249,12 +258,17 @@ def main() -> NoReturn:
     _add_agent_commands()
     try:
         app()
-    except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled) as error:
+    except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled, gym.error.InvalidAction) as error:
         _err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _err.print(f"[red]error:[/red] {escape(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
+        sys.exit(2)
     sys.exit(0)
 
 
@@ -272,11 +286,16 @@ def _make(env_id: str, options: list[str], **kwargs: Any) -> MetaRollout:
 
 def _env_kwargs(options: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` options as keyword arguments; what is no JSON is a string."""
+    from mtbench.rollout import keyword_arguments
+
+    allowed = [name for name in keyword_arguments() if name not in ("split", "render_mode")]
     kwargs: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise UsageError(f"--env takes KEY=VALUE, got {option!r}.")
+        if key not in allowed:
+            raise unknown("environment argument", key, allowed, "--env")
         try:
             kwargs[key] = json.loads(value)
         except ValueError:
@@ -285,14 +304,14 @@ def _env_kwargs(options: list[str]) -> dict[str, Any]:
 
 
 def _read_runs(folders: list[Path]) -> list[Any]:
-    """Every run named, or inside a folder named."""
-    from mtbench.records import MANIFEST, read_run
+    """Every run named, or inside a folder named; an unfinished one is an error, not left out."""
+    from mtbench.evaluation import is_run
+    from mtbench.records import read_run
 
     runs = []
     for folder in folders:
-        inside = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
-        own = (folder / MANIFEST).exists()
-        runs += [read_run(path) for path in (inside if inside and not own else [folder])]
+        inside = [path for path in sorted(folder.glob("*")) if is_run(path)]
+        runs += [read_run(path) for path in (inside if inside and not is_run(folder) else [folder])]
     return runs
 
 

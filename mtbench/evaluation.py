@@ -22,11 +22,19 @@ import gymnasium as gym
 import numpy as np
 
 from mtbench import records, registration
-from mtbench.errors import UsageError
-from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy, TrainedPolicy, load_policy
+from mtbench.errors import UsageError, unknown
+from mtbench.policy import (
+    Policy,
+    PrivilegedPolicy,
+    RewardedPolicy,
+    TrainedPolicy,
+    as_policy,
+    fingerprint,
+    load_policy,
+)
 from mtbench.provenance import provenance
 from mtbench.records import RecordError, Run
-from mtbench.rollout import MetaRollout
+from mtbench.rollout import MetaRollout, keyword_arguments
 from mtbench.spaces import stack
 from mtbench.suite import Suite
 
@@ -40,6 +48,9 @@ EVALUATION_VERSION = 1
 _ROLLOUTS_PER_ENV_AND_SHARD = 4
 
 _PARTIAL = ".partial"
+
+# What an evaluation lets its caller choose; the rest is its own.
+_ENV_KWARGS = [name for name in keyword_arguments() if name not in ("split", "render_mode")]
 
 OnRollout = Callable[[int, int], None]
 
@@ -83,7 +94,7 @@ def evaluation_cases(suite: Suite, split: str, tasks: Sequence[str], rollouts_pe
 
 def evaluate(
     env_id: str,
-    policy: Policy | str,
+    policy: Policy | Callable[[Any], Any] | str,
     out: Path | str,
     *,
     split: str = "test",
@@ -101,7 +112,8 @@ def evaluate(
 
     Args:
         env_id: A registered ID.
-        policy: A policy, or a name for :func:`~mtbench.policy.load_policy`.
+        policy: A policy, a function of one observation, or a name for :func:`~mtbench.policy.load_policy`. An object
+            is known by its class's name alone: evaluate two of one class in two folders.
         out: The run's folder. A finished run is returned as it is.
         split: ``"train"`` or ``"test"``.
         rollouts_per_task: Meta-rollouts for each task.
@@ -123,8 +135,15 @@ def evaluate(
     registration.find(env_id)
     if rollouts_per_task < 1 or num_envs < 1:
         raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
-    loaded = load_policy(policy) if isinstance(policy, str) else policy
-    name = policy if isinstance(policy, str) else type(policy).__qualname__
+    for key in env_kwargs or {}:
+        if key not in _ENV_KWARGS:
+            raise unknown("environment argument", key, _ENV_KWARGS, "evaluations")
+    name = policy if isinstance(policy, str) else _name_of(policy)
+    identity = None
+    if isinstance(policy, str):
+        loaded, identity = load_policy(policy), fingerprint(policy)
+    else:
+        loaded = as_policy(policy, name)
     if isinstance(loaded, TrainedPolicy):
         name, train_seed, step = loaded.agent, train_seed or loaded.train_seed, step or loaded.step
     arguments = {**(env_kwargs or {}), "split": split}
@@ -141,6 +160,7 @@ def evaluate(
         "rollouts_per_task": rollouts_per_task,
         "agent": agent or name,
         "policy": name,
+        "policy_sha256": identity,
         "privileged": isinstance(loaded, PrivilegedPolicy),
         "task_label_exposed": first.expose_task_label,
         "train_seed": train_seed,
@@ -151,6 +171,10 @@ def evaluate(
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
     try:
+        if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
+            raise UsageError(
+                f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here."
+            )
         if (out / records.MANIFEST).exists():
             finished = records.read_run(out)
             _refuse_other(out, finished.manifest, settings)
@@ -167,6 +191,10 @@ def evaluate(
     run = records.write_run(out, _sorted(journal.frames(), first.tasks), manifest)
     journal.remove()
     return run
+
+
+def _name_of(policy: object) -> str:
+    return getattr(policy, "__qualname__", None) or type(policy).__qualname__
 
 
 def _make(env_id: str, arguments: dict[str, Any]) -> MetaRollout:
@@ -266,6 +294,11 @@ def _sorted(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
     return frame.loc[index].reset_index(drop=True)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder holds an evaluation, finished or not, whole or not."""
+    return any((path / name).exists() for name in (records.MANIFEST, records.EPISODES, _PARTIAL))
+
+
 def _refuse_other(out: Path, existing: dict[str, Any], settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         if existing.get(key) != value:
@@ -282,8 +315,13 @@ class _Journal:
         self._path = path
         self._plan = path / "plan.json"
         if self._plan.exists():
-            self._content = json.loads(self._plan.read_text())
-            _refuse_other(path.parent, self._content["settings"], settings)
+            try:
+                self._content = json.loads(self._plan.read_text())
+                known = dict(self._content["settings"])
+                self._content["seconds"], self._content["started"]
+            except (ValueError, TypeError, KeyError):
+                raise RecordError(f"{self._plan} is damaged: delete {path} to begin anew.") from None
+            _refuse_other(path.parent, known, settings)
         else:
             started = datetime.now(timezone.utc).isoformat(timespec="seconds")
             self._content = {"settings": settings, "started": started, "seconds": {}}

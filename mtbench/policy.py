@@ -6,6 +6,7 @@ A policy sees observations and the moments when a rollout begins, nothing else. 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -126,17 +127,31 @@ def load_policy(name: str) -> Policy:
     if ":" not in target:
         raise unknown("policy", name, [*BUILT_IN, "module:attribute", "file.py:attribute"], "mtbench")
     path, attribute = target.rsplit(":", 1)
+    if not path or not attribute or (path.startswith(".") and not path.endswith(".py")):
+        raise UsageError(f"{name!r} names no policy: write module:attribute or path/to/file.py:attribute.")
     module = _load_file(path) if path.endswith(".py") else _load_module(path, name)
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise unknown("attribute", attribute, public or ["(nothing)"], f"`{path}`")
-    found = getattr(module, attribute)
+    return as_policy(getattr(module, attribute), name)
+
+
+def as_policy(found: Any, name: str) -> Policy:
+    """A policy from whatever a user has: a policy, something that makes one, or a plain function.
+
+    Args:
+        found: What was given.
+        name: For messages.
+
+    Raises:
+        UsageError: It is none of them.
+    """
     if isinstance(found, Policy) and not isinstance(found, type):
         return found
     if not callable(found):
         raise UsageError(f"{name!r} is a {type(found).__name__}: neither a policy nor callable.")
-    required = _required_arguments(found)
-    if required == 1 and not isinstance(found, type):
+    required, plain = _call_shape(found)
+    if plain and not isinstance(found, type):
         return FunctionPolicy(found)
     made = found() if required == 0 else None
     if not isinstance(made, Policy):
@@ -147,31 +162,57 @@ def load_policy(name: str) -> Policy:
     return made
 
 
-def _required_arguments(function: Callable[..., Any]) -> int:
-    parameters = inspect.signature(function).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.default is p.empty and p.kind in positional for p in parameters)
+def fingerprint(name: str) -> str | None:
+    """What identifies the code or weights behind a loaded policy's name; None for built-in ones.
+
+    Records keep it, so that an edited policy is not taken for the one whose rollouts are there already.
+    """
+    if name in BUILT_IN:
+        return None
+    if (Path(name) / "config.json").is_file():
+        newest = max((Path(name) / "checkpoints").glob("*/digest"))
+        return newest.read_text()
+    path = name.rsplit(":", 1)[0]
+    file = path if path.endswith(".py") else getattr(sys.modules.get(path), "__file__", None)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _call_shape(function: Callable[..., Any]) -> tuple[int, bool]:
+    """How many arguments a call must have, and whether it looks like ``f(observation)``."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # some built-in functions have no signature
+        return 1, False
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    observes = bool(positional) and (required == positional[:1] or positional[0].name.startswith("obs"))
+    return len(required), observes and all(p in positional[:1] for p in required)
 
 
 def _load_module(path: str, name: str) -> Any:
-    # A user's own module lies in the current folder, which console scripts do not search.
-    sys.path.insert(0, "")
+    _search(Path())  # where a user's own module lies, and console scripts do not look
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise
         raise UsageError(f"The policy {name!r} cannot be imported: no module named {error.name!r}.") from None
-    finally:
-        sys.path.remove("")
+
+
+def _search(folder: Path) -> None:
+    """Let imports, now and while the policy acts, find what lies beside it; installed packages come first."""
+    if str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
 
 
 def _load_file(path: str) -> Any:
     if not Path(path).is_file():
         raise UsageError(f"There is no file {path!r} to load a policy from.")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    spec = importlib.util.spec_from_file_location(f"mtbench_policy_{Path(path).stem}", path)
     assert spec is not None
     assert spec.loader is not None
+    _search(Path(path).parent)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
     spec.loader.exec_module(module)
     return module

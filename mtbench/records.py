@@ -56,18 +56,19 @@ COLUMNS: dict[str, str] = {
 }
 
 # What a reader may rely on finding in every manifest.
-_MANIFEST_KEYS = (
-    "schema_version",
-    "env_id",
-    "suite",
-    "split",
-    "tasks",
-    "k",
-    "objective",
-    "rollouts_per_task",
-    "agent",
-    "episodes_sha256",
-)
+_MANIFEST_TYPES: dict[str, type] = {
+    "env_id": str,
+    "env_kwargs": dict,
+    "suite": str,
+    "split": str,
+    "tasks": list,
+    "k": int,
+    "objective": str,
+    "rollouts_per_task": int,
+    "agent": str,
+    "episodes_sha256": str,
+}
+_REQUIRED = ("suite", "split", "task", "variant", "rollout", "attempt", "return", "length", "agent")
 
 
 class RecordError(UsageError):
@@ -143,11 +144,22 @@ def read_frame(path: Path) -> pd.DataFrame:
         frame = pd.read_parquet(path)
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise RecordError(f"{path} is not a readable Parquet file (truncated or foreign): {error}") from None
     if list(frame.columns) != list(COLUMNS):
         raise RecordError(f"{path} has the columns {list(frame.columns)}, expected {list(COLUMNS)}.")
-    return frame.astype(COLUMNS)
+    for name, dtype in COLUMNS.items():
+        integer = dtype.lower() == "int64"
+        if integer and not (pd.api.types.is_integer_dtype(frame[name]) or frame[name].isna().all()):
+            raise RecordError(f"{path}: column {name!r} should hold integers, it is {frame[name].dtype}.")
+    try:
+        frame = frame.astype(COLUMNS)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{path}: a column has values of another type than the format's: {error}") from None
+    empty = [name for name in _REQUIRED if frame[name].isna().any()]
+    if empty and empty != ["return"]:
+        raise RecordError(f"{path}: column {empty[0]!r} has empty cells.")
+    return frame
 
 
 def read_run(path: Path | str) -> Run:
@@ -169,13 +181,11 @@ def read_run(path: Path | str) -> Run:
     except ValueError as error:
         raise RecordError(f"{path / MANIFEST} is not valid JSON: {error}") from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
+    if version is True or version != SCHEMA_VERSION:
         raise RecordError(
             f"{path / MANIFEST} has schema version {version!r}; this mtbench reads version {SCHEMA_VERSION}."
         )
-    missing = [key for key in _MANIFEST_KEYS if key not in manifest]
-    if missing:
-        raise RecordError(f"{path / MANIFEST} lacks {', '.join(missing)}.")
+    _check_manifest(path / MANIFEST, manifest)
     episodes = read_frame(path / EPISODES)
     if _sha256(path / EPISODES) != manifest["episodes_sha256"]:
         raise RecordError(
@@ -184,6 +194,21 @@ def read_run(path: Path | str) -> Run:
         )
     validate(path, episodes, manifest)
     return Run(path, episodes, manifest)
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    for key, kind in _MANIFEST_TYPES.items():
+        if key not in manifest:
+            raise RecordError(f"{path} lacks {key}.")
+        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
+            raise RecordError(f"{path}: {key} should be of type {kind.__name__}, it is {manifest[key]!r}.")
+    tasks = manifest["tasks"]
+    if not tasks or not all(isinstance(task, str) for task in tasks) or len(set(tasks)) != len(tasks):
+        raise RecordError(f"{path}: tasks should be names, none twice, they are {tasks!r}.")
+    if manifest["k"] < 1 or manifest["rollouts_per_task"] < 1:
+        raise RecordError(f"{path}: k and rollouts_per_task should be at least 1.")
+    if manifest["objective"] not in ("k-shot", "k-episode"):
+        raise RecordError(f"{path}: objective should be k-shot or k-episode, it is {manifest['objective']!r}.")
 
 
 def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> None:
@@ -198,6 +223,10 @@ def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> No
         found = set(episodes[key].unique())
         if found != {manifest[key]}:
             raise RecordError(f"{path}: column {key!r} holds {sorted(found)}, the manifest says {manifest[key]!r}.")
+    for key in ("train_seed", "step"):
+        stated = manifest.get(key)
+        if not (episodes[key].isna().all() if stated is None else (episodes[key] == stated).fillna(False).all()):
+            raise RecordError(f"{path}: column {key!r} does not hold the manifest's {stated!r} throughout.")
     missing = [task for task in manifest["tasks"] if task not in set(episodes["task"])]
     if missing:
         raise RecordError(f"{path}: no rows for {', '.join(missing)}.")

@@ -85,6 +85,8 @@ class MetaRollout(gym.Env[Any, Any]):
         self.attempt_reset = _checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
         self.reward_scales = _checked_scales(self.suite, reward_scales)
         self.render_mode = render_mode and _checked_choice("render_mode", render_mode, ["rgb_array"])
+        if not isinstance(expose_task_label, bool):
+            raise UsageError(f"`expose_task_label` must be true or false, got {expose_task_label!r}.")
         self.expose_task_label = expose_task_label
         self.suite.require_packages()
 
@@ -152,8 +154,9 @@ class MetaRollout(gym.Env[Any, Any]):
         Raises:
             ValueError: An unknown option, task or variant.
         """
-        super().reset(seed=seed)
+        # Checked first: a refused reset must not disturb the rollout under way.
         pinned_task, pinned_variant = self._checked_options(options or {})
+        super().reset(seed=seed)
         drawn_task = self.tasks[int(self.np_random.integers(len(self.tasks)))]
         drawn_variants = self._draw_variants(self.split.variants, self.np_random)
         self._task = drawn_task if pinned_task is None else pinned_task
@@ -326,7 +329,9 @@ class MetaRollout(gym.Env[Any, Any]):
                 raise unknown("reset option", name, ["task", "variant"], type(self).__name__)
         task = options.get("task")
         if task is not None and task not in self.tasks:
-            raise unknown("task", task, self.tasks, f"split {self.split.name!r} of suite {self.suite.name!r}")
+            where = f"split {self.split.name!r} of suite {self.suite.name!r}"
+            subset = len(self.tasks) < len(self.split.tasks)
+            raise unknown("task", task, self.tasks, f"this environment's subset of {where}" if subset else where)
         variant = options.get("variant")
         if variant is None:
             return task, None
@@ -352,10 +357,14 @@ class MetaRollout(gym.Env[Any, Any]):
         return int(value)
 
 
+def keyword_arguments() -> list[str]:
+    """The names :class:`MetaRollout` takes after its suite."""
+    return list(inspect.signature(MetaRollout.__init__).parameters)[2:-1]
+
+
 def _refuse_unknown(kwargs: dict[str, Any]) -> None:
     if kwargs:
-        known = [name for name in inspect.signature(MetaRollout.__init__).parameters if name != "self"]
-        message = unknown("keyword argument", next(iter(kwargs)), known[:-1], "mtbench environments")
+        message = unknown("keyword argument", next(iter(kwargs)), keyword_arguments(), "mtbench environments")
         raise UnknownArgumentError(str(message))
 
 
@@ -365,6 +374,8 @@ def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> lis
         return available
     if isinstance(tasks, str):
         raise UsageError(f"`tasks` is a list of names; write tasks=[{tasks!r}].")
+    if not isinstance(tasks, Sequence):
+        raise UsageError(f"`tasks` is a list of names, got {tasks!r}.")
     for task in tasks:
         if task not in available:
             raise unknown("task", task, available, f"split {split!r} of suite {suite.name!r}")
@@ -386,9 +397,11 @@ def _checked_choice(name: str, value: str, choices: list[str]) -> str:
 
 
 def _checked_scales(suite: Suite, scales: Mapping[str, float] | None) -> dict[str, float]:
+    if scales is not None and not isinstance(scales, Mapping):
+        raise UsageError(f"`reward_scales` gives factors by task, such as {{'task': 10.0}}, got {scales!r}.")
     for task, scale in (scales or {}).items():
         if task not in suite.tasks:
             raise unknown("task", task, list(suite.tasks), f"`reward_scales` of suite {suite.name!r}")
-        if not math.isfinite(scale):
-            raise UsageError(f"The reward scale of {task!r} must be finite, got {scale!r}.")
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise UsageError(f"The reward scale of {task!r} must be a finite number, got {scale!r}.")
     return {task: float(scale) for task, scale in (scales or {}).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, SupportsFloat
 
@@ -46,6 +47,7 @@ class RL2Inputs(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if layout not in ("dict", "append"):
             raise unknown("layout", layout, ["dict", "append"], "RL2Inputs")
         self._append = layout == "append"
+        self._scaling = _scaling_below(env)
         space = env.observation_space
         action = env.action_space
         if isinstance(action, spaces.Discrete):
@@ -85,7 +87,8 @@ class RL2Inputs(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _with_inputs(self, observation: Any, action: Any, attempt_start: bool | None = None) -> Any:
         start = self._inner.attempt_start if attempt_start is None else attempt_start
-        reward = np.array([self._inner.attempt_reward], dtype=np.float32)
+        scale = math.prod(wrapper.factor for wrapper in self._scaling)
+        reward = np.array([self._inner.attempt_reward * scale], dtype=np.float32)
         flag = np.array([start], dtype=np.float32)
         previous = self._encode(action)
         if self._append:
@@ -126,11 +129,24 @@ class ScaleReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             if task not in self._inner.suite.tasks:
                 raise unknown("task", task, list(self._inner.suite.tasks), f"suite {self._inner.suite.name!r}")
 
+    @property
+    def factor(self) -> float:
+        """What rewards of the current task are multiplied with."""
+        return self._scale if self._by_task is None else self._by_task.get(self._inner.task, 1.0)
+
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """As the environment's, with the reward multiplied."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        scale = self._scale if self._by_task is None else self._by_task.get(self._inner.task, 1.0)
-        return observation, float(reward) * scale, terminated, truncated, info
+        return observation, float(reward) * self.factor, terminated, truncated, info
+
+
+def _scaling_below(env: gym.Env[Any, Any]) -> list[ScaleReward]:
+    found = []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, ScaleReward):
+            found.append(env)
+        env = env.env
+    return found
 
 
 class TaskLabel(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -153,6 +169,13 @@ class TaskLabel(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         self._tasks = list(self._inner.suite.tasks)
         label = spaces.Box(0.0, 1.0, (len(self._tasks),), dtype=np.float32)
         self.observation_space = with_vector(env.observation_space, "task", label)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """As the environment's, with the label on every observation, also one in ``info``."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if "final_attempt_obs" in info:
+            info = {**info, "final_attempt_obs": self.observation(info["final_attempt_obs"])}
+        return observation, reward, terminated, truncated, info
 
     def observation(self, observation: Any) -> Any:
         """The observation and the task's one-hot."""

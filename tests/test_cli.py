@@ -81,6 +81,48 @@ def test_evaluate_then_score_and_plot(tmp_path):
     assert manifest["command"][:3] == ["mtbench", "evaluate", "MTPOPGym-v0"]
 
 
+def test_an_unfinished_run_in_a_folder_is_not_left_out(tmp_path):
+    evaluate("runs/a", tmp_path)
+    evaluate("runs/b", tmp_path, "--agent", "b")
+    (tmp_path / "runs/b/manifest.json").unlink()
+    assert "runs/b has no manifest.json" in run("score", "runs", cwd=tmp_path, code=2)
+
+
+def test_a_finished_evaluation_says_that_nothing_was_played(tmp_path):
+    evaluate("run", tmp_path)
+    assert "nothing was played" in evaluate("run", tmp_path)
+
+
+def test_train_evaluate_and_score_an_agent(tmp_path):
+    arguments = ("train", "MTPOPGym-v0", "--preset", "debug", "--out", "runs/agent", TASKS, "--sync", "threads=1")
+    shorter = ("updates=20", "round_updates=10", "collect.first_steps=300", "evaluate_rounds=0")
+    run(*arguments, *shorter, cwd=tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "runs/agent/log.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in log] == [10, 20]
+    evaluate("evaluated/agent", tmp_path, "--policy", "runs/agent")
+    evaluate("evaluated/random", tmp_path)
+    assert "agent: return" in run("score", "evaluated", cwd=tmp_path)
+
+
+def test_bench_ends_in_one_json_object(tmp_path):
+    arguments = (
+        "bench",
+        "agent",
+        "--preset",
+        "debug",
+        "--batch-size",
+        "2",
+        "--context",
+        "8",
+        "--updates",
+        "1",
+        "--json",
+    )
+    numbers = json.loads(run(*arguments, cwd=tmp_path).splitlines()[-1])
+    wanted = {"seconds_per_update", "ms_per_batched_action", "tokens_per_s", "peak_memory_gib", "parameters", "device"}
+    assert wanted <= set(numbers)
+
+
 def test_a_users_own_function_is_evaluated(tmp_path):
     (tmp_path / "mine.py").write_text("def act(obs):\n    return int(obs[:4].argmax())\n")
     for name in ("mine:act", "mine.py:act"):
@@ -114,6 +156,12 @@ def test_a_users_error_keeps_its_traceback(tmp_path):
         (("play", "MTPOPGym-v0", "--env", "k=0"), "at least 1"),
         (("score", "nowhere"), "not a folder"),
         (("score", "."), "manifest.json"),
+        (("play", "MTPOPGym-v0", "--env", "split=test"), "There is no environment argument 'split'"),
+        (("play", "MTPOPGym-v0", "--env", "tasks=5"), "list of names"),
+        (("play", "MTPOPGym-v0", "--policy", ":act"), "names no policy"),
+        (("evaluate", "MTPOPGym-v0", "--out", "/dev/null/x"), "/dev/null"),
+        (("train", "MTPOPGym-v0", "--preset", "smal"), "Did you mean 'small'?"),
+        (("train", "MTPOPGym-v0", "model.widht=3"), "Did you mean 'model.width'?"),
         (("score", ".", "--format", "docx"), "There is no format 'docx'"),
         (("evaluate", "MTPOPGym-v0"), "--out"),
     ],

@@ -1,4 +1,5 @@
 import json
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def test_records_are_complete_and_say_where_they_come_from(tmp_path):
     again = read_run(tmp_path / "run")
     pd.testing.assert_frame_equal(again.episodes, frame)
     manifest = again.manifest
-    assert manifest["versions"]["popgym"] == pd.Series([manifest["versions"]["popgym"]])[0] != "not installed"
+    assert manifest["versions"]["popgym"] == metadata.version("popgym")
     assert manifest["hardware"]["cores"] >= 1
     assert manifest["privileged"] is False
     assert not (tmp_path / "run" / ".partial").exists()
@@ -147,6 +148,113 @@ def test_a_finished_evaluation_is_not_repeated(tmp_path):
     again = quick(tmp_path / "run", on_rollout=Interrupting(1))
     assert (tmp_path / "run" / records.EPISODES).stat().st_mtime_ns == before
     assert len(again.episodes) == 30
+
+
+def test_a_shard_of_other_cases_is_played_again(tmp_path):
+    whole = quick(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "cut", on_rollout=Interrupting(12))
+    shards = tmp_path / "cut" / ".partial"
+    frame = records.read_frame(shards / "shard-00000.parquet")
+    records.write_frame(shards / "shard-00000.parquet", frame.iloc[:-2])
+    pd.testing.assert_frame_equal(quick(tmp_path / "cut").episodes, whole.episodes)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 3}'])
+def test_a_damaged_plan_is_named(tmp_path, content):
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "run", on_rollout=Interrupting(9))
+    (tmp_path / "run" / ".partial" / "plan.json").write_text(content)
+    with pytest.raises(RecordError, match=r"plan\.json is damaged"):
+        quick(tmp_path / "run")
+
+
+def test_parts_made_with_other_versions_are_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path / "run", on_rollout=Interrupting(9))
+    plan = tmp_path / "run" / ".partial" / "plan.json"
+    plan.write_text(plan.read_text().replace(metadata.version("popgym"), "0.0.1"))
+    with pytest.raises(ValueError, match="versions"):
+        quick(tmp_path / "run")
+
+
+def test_an_edited_policy_is_not_taken_for_the_old_one(tmp_path):
+    source = tmp_path / "mine.py"
+    source.write_text("def act(obs):\n    return 0\n")
+    quick(tmp_path / "run", policy=f"{source}:act")
+    source.write_text("def act(obs):\n    return 1\n")
+    with pytest.raises(ValueError, match="policy_sha256"):
+        quick(tmp_path / "run", policy=f"{source}:act")
+
+
+def test_a_function_is_a_policy(tmp_path):
+    run = quick(tmp_path / "run", policy=lambda obs: 0, agent="zero")
+    assert set(run.episodes["agent"]) == {"zero"}
+
+
+def test_every_shard_has_draws_of_its_own(tmp_path):
+    class Seeds(RandomPolicy):
+        seen = []  # noqa: RUF012
+
+        def start(self, num_envs, seed, observation_space, action_space):
+            self.seen.append(seed)
+            super().start(num_envs, seed, observation_space, action_space)
+
+    quick(tmp_path / "run", policy=Seeds())
+    assert len(Seeds.seen) == len(set(Seeds.seen)) == 2
+
+
+def test_training_facts_are_recorded(tmp_path):
+    run = quick(tmp_path / "run", train_seed=4, step=1234)
+    assert set(run.episodes["train_seed"]) == {4}
+    assert set(run.episodes["step"]) == {1234}
+
+
+def test_successes_are_recorded(tmp_path, monkeypatch):
+    from mtbench import registration
+
+    row = registration.Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2, "objective": "k-episode"})
+    monkeypatch.setattr(registration, "TABLE", (*registration.TABLE, row))
+    registration.register_environments()
+    always = evaluate("Toy-v0", lambda obs: np.ones(1, np.float32), tmp_path / "a", rollouts_per_task=4)
+    never = evaluate("Toy-v0", lambda obs: np.zeros(1, np.float32), tmp_path / "b", rollouts_per_task=4)
+    assert always.episodes["success"].tolist() == [True] * 8
+    assert never.episodes["success"].tolist() == [False] * 8
+
+
+def test_environments_are_closed(tmp_path, monkeypatch):
+    from mtbench.rollout import MetaRollout
+
+    closed = []
+    monkeypatch.setattr(MetaRollout, "close", lambda self: closed.append(self))
+    quick(tmp_path / "run", num_envs=3)
+    assert len(set(closed)) == 3
+
+
+def test_rewards_reach_policies_that_want_them(tmp_path):
+    class Counting(RandomPolicy):
+        total = 0.0
+
+        def observe_rewards(self, rewards):
+            self.total += rewards.sum()
+
+    policy = Counting()
+    run = quick(tmp_path / "run", policy=policy)
+    last = run.episodes[run.episodes["attempt"] == 2]
+    assert policy.total == pytest.approx(last["return"].sum())
+
+
+@pytest.mark.parametrize("key", ["split", "max_episode_steps", "render_mode", "suite"])
+def test_what_is_not_the_callers_to_choose_is_refused(tmp_path, key):
+    with pytest.raises(ValueError, match=f"no environment argument '{key}'"):
+        quick(tmp_path / "run", env_kwargs={key: 1})
+
+
+def test_a_foreign_file_is_not_overwritten(tmp_path):
+    (tmp_path / "episodes.parquet").write_text("mine")
+    with pytest.raises(ValueError, match="in the way"):
+        quick(tmp_path)
+    assert (tmp_path / "episodes.parquet").read_text() == "mine"
 
 
 @pytest.mark.parametrize("change", [{"rollouts_per_task": 6}, {"seed": 3}, {"agent": "other"}, {"policy": "oracle"}])

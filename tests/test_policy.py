@@ -1,8 +1,10 @@
+import sys
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from mtbench.policy import FunctionPolicy, Policy, PrivilegedPolicy, load_policy
+from mtbench.policy import FunctionPolicy, Policy, PrivilegedPolicy, fingerprint, load_policy
 
 FILE = """
 import numpy as np
@@ -30,6 +32,8 @@ class Nothing:
 def folder(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(FILE)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     return tmp_path
 
 
@@ -68,6 +72,9 @@ def test_a_plain_function_sees_dict_rows():
         ("mine.py:number", "neither a policy nor callable"),
         ("mine.py:two", "is no policy"),
         ("mine.py:Nothing", "is no policy"),
+        (":act", "names no policy"),
+        (".mine:act", "names no policy"),
+        ("builtins:max", "is no policy"),
     ],
 )
 def test_what_is_no_policy_is_refused(folder, name, message):
@@ -82,12 +89,39 @@ def test_an_error_inside_the_users_module_is_not_hidden(tmp_path, monkeypatch):
         load_policy("broken:x")
 
 
-def test_loading_leaves_the_import_path_alone(folder):
-    import sys
+@pytest.mark.parametrize("where", ["user/mine2.py", "user.mine2"])
+def test_a_policy_finds_what_lies_beside_it_even_while_it_acts(tmp_path, monkeypatch, where):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "beside_it.py").write_text("answer = 7\n")
+    (tmp_path / "user" / "beside_it.py").write_text("answer = 7\n")
+    (tmp_path / "user" / "mine2.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Answer:\n    value: int\n\n"
+        "def act(obs):\n    from beside_it import answer\n    return Answer(answer).value\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    policy = load_policy(f"{where}:act")
+    space = spaces.Box(-1, 1, (2,), dtype=np.float32)
+    policy.start(1, 0, space, spaces.Discrete(9))
+    assert policy.act(np.zeros((1, 2), dtype=np.float32), np.zeros(1, dtype=bool)) == [7]
 
-    before = list(sys.path)
-    load_policy("mine:plain")
-    assert sys.path == before
+
+def test_functions_with_defaults_are_plain_functions(tmp_path):
+    (tmp_path / "more.py").write_text(
+        "def act(obs=None, scale=2):\n    return 0\ndef keyword(obs, *, needed):\n    pass\n"
+    )
+    assert isinstance(load_policy(f"{tmp_path}/more.py:act"), FunctionPolicy)
+    with pytest.raises(ValueError, match="is no policy"):
+        load_policy(f"{tmp_path}/more.py:keyword")
+
+
+def test_an_edited_policy_has_another_fingerprint(folder):
+    load_policy("mine.py:plain")
+    before = fingerprint("mine.py:plain")
+    (folder / "mine.py").write_text(FILE + "# edited\n")
+    assert before is not None
+    assert fingerprint("mine.py:plain") != before
+    assert fingerprint("random") is None
 
 
 def test_the_built_in_policies():

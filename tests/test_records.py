@@ -93,6 +93,59 @@ def test_rows_that_do_not_match_are_not_written(run, tmp_path, change, message):
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("k", None),
+        ("k", 0),
+        ("rollouts_per_task", "abc"),
+        ("rollouts_per_task", 5.9),
+        ("tasks", 5),
+        ("tasks", ["a", "a"]),
+        ("agent", []),
+        ("objective", "foo"),
+        ("schema_version", True),
+        ("train_seed", 7),
+        ("env_kwargs", None),
+    ],
+)
+def test_a_manifest_of_wrong_types_is_refused(run, key, value):
+    manifest = json.loads((run / MANIFEST).read_text())
+    (run / MANIFEST).write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(RecordError, match=key.replace("schema_version", "schema version")):
+        read_run(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"variant": "x"}, {"return": "x"}, {"success": "x"}, {"length": float("nan")}, {"task": None}, {"attempt": 1.5}],
+)
+def test_columns_of_wrong_types_are_refused(run, change):
+    pd.read_parquet(run / EPISODES).assign(**change).to_parquet(run / EPISODES)
+    with pytest.raises(RecordError, match="column"):
+        read_run(run)
+
+
+def test_a_folder_in_place_of_the_rows_is_refused(run):
+    (run / EPISODES).unlink()
+    (run / EPISODES).mkdir()
+    with pytest.raises(RecordError):
+        read_run(run)
+
+
+def test_the_manifest_comes_last(run, tmp_path, monkeypatch):
+    from mtbench import records
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    original = read_run(run)
+    monkeypatch.setattr(records, "write_frame", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_run(tmp_path / "target", original.episodes, original.manifest)
+    assert not (tmp_path / "target" / MANIFEST).exists()
+
+
 def test_a_foreign_task_is_named(run, tmp_path):
     original = read_run(run)
     extra = original.episodes.assign(task="RepeatFirstEasy")

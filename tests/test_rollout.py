@@ -75,6 +75,14 @@ def test_the_end_of_the_last_attempt_beats_the_time_limit():
     assert steps(env, 2)[-1][2:4] == (True, False)
 
 
+def test_the_time_limit_can_fall_where_same_step_would_fold():
+    env = MetaRollout(toy.SUITE, k=2, max_steps=2, attempt_reset="same-step")
+    env.reset(seed=0, options={"variant": 1})
+    final = steps(env, 2)[-1]
+    assert final[2:4] == (False, True)
+    assert final[4]["rollout"]["lengths"].tolist() == [2, 0]
+
+
 def test_same_step_shows_the_last_reward_with_the_new_attempt():
     env = MetaRollout(toy.SUITE, k=2, attempt_reset="same-step")
     env.reset(seed=0, options={"variant": 0})  # the goal is at 1
@@ -116,4 +124,4 @@ def test_close_closes_every_base_and_needs_a_new_reset():
 def test_a_suite_loads_from_any_module():
     assert MetaRollout("tests.toy:SUITE").suite is toy.SUITE
     with pytest.raises(ValueError, match=r"not a mtbench\.suite\.Suite"):
-        MetaRollout("tests.toy:ONE_TOO_MANY" if hasattr(toy, "ONE_TOO_MANY") else "tests.toy:np")
+        MetaRollout("tests.toy:np")

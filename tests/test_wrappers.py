@@ -58,6 +58,19 @@ def test_rl2_reward_is_on_the_agents_scale():
         assert obs["previous_reward"][0] == np.float32(reward)
 
 
+def test_rl2_above_scaled_rewards_shows_what_is_paid():
+    env = RL2Inputs(ScaleReward(ScaleReward(make(objective="k-episode"), 10.0), {"RepeatFirstEasy": 3.0}))
+    for obs, reward, *_ in play(env, 0)[1:]:
+        assert obs["previous_reward"][0] == pytest.approx(reward)
+
+
+def test_the_task_label_is_on_the_last_observation_of_an_attempt_too():
+    env = TaskLabel(make(attempt_reset="same-step"))
+    finals = [info["final_attempt_obs"] for *_, info in play(env, 0) if "final_attempt_obs" in info]
+    assert len(finals) == 1
+    assert env.observation_space.contains(finals[0])
+
+
 def test_rl2_takes_vector_actions():
     env = RL2Inputs(MetaRollout(toy.SUITE, k=2), layout="append")
     env.reset(seed=0)

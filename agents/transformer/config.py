@@ -108,23 +108,36 @@ class TrainConfig:
 #   mtbench train MTPOPGym-v0 --preset paper --out runs/paper
 _PAPER = TrainConfig(updates=4_000_000)
 
-# A single task or a handful on a laptop: about 30 updates a second on two cores.
+# A single task or a handful on a laptop: about 10 updates a second on one core.
 #   mtbench train MTPOPGym-v0 --preset small --env 'tasks=["RepeatFirstEasy"]' --out runs/small
+# The bins are finer and span less than the paper's: at K = 64 over +-1e5 a cart pole's two actions share a bin.
 _SMALL = TrainConfig(
-    updates=20_000,
+    updates=10_000,
     round_updates=500,
+    checkpoint_rounds=2,
+    evaluate_rounds=4,
     model=ModelConfig(
-        encoder=(128,), width=64, feedforward=256, layers=2, heads=4, context=128, dropout=0.0, head=(64, 64), critics=2
+        encoder=(128,),
+        width=64,
+        feedforward=128,
+        layers=2,
+        heads=4,
+        context=128,
+        dropout=0.0,
+        head=(64, 64),
+        critics=2,
+        bins=64,
+        bin_limit=300.0,
     ),
     learning=LearningConfig(
-        discounts=(0.9, 0.99), batch_size=16, rate=5e-4, warmup=200, target_rate=0.01, reward_multiplier=100.0
+        discounts=(0.9, 0.98), batch_size=32, rate=1e-3, warmup=200, target_rate=0.01, reward_multiplier=100.0
     ),
     collect=CollectConfig(
-        num_envs=16, replay=1_000_000, epsilon_steps=300_000, steps_per_update=32.0, first_steps=10_000
+        num_envs=16, replay=1_000_000, epsilon_steps=150_000, steps_per_update=64.0, first_steps=10_000
     ),
 )
 
-# Runs through everything in seconds; learns next to nothing.
+# Runs through everything in minutes; learns next to nothing of 27 tasks.
 #   mtbench train MTPOPGym-v0 --preset debug --out runs/debug
 _DEBUG = dataclasses.replace(
     _SMALL,

@@ -45,6 +45,8 @@ def notes(scores: Scores) -> list[str]:
         resampled = "runs" if own.runs > 1 else "rollouts"
         line = f"{own.agent}: {_count(own.runs, 'run')} of {own.rollouts} rollouts per task; {resampled} are resampled"
         lines.append(line + ("." if own.runs > 1 else ", so intervals do not show the spread of training."))
+        if own.runs == own.rollouts == 1:
+            lines.append(f"{own.agent}: one rollout has no spread; its intervals mean nothing.")
         if own.privileged:
             lines.append(f"{own.agent} is privileged: it reads hidden state that no agent sees.")
         if own.task_label_exposed:
@@ -184,9 +186,16 @@ def _latex(scores: Scores) -> str:
 
 
 def _latex_escape(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text
+    commands = {
+        "\\": "textbackslash",
+        "^": "textasciicircum",
+        "~": "textasciitilde",
+        "<": "textless",
+        ">": "textgreater",
+    }
+    escaped = {character: f"\\{character}" for character in "&%$#_{}"}
+    escaped |= {character: f"\\{command}{{}}" for character, command in commands.items()}
+    return "".join(escaped.get(character, character) for character in text)
 
 
 def _html(scores: Scores) -> str:

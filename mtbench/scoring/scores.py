@@ -118,6 +118,11 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scor
                     f"{runs[0].path} and {run.path} cannot be compared: {key} is {first.get(key)!r} in one and "
                     f"{run.manifest.get(key)!r} in the other."
                 )
+        if _protocol(run) != _protocol(runs[0]):
+            raise RecordError(
+                f"{runs[0].path} and {run.path} cannot be compared: the environment's arguments are "
+                f"{_protocol(runs[0])} in one and {_protocol(run)} in the other."
+            )
     references = load_references(first["suite"])
     by_agent: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -145,6 +150,12 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scor
         references=references,
         replicates=replicates,
     )
+
+
+def _protocol(run: Run) -> dict[str, object]:
+    """Arguments of the environment that change what a score means. The task label is told in a note instead."""
+    kwargs = run.manifest["env_kwargs"]
+    return {key: value for key, value in kwargs.items() if key not in ("split", "tasks", "expose_task_label")}
 
 
 def _returns(runs: list[Run]) -> Floats:
@@ -185,8 +196,8 @@ def _score_agent(
         agent=manifest["agent"],
         runs=len(runs),
         rollouts=int(manifest["rollouts_per_task"]),
-        privileged=bool(manifest.get("privileged", False)),
-        task_label_exposed=bool(manifest.get("task_label_exposed", False)),
+        privileged=any(run.manifest.get("privileged") for run in runs),
+        task_label_exposed=any(run.manifest.get("task_label_exposed") for run in runs),
     )
     # Everything below is linear in these or a function of them, so one bootstrap serves all.
     attempts, replicated_attempts = returns.mean(axis=2), bootstrap(returns, replicates, rng)

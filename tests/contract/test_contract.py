@@ -155,13 +155,29 @@ def test_task_and_variant_can_be_pinned(make, env_id):
 
 def test_a_pinned_variant_fixes_every_attempt_whatever_the_seed(make, env_id):
     env = make().unwrapped
-    variant = env.split.variants.start + 7
-    seen = []
+    for drawn_from in (env.split.variants, env.split.evaluation):
+        seen = []
+        for seed in (1, 2):
+            env.reset(seed=seed, options={"task": tasks_of(env_id)[0], "variant": drawn_from.start + 7})
+            seen.append(list(env._variants))
+        assert seen[0] == seen[1]
+        assert all(v in drawn_from for v in seen[0])
+
+
+def test_pinned_rollouts_play_alike_from_any_seed(make, env_id):
+    """The index 0 exists in every task, so nothing is replaced and nothing but the variant matters."""
+    options = {"task": tasks_of(env_id)[0], "variant": 7}
+    traces = []
     for seed in (1, 2):
-        env.reset(seed=seed, options={"task": tasks_of(env_id)[0], "variant": variant})
-        seen.append(list(env._variants))
-    assert seen[0] == seen[1]
-    assert all(v in env.split.variants for v in seen[0])
+        env = make()
+        trace = [env.reset(seed=seed, options=options)[0]]
+        over = False
+        while not over:
+            obs, _, terminated, truncated, _ = env.step(np.zeros_like(env.action_space.sample()))
+            over = terminated or truncated
+            trace.append(obs)
+        traces.append(trace)
+    assert all(equal(a, b) for a, b in zip(*traces, strict=True))
 
 
 def test_a_variant_can_be_pinned_for_each_attempt(make, env_id):
@@ -415,6 +431,9 @@ def test_rendering_changes_nothing(make):
         ({"tasks": ["no-such-task-at-all"]}, ValueError, "There is no task 'no-such-task-at-all' in split 'train'"),
         ({"tasks": []}, ValueError, "at least one task"),
         ({"tasks": "abc"}, ValueError, r"tasks=\['abc'\]"),
+        ({"tasks": 5}, ValueError, "list of names"),
+        ({"expose_task_label": "False"}, ValueError, "true or false"),
+        ({"reward_scales": 3}, ValueError, "factors by task"),
         ({"k": 0}, ValueError, "`k` must be an integer of at least 1"),
         ({"k": 1.5}, ValueError, "`k` must be an integer of at least 1"),
         ({"max_steps": 0}, ValueError, "`max_steps`"),
@@ -458,11 +477,14 @@ def test_an_unknown_option_is_refused(make):
 
 
 def test_a_refused_reset_leaves_the_rollout_alone(make):
-    env = make()
-    env.reset(seed=0)
+    env, undisturbed = make(), make()
+    for each in (env, undisturbed):
+        each.reset(seed=0)
     with pytest.raises(ValueError, match="no task"):
-        env.reset(options={"task": "nothing"})
-    env.step(env.action_space.sample())
+        env.reset(seed=5, options={"task": "nothing"})
+    for _ in range(20):
+        action = env.action_space.sample()
+        assert equal(env.step(action)[0], undisturbed.step(action)[0])
 
 
 def test_step_needs_a_reset(make):

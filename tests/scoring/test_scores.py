@@ -48,6 +48,7 @@ def made_up(agent="mine", value=None, train_seed=None, rollouts=6, k=2, objectiv
         "agent": agent,
         "train_seed": train_seed,
         "evaluation_version": 1,
+        "env_kwargs": {},
         **more,
     }
     return Run(f"runs/{agent}-{train_seed}", episodes_frame(rows), manifest)
@@ -105,6 +106,27 @@ def test_the_better_agent_is_likely_better():
     assert score([worse, better]).improvement[("worse", "better")].value == 0.0
 
 
+def test_improvement_is_between_runs_where_there_are_several():
+    """Rollouts of the two agents overlap; their runs' means do not."""
+    runs = [
+        made_up(name, train_seed=seed, value=lambda t, a, r, shift=shift: r + shift)
+        for name, shift in (("high", 1.5), ("low", 0.0))
+        for seed in range(2)
+    ]
+    assert score(runs).improvement[("high", "low")].value == 1.0
+    assert score([runs[0], runs[2]]).improvement[("high", "low")].value < 1.0
+
+
+def test_one_privileged_run_marks_the_agent():
+    runs = [made_up(train_seed=0), made_up(train_seed=1, privileged=True)]
+    assert score(runs).agents[0].privileged
+    assert score(runs[::-1]).agents[0].privileged
+
+
+def test_one_rollout_is_said_to_have_no_spread():
+    assert any("mean nothing" in note for note in notes(score([made_up(rollouts=1)])))
+
+
 def test_equal_seeds_give_equal_intervals():
     runs = [made_up(value=lambda t, a, r: r)]
     assert render(score(runs, seed=3), "json") == render(score(runs, seed=3), "json")
@@ -118,6 +140,7 @@ def test_equal_seeds_give_equal_intervals():
         (made_up("b", objective="k-episode"), "objective is 'k-shot'"),
         (made_up("b", tasks=list(TASKS)[:3]), "tasks is"),
         (made_up("b", evaluation_version=2), "evaluation_version is 1"),
+        (made_up("b", env_kwargs={"max_steps": 3}), "arguments are"),
         (made_up("mine", rollouts=4, train_seed=2), "equally many"),
         (made_up("mine"), "have the train seed None"),
     ],
