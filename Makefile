@@ -5,19 +5,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICK := runs/quickstart
+QUICK_UPDATES ?= 3000
+QUICK_ROLLOUTS ?= 20
 
 .PHONY: help quickstart test lint bench clean
 
 help:
-	@echo "make quickstart   install, evaluate two policies on 27 tasks, print the score table"
+	@echo "make quickstart   install, train the reference agent for minutes, evaluate it beside two policies, print scores"
 	@echo "make test         install the development tools, lint, check types, run every test"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        speed beside the upstream packages"
 
 quickstart: $(VENV)/installed
-	$(BIN)/mtbench evaluate MTPOPGym-v0 --policy random --rollouts-per-task 50 --out $(QUICK)/random
-	$(BIN)/mtbench evaluate MTPOPGym-v0 --policy oracle --rollouts-per-task 50 --out $(QUICK)/oracle
-	$(BIN)/mtbench score $(QUICK)/random $(QUICK)/oracle
+	$(BIN)/mtbench train MTPOPGym-v0 --preset debug updates=$(QUICK_UPDATES) --out $(QUICK)/training/agent
+	for policy in random oracle $(QUICK)/training/agent; do \
+		$(BIN)/mtbench evaluate MTPOPGym-v0 --policy $$policy --rollouts-per-task $(QUICK_ROLLOUTS) \
+			--out $(QUICK)/$$(basename $$policy) || exit; \
+	done
+	$(BIN)/mtbench score $(QUICK)/random $(QUICK)/oracle $(QUICK)/agent
 
 test: lint
 	$(BIN)/python -m pytest -n auto
@@ -38,7 +43,7 @@ $(VENV)/bin/python:
 	$(PIP) --upgrade pip
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) -e ".[popgym]"
+	$(PIP) -e ".[popgym,agents]"
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -31,8 +31,8 @@ def clone(tmp_path_factory):
     return target
 
 
-def shell(code, cwd, path=None):
-    environment = {**os.environ, "PATH": f"{path or BIN}{os.pathsep}{os.environ['PATH']}"}
+def shell(code, cwd, path=None, **variables):
+    environment = {**os.environ, **variables, "PATH": f"{path or BIN}{os.pathsep}{os.environ['PATH']}"}
     # The clone must bring its own everything.
     for name in ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         environment.pop(name, None)
@@ -59,9 +59,11 @@ def test_the_install_line_installs_and_the_example_runs(clone, tmp_path):
 
 
 def test_quickstart_prints_the_table(clone):
-    out = shell(block("make quickstart"), clone)
+    shorter = {"QUICK_UPDATES": "100", "QUICK_ROLLOUTS": "2"}
+    out = shell(block("make quickstart"), clone, **shorter)
     assert "### Aggregate scores" in out
     assert out.count("| MineSweeperEasy") == 2
+    assert "agent: return" in out
 
 
 def test_your_own_policy(tmp_path):
@@ -75,6 +77,15 @@ def test_looking_around(tmp_path):
     out = shell(block("mtbench list"), tmp_path)
     assert "MTPOPGym-v0" in out
     assert {p.name for p in tmp_path.iterdir()} == {"tasks.png", "rollout.gif"}
+
+
+def test_training_an_agent(tmp_path):
+    """As written, but for fewer updates: the preset's header says how long the whole takes."""
+    code = block("mtbench train").replace(
+        "--preset small", "--preset small updates=10 round_updates=5 evaluate_rounds=0"
+    )
+    out = shell(code, tmp_path)
+    assert "agent: return" in out
 
 
 def test_keyword_arguments(tmp_path):
@@ -93,7 +104,7 @@ def test_the_test_command_is_the_one_that_runs_this():
 def test_no_block_is_left_out():
     tested = ("pip install", "import gymnasium as gym\n", "make quickstart", "# my_policy.py", "mtbench ", "make test")
     assert all(code.startswith(tested) for _, code in BLOCKS)
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
 
 
 def test_links_lead_somewhere():

@@ -108,7 +108,7 @@ class TrainConfig:
 #   mtbench train MTPOPGym-v0 --preset paper --out runs/paper
 _PAPER = TrainConfig(updates=4_000_000)
 
-# A single task or a handful on a laptop: about 10 updates a second on one core.
+# A single task or a handful on a laptop: 5 to 15 updates a second on one core. Not tuned yet beyond a first look.
 #   mtbench train MTPOPGym-v0 --preset small --env 'tasks=["RepeatFirstEasy"]' --out runs/small
 # The bins are finer and span less than the paper's: at K = 64 over +-1e5 a cart pole's two actions share a bin.
 _SMALL = TrainConfig(
@@ -116,6 +116,7 @@ _SMALL = TrainConfig(
     round_updates=500,
     checkpoint_rounds=2,
     evaluate_rounds=4,
+    threads=1,  # the collector has the other core; more threads only wait for each other at these sizes
     model=ModelConfig(
         encoder=(128,),
         width=64,
@@ -126,11 +127,17 @@ _SMALL = TrainConfig(
         dropout=0.0,
         head=(64, 64),
         critics=2,
-        bins=64,
+        bins=96,
         bin_limit=300.0,
     ),
     learning=LearningConfig(
-        discounts=(0.9, 0.98), batch_size=32, rate=1e-3, warmup=200, target_rate=0.01, reward_multiplier=100.0
+        discounts=(0.1, 0.9, 0.98),
+        batch_size=32,
+        rate=1e-3,
+        warmup=200,
+        target_rate=0.01,
+        value_samples=8,
+        reward_multiplier=100.0,
     ),
     collect=CollectConfig(
         num_envs=16, replay=1_000_000, epsilon_steps=150_000, steps_per_update=64.0, first_steps=10_000
@@ -141,11 +148,10 @@ _SMALL = TrainConfig(
 #   mtbench train MTPOPGym-v0 --preset debug --out runs/debug
 _DEBUG = dataclasses.replace(
     _SMALL,
-    updates=200,
-    round_updates=50,
-    checkpoint_rounds=2,
-    evaluate_rounds=2,
-    evaluate_rollouts=1,
+    updates=3000,
+    round_updates=250,
+    checkpoint_rounds=4,
+    evaluate_rounds=0,
     model=dataclasses.replace(_SMALL.model, encoder=(32,), width=32, feedforward=64, layers=1, heads=2, context=64),
     collect=dataclasses.replace(_SMALL.collect, num_envs=8, first_steps=2_000, replay=100_000),
 )
