@@ -200,9 +200,10 @@ def _load_module(path: str, name: str) -> Any:
 
 
 def _search(folder: Path) -> None:
-    """Let imports, now and while the policy acts, find what lies beside it; installed packages come first."""
-    if str(folder.resolve()) not in sys.path:
-        sys.path.append(str(folder.resolve()))
+    """Let imports, now and while the policy acts, find what lies beside it, as Python does for a script."""
+    path = str(folder.resolve())
+    if sys.path[0] != path:
+        sys.path.insert(0, path)
 
 
 def _load_file(path: str) -> Any:

@@ -100,6 +100,7 @@ def test_a_policy_finds_what_lies_beside_it_even_while_it_acts(tmp_path, monkeyp
         "def act(obs):\n    from beside_it import answer\n    return Answer(answer).value\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     policy = load_policy(f"{where}:act")
     space = spaces.Box(-1, 1, (2,), dtype=np.float32)
     policy.start(1, 0, space, spaces.Discrete(9))
