@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICK := runs/quickstart
-QUICK_UPDATES ?= 3000
+QUICK_UPDATES ?= 1500
 QUICK_ROLLOUTS ?= 20
 
 .PHONY: help quickstart test lint bench clean

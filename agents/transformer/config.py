@@ -148,9 +148,9 @@ _SMALL = TrainConfig(
 #   mtbench train MTPOPGym-v0 --preset debug --out runs/debug
 _DEBUG = dataclasses.replace(
     _SMALL,
-    updates=3000,
+    updates=1500,
     round_updates=250,
-    checkpoint_rounds=4,
+    checkpoint_rounds=2,
     evaluate_rounds=0,
     model=dataclasses.replace(_SMALL.model, encoder=(32,), width=32, feedforward=64, layers=1, heads=2, context=64),
     collect=dataclasses.replace(_SMALL.collect, num_envs=8, first_steps=2_000, replay=100_000),
