@@ -155,10 +155,11 @@ class MetaRollout(gym.Env[Any, Any]):
             ValueError: An unknown option, task or variant.
         """
         # Checked first: a refused reset must not disturb the rollout under way.
-        pinned_task, pinned_variant = self._checked_options(options or {})
+        pinned_task, pinned_variant = self._checked_options(options) if options else (None, None)
         super().reset(seed=seed)
-        drawn_task = self.tasks[int(self.np_random.integers(len(self.tasks)))]
-        drawn_variants = self._draw_variants(self.split.variants, self.np_random)
+        rng = self.np_random
+        drawn_task = self.tasks[int(rng.integers(len(self.tasks)))]
+        drawn_variants = self._draw_variants(self.split.variants, rng)
         self._task = drawn_task if pinned_task is None else pinned_task
         self._variants = drawn_variants if pinned_variant is None else self._pinned_variants(pinned_variant)
 
