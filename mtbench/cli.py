@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.table import Table
 import mtbench
 from mtbench import registration
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
+from mtbench.options import parsed_options
 
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
@@ -285,21 +285,13 @@ def _make(env_id: str, options: list[str], **kwargs: Any) -> MetaRollout:
 
 
 def _env_kwargs(options: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` options as keyword arguments; what is no JSON is a string."""
-    from mtbench.rollout import keyword_arguments
+    """``--env`` options as keyword arguments of the environment."""
+    from mtbench.evaluation import ENV_KWARGS
 
-    allowed = [name for name in keyword_arguments() if name not in ("split", "render_mode")]
-    kwargs: dict[str, Any] = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--env takes KEY=VALUE, got {option!r}.")
-        if key not in allowed:
-            raise unknown("environment argument", key, allowed, "--env")
-        try:
-            kwargs[key] = json.loads(value)
-        except ValueError:
-            kwargs[key] = value
+    kwargs = parsed_options(options)
+    for key in kwargs:
+        if key not in ENV_KWARGS:
+            raise unknown("environment argument", key, ENV_KWARGS, "--env")
     return kwargs
 
 

@@ -50,7 +50,7 @@ _ROLLOUTS_PER_ENV_AND_SHARD = 4
 _PARTIAL = ".partial"
 
 # What an evaluation lets its caller choose; the rest is its own.
-_ENV_KWARGS = [name for name in keyword_arguments() if name not in ("split", "render_mode")]
+ENV_KWARGS = [name for name in keyword_arguments() if name not in ("split", "render_mode")]
 
 OnRollout = Callable[[int, int], None]
 
@@ -136,8 +136,8 @@ def evaluate(
     if rollouts_per_task < 1 or num_envs < 1:
         raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
     for key in env_kwargs or {}:
-        if key not in _ENV_KWARGS:
-            raise unknown("environment argument", key, _ENV_KWARGS, "evaluations")
+        if key not in ENV_KWARGS:
+            raise unknown("environment argument", key, ENV_KWARGS, "evaluations")
     name = policy if isinstance(policy, str) else _name_of(policy)
     identity = None
     if isinstance(policy, str):

@@ -33,9 +33,8 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     env = gym.make(config.env_id, **config.env)
     rng = np.random.default_rng(config.seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = AgentModel(config.model, config.learning, env.observation_space, env.action_space)
+    spaces = env.observation_space, env.action_space
+    model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
     learner = Learner(model, config.learning, config.seed, device)
     B, L = config.learning.batch_size, config.model.context
     player = Player(config.collect.num_envs, env.action_space, rng, device)

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from mtbench import registration
 from mtbench.errors import UsageError, missing_extra
+from mtbench.options import parsed_options
 
-from .config import PRESETS, Update, from_dict, parsed_overrides, preset, updated
+from .config import PRESETS, Update, from_dict, preset, updated
 
 _err = Console(stderr=True, highlight=False)
 
@@ -41,8 +42,8 @@ def train(
     _require_torch()
 
     name = registration.find(env_id).id
-    changes: dict[str, Any] = {"env_id": name, **parsed_overrides(settings or [])}
-    changes |= {f"env.{key}": value for key, value in parsed_overrides(env or []).items()}
+    changes: dict[str, Any] = {"env_id": name, **parsed_options(settings or [])}
+    changes |= {f"env.{key}": value for key, value in parsed_options(env or []).items()}
     choices: dict[str, Update | str | None] = {"learning.actor": actor, "learning.critic": critic}
     changes |= {key: value for key, value in choices.items() if value is not None}
     if sync:

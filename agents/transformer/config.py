@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -209,20 +209,6 @@ def from_dict(content: Mapping[str, Any]) -> TrainConfig:
     """The config that :func:`to_dict` made this of."""
     config: TrainConfig = updated(TrainConfig(), content)
     return config
-
-
-def parsed_overrides(options: Iterable[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` options; values are JSON, anything else is a string."""
-    changes: dict[str, Any] = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise UsageError(f"A setting is given as KEY=VALUE, got {option!r}.")
-        try:
-            changes[key] = json.loads(value)
-        except ValueError:
-            changes[key] = value
-    return changes
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

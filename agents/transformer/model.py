@@ -79,6 +79,20 @@ class AgentModel(nn.Module):
         self.popart = PopArt(len(discounts))
         self.bins = ValueBins(-model.bin_limit, model.bin_limit, model.bins, model.hl_gauss)
 
+    @classmethod
+    def seeded(
+        cls,
+        seed: int,
+        model: ModelConfig,
+        learning: LearningConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+    ) -> AgentModel:
+        """A network whose initial weights follow from `seed`; PyTorch's own generator is left as it was."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(model, learning, observation_space, action_space)
+
     def states(self, timesteps: Timesteps, steps: Tensor, window: int | None = None) -> Tensor:
         """``(B, T)`` timesteps at these steps of their rollouts to ``(B, T, D)``."""
         return self.backbone(self.encoder(timesteps), steps, window)

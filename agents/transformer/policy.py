@@ -65,7 +65,8 @@ def load_run(folder: Path) -> TransformerPolicy:
         raise UsageError(f"{folder} has no checkpoint yet.")
     _, state, _ = found
     env = gym.make(config.env_id, **config.env)
-    model = AgentModel(config.model, config.learning, env.observation_space, env.action_space)
+    spaces = env.observation_space, env.action_space
+    model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
     env.close()
     model.load_state_dict(state["model"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

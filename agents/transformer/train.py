@@ -58,11 +58,9 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         envs = gym.make_vec(config.env_id, num_envs=config.collect.num_envs, **config.env)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.model = AgentModel(
-                config.model, config.learning, envs.single_observation_space, envs.single_action_space
-            )
+        spaces = envs.single_observation_space, envs.single_action_space
+        self._spaces = str(spaces)
+        self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
         _claim(folder, config)
         self.learner = Learner(self.model, config.learning, config.seed, self.device)
         self.collector = Collector(envs, config.collect, config.seed, self.device)
@@ -211,7 +209,7 @@ class Trainer:
             "updates": self.learner.updates,
             "steps": self.collector.steps,
             "returns": [list(map(float, value)) for value in self._returns],
-            "spaces": str((self.collector.envs.single_observation_space, self.collector.envs.single_action_space)),
+            "spaces": self._spaces,
         }
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.learner.updates, state, self.replay.state(), self.config.keep_checkpoints)
@@ -223,9 +221,8 @@ class Trainer:
             self.log.cut(0)
             return
         path, state, replay = found
-        spaces = str((self.collector.envs.single_observation_space, self.collector.envs.single_action_space))
-        if state["spaces"] != spaces:
-            raise UsageError(f"{path} was trained on other spaces: {state['spaces']}, not {spaces}.")
+        if state["spaces"] != self._spaces:
+            raise UsageError(f"{path} was trained on other spaces: {state['spaces']}, not {self._spaces}.")
         self.model.load_state_dict(state["model"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.learner.updates = state["updates"]

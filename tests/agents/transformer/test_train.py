@@ -13,12 +13,13 @@ import warnings
 import pytest
 import torch
 from mtbench_agents.transformer import checkpoint
-from mtbench_agents.transformer.config import TrainConfig, from_dict, parsed_overrides, preset, to_dict, updated
+from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, to_dict, updated
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
 from mtbench_agents.transformer.train import Trainer
 
 from mtbench.errors import UsageError
+from mtbench.options import parsed_options
 from mtbench.records import read_run
 
 TINY = updated(
@@ -249,7 +250,7 @@ def test_presets_survive_json(name):
 
 def test_overrides_reach_every_depth():
     options = ["model.width=32", "learning.actor=dependent", "env.k=1", 'env.tasks=["A"]', "learning.discounts=[0.5]"]
-    config = updated(preset("small"), parsed_overrides(options))
+    config = updated(preset("small"), parsed_options(options))
     assert config.model.width == 32
     assert config.learning.actor == "dependent"
     assert config.env == {"k": 1, "tasks": ["A"]}
@@ -273,7 +274,7 @@ def test_overrides_reach_every_depth():
 )
 def test_wrong_settings_are_refused(option, message):
     with pytest.raises(UsageError, match=message):
-        updated(TrainConfig(), parsed_overrides([option]))
+        updated(TrainConfig(), parsed_options([option]))
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest():
