@@ -15,6 +15,7 @@ from .config import TrainConfig
 from .learner import Learner
 from .model import AgentModel
 from .replay import Replay, Rollout
+from .throughput import wait
 
 _ACTIONS = 20
 
@@ -27,8 +28,8 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
         updates: Timed updates, after one that is not.
 
     Returns:
-        ``seconds_per_update``, ``ms_per_batched_action``, ``tokens_per_s``, ``peak_memory_gib``, ``parameters``,
-        ``device`` and the sizes they are for.
+        ``seconds_per_update``, ``ms_per_batched_action``, ``tokens_per_s``, ``flop_utilization`` (1 is the speed of a
+        large matrix product), ``peak_memory_gib``, ``parameters``, ``device`` and the sizes they are for.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     env = gym.make(config.env_id, **config.env)
@@ -42,7 +43,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
 
     def update() -> None:
         learner.update(replay.sample(B, L, rng))
-        _wait(device)
+        wait(device)
 
     update()
     seconds = _timed(update, updates)
@@ -64,6 +65,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
         "seconds_per_update": seconds,
         "ms_per_batched_action": 1000 * action_seconds,
         "tokens_per_s": B * L / seconds,
+        "flop_utilization": learner.flop_utilization(B * L / seconds),
         "peak_memory_gib": _peak_memory(device),
         "parameters": sum(p.numel() for p in model.optimized()),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
@@ -96,11 +98,6 @@ def _timed(work: Any, times: int) -> float:
     for _ in range(times):
         work()
     return (time.perf_counter() - began) / times
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _peak_memory(device: torch.device) -> float:

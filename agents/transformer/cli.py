@@ -34,6 +34,9 @@ def train(
     actor: Annotated[str | None, typer.Option(help="independent or dependent.")] = None,
     critic: Annotated[str | None, typer.Option(help="independent or dependent.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Of the environment.")] = None,
+    log: Annotated[
+        list[str] | None, typer.Option("--log", metavar="NAME", help="Besides log.jsonl: tensorboard or wandb.")
+    ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Exactly repeatable: collect and learn in turns.")] = False,
 ) -> None:
     """Train the reference agent; the same command goes on where it stopped."""
@@ -48,6 +51,8 @@ def train(
     changes |= {key: value for key, value in choices.items() if value is not None}
     if sync:
         changes["sync"] = True
+    if log:
+        changes["loggers"] = tuple(log)
     config = updated(_start_from(config_file, preset_name), changes)
     gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
     folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"

@@ -25,11 +25,11 @@ _LOG_STD = (-5.0, 2.0)
 class Policy(Protocol):
     """A distribution over actions; batch shape ``(..., G)``."""
 
-    def sample(self) -> Tensor:
-        """Discrete ``(..., G)`` int64, continuous ``(..., G, A)`` float32 (with gradients to the parameters)."""
+    def sample(self, count: int) -> Tensor:
+        """Discrete ``(..., G, S)`` int64, continuous ``(..., G, S, A)`` (with gradients); S is `count`."""
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """``(..., G)``: of actions shaped as :meth:`sample` returns them, or broadcasting over G."""
+        """``(..., G)``: of one action for each discount, or one for all of them."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,11 @@ class DiscretePolicy:
         clipped = logits.float().softmax(dim=-1).clamp(min=floor)
         return DiscretePolicy(clipped / clipped.sum(dim=-1, keepdim=True))
 
-    def sample(self) -> Tensor:
-        """``(..., G)`` int64, by the inverse of the cumulative distribution."""
+    def sample(self, count: int) -> Tensor:
+        """``(..., G, S)`` int64, by the inverse of the cumulative distribution."""
         cumulative = self.probabilities.detach().cumsum(dim=-1)
-        u = torch.rand(cumulative.shape[:-1], device=cumulative.device)[..., None] * cumulative[..., -1:]
-        return (u > cumulative).sum(dim=-1).clamp(max=cumulative.shape[-1] - 1)
+        u = torch.rand((*cumulative.shape[:-1], count), device=cumulative.device) * cumulative[..., -1:]
+        return torch.searchsorted(cumulative, u).clamp(max=cumulative.shape[-1] - 1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Of ``(..., G)`` or ``(..., 1)``: ``(..., G)``."""
@@ -70,10 +70,10 @@ class GaussianPolicy:
         low, high = _LOG_STD
         return GaussianPolicy(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1))
 
-    def sample(self) -> Tensor:
-        """``(..., G, A)``, reparametrized."""
-        noise = torch.randn(self.mean.shape, device=self.mean.device)
-        return torch.tanh(self.mean + self.log_std.exp() * noise)
+    def sample(self, count: int) -> Tensor:
+        """``(..., G, S, A)``, reparametrized."""
+        noise = torch.randn((*self.mean.shape[:-1], count, self.mean.shape[-1]), device=self.mean.device)
+        return torch.tanh(self.mean[..., None, :] + self.log_std.exp()[..., None, :] * noise)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Of ``(..., G, A)`` or ``(..., 1, A)``: ``(..., G)``."""
@@ -146,16 +146,20 @@ class CriticEnsemble(nn.Module):
         super().__init__()
         self.discrete = discrete
         first, second = hidden
-        bound = (width + 1 + (1 if discrete else actions)) ** -0.5
+
+        # Each part of the first layer is initialized for its own inputs (He et al. 2015), of which a one-hot action
+        # has one: else a critic would hardly hear the action at first, and take long to tell one from another.
+        def he(inputs: int) -> float:
+            return math.sqrt(6 / inputs)
 
         def matrix(rows: int, columns: int, limit: float) -> nn.Parameter:
             return nn.Parameter(torch.empty(critics, rows, columns).uniform_(-limit, limit))
 
-        self.from_state = matrix(width, first, bound)
-        self.from_discount = matrix(1, first, bound)
-        self.from_action = matrix(actions, first, bound)
-        self.first_bias = matrix(1, first, bound)
-        self.second = matrix(first, second, first**-0.5)
+        self.from_state = matrix(width, first, he(width))
+        self.from_discount = matrix(1, first, width**-0.5)
+        self.from_action = matrix(actions, first, he(1 if discrete else actions))
+        self.first_bias = matrix(1, first, width**-0.5)
+        self.second = matrix(first, second, he(first))
         self.second_bias = matrix(1, second, first**-0.5)
         self.last = matrix(second, outputs, 0.1 * second**-0.5)
         self.last_bias = nn.Parameter(torch.zeros(critics, 1, outputs))
@@ -168,21 +172,30 @@ class CriticEnsemble(nn.Module):
         Args:
             state_ND: ``(N, D)``.
             action: ``(N, G, S)`` int64 if discrete, ``(N, G, S, A)`` if continuous; G may be 1 where one action
-                serves every discount. None stands for all discrete actions, S = A.
+                serves every discount. With E in front, every critic judges actions of its own. None stands for all
+                discrete actions, S = A.
 
         Returns:
             ``(E, N, G, S, outputs)``.
         """
         from_state = torch.matmul(state_ND, self.from_state)[:, :, None, None]  # (E, N, 1, 1, H)
         from_discount = (self.discount_features * self.from_discount + self.first_bias)[:, None, :, None]
-        if action is None:
-            from_action = self.from_action[:, None, None]
-        elif self.discrete:
-            from_action = self.from_action[:, action]
-        else:
-            from_action = torch.einsum("ngsa,eah->engsh", action, self.from_action)
+        hidden = (from_state + from_discount) + self._from_action(action)
         # In place where autograd allows: these are the largest tensors of an update.
-        hidden = F.leaky_relu_((from_state + from_discount) + from_action)
+        hidden = F.leaky_relu_(hidden)
         shape = hidden.shape[:-1]
         hidden = F.leaky_relu_(torch.baddbmm(self.second_bias, hidden.flatten(1, 3), self.second))
         return torch.baddbmm(self.last_bias, hidden, self.last).view(*shape, -1)
+
+    def _from_action(self, action: Tensor | None) -> Tensor:
+        """The actions' share of the first layer, ``(E, N or 1, G or 1, S, H)``."""
+        if action is None:
+            return self.from_action[:, None, None]
+        critics, actions, width = self.from_action.shape
+        if not self.discrete:
+            if action.dim() == 4:
+                action = action[None]
+            return torch.matmul(action, self.from_action[:, None, None])
+        # One lookup in the tables of all critics, laid one behind the other.
+        table = torch.arange(critics, device=action.device)[:, None, None, None] * actions
+        return F.embedding(action + table, self.from_action.view(-1, width))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,15 +21,53 @@ from .objectives import (
     classification_loss,
     expected_value_loss,
     filtered_imitation_loss,
-    masked_mean,
     reduce_random_pair,
     td_targets,
 )
 from .replay import Batch
+from .throughput import counted_flops, matmul_flops_per_second
+
+# Of hidden activations at a time on a CPU: 1 MiB.
+_CACHED_FLOATS = 2**18
+
+
+_BACKEND = "inductor"
 
 
 class NonFiniteLossError(RuntimeError):
     """An input, a loss or a gradient is NaN or infinite; the message names the tensor."""
+
+
+@dataclass(slots=True)
+class Slices:
+    """A :class:`~.replay.Batch` on the learner's device; of N transitions in all.
+
+    Attributes:
+        observations: As in the batch, and so are `actions`, `rewards` and `terminated`.
+        actions: Before each observation.
+        rewards: Likewise.
+        terminated: ``(B, L)``.
+        steps: ``(B, L + 1)`` int64: step of each timestep in its rollout.
+        exists: ``(B, L + 1)`` bool: no padding.
+        row: ``(N,)``: slice of each transition.
+        place: ``(N,)``: its timestep there.
+        fault: What is wrong with the data, if anything.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    steps: Tensor
+    exists: Tensor
+    row: Tensor
+    place: Tensor
+    fault: str | None
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return len(self.row)
 
 
 @dataclass(slots=True)
@@ -48,6 +88,11 @@ class Transitions:
     reward: Tensor
     terminated: Tensor
 
+    def split(self, size: int) -> list[Transitions]:
+        """Parts of at most `size` transitions, in order."""
+        columns = (torch.split(getattr(self, field.name), size) for field in fields(self))
+        return [Transitions(*parts) for parts in zip(*columns, strict=True)]
+
 
 class Learner:
     """Owns the optimizer and performs updates.
@@ -66,12 +111,41 @@ class Learner:
         self.device = device
         self.updates = 0
         self._seed = seed
+        self._flops_per_token = 0.0
         self._discounts = torch.tensor(config.discounts, device=device)
         self.optimizer = torch.optim.AdamW(
             model.optimized(), lr=config.rate, weight_decay=config.weight_decay, fused=device.type == "cuda"
         )
+        if device.type == "cuda" if config.compile is None else config.compile:
+            # Slices differ in length and number of timesteps from update to update: shapes stay symbolic.
+            for module in (model.backbone, model.critic, model.target_critic):
+                module.compile(dynamic=True, backend=_BACKEND)
 
-    def update(self, batch: Batch) -> dict[str, float]:
+    def prepare(self, batch: Batch) -> Slices:
+        """A batch on the device, without waiting for it: this may happen while an earlier one is learnt from."""
+
+        def tensor(array: npt.NDArray[Any]) -> Tensor:
+            host = torch.from_numpy(np.ascontiguousarray(array))
+            return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
+
+        floats = {"observations": batch.observations, "rewards": batch.rewards}
+        bad = [name for name, a in floats.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
+        steps = batch.first_step[:, None] + np.arange(batch.mask.shape[1] + 1)
+        # Found on the host: a mask on a GPU would make it wait to learn its own count.
+        row, place = np.nonzero(batch.mask)
+        return Slices(
+            observations=tensor(batch.observations),
+            actions=tensor(batch.actions),
+            rewards=tensor(batch.rewards),
+            terminated=tensor(batch.terminated),
+            steps=tensor(steps),
+            exists=tensor(np.concatenate([batch.mask[:, :1], batch.mask], axis=1)),
+            row=tensor(row),
+            place=tensor(place),
+            fault=f"The replay's {bad[0]} are not finite" if bad else None,
+        )
+
+    def update(self, batch: Batch | Slices) -> dict[str, float]:
         """One optimizer step.
 
         Returns:
@@ -81,68 +155,98 @@ class Learner:
             NonFiniteLossError: An input, a loss or the gradient is not finite. No optimizer step is made of it; go on
                 from a checkpoint.
         """
-        for name in ("observations", "rewards"):
-            array = getattr(batch, name)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise NonFiniteLossError(f"The replay's {name} are not finite at update {self.updates}.")
+        slices = self.prepare(batch) if isinstance(batch, Batch) else batch
+        if slices.fault:
+            raise NonFiniteLossError(f"{slices.fault} at update {self.updates}.")
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * min(1.0, (self.updates + 1) / max(1, self.config.warmup))
         with _seeded(self._seed, self.updates, self.device):
-            autocast = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda")
-            with autocast:
-                losses, numbers = self.losses(self._transitions(batch))
-            loss = losses["actor"] + self.config.critic_weight * losses["critic"]
-            self._refuse_non_finite({**losses})
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if self._flops_per_token:
+                numbers = self._accumulate(slices)
+            else:
+                numbers, flops = counted_flops(lambda: self._accumulate(slices))
+                self._flops_per_token = flops / slices.tokens
             norm = torch.nn.utils.clip_grad_norm_(self.model.optimized(), self.config.clip)
-            self._refuse_non_finite({"gradient": norm})
+            self._refuse_non_finite({**numbers, "gradient": norm})
             self.optimizer.step()
         self.model.update_targets(self.config.target_rate)
         self.updates += 1
-        return {name: float(value.detach()) for name, value in {**losses, **numbers, "gradient_norm": norm}.items()}
+        return {name: float(value) for name, value in {**numbers, "gradient_norm": norm}.items()}
+
+    def flop_utilization(self, tokens_per_second: float) -> float:
+        """Share of a large matrix product's speed here that this many transitions a second reach; 0 if unknown."""
+        if not self._flops_per_token:
+            return 0.0
+        return self._flops_per_token * tokens_per_second / matmul_flops_per_second(self.device)
+
+    def _accumulate(self, slices: Slices) -> dict[str, Tensor]:
+        """Gradients of the loss; its parts, and more numbers for the log.
+
+        The heads work through the timesteps in parts and pass the trunk its gradient once, in the end: their hidden
+        layers, one for every critic, discount and sampled action, are by far the largest tensors of an update.
+        """
+        autocast = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            t = self._transitions(slices)
+            size = self._part(t)
+            targets = torch.cat([self._targets(part) for part in t.split(size)])
+        self.model.popart.update(targets)
+        trunk, t.state = t.state, t.state.detach().requires_grad_()
+        sums: dict[str, Tensor] = {}
+        for part, target in zip(t.split(size), torch.split(targets, size), strict=True):
+            with autocast:
+                losses, numbers = self.losses(part, target)
+            share = len(target) / len(targets)
+            loss = losses["actor"] + self.config.critic_weight * losses["critic"]
+            (share * loss).backward()  # type: ignore[no-untyped-call]
+            for name, value in {**losses, **numbers}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + share * value.detach()
+        trunk.backward(t.state.grad)  # type: ignore[no-untyped-call]
+        return sums
+
+    def _part(self, t: Transitions) -> int:
+        """Timesteps for the heads at once: all of them on a GPU, what the cache holds on a CPU."""
+        if self.device.type == "cuda":
+            return len(t.reward)
+        critics, _, hidden = self.model.critic.from_state.shape
+        per_timestep = critics * len(self.config.discounts) * hidden * self.config.value_samples
+        return max(1, _CACHED_FLOATS // per_timestep)
 
     # ---- from slices to transitions ----
 
-    def _transitions(self, batch: Batch) -> Transitions:
-        def tensor(array: object) -> Tensor:
-            return torch.as_tensor(array).to(self.device, non_blocking=True)
-
-        mask, first = tensor(batch.mask), tensor(batch.first_step)
-        steps = first[:, None] + torch.arange(mask.shape[1] + 1, device=self.device)
-        start = (steps == 0).float()
-        action = tensor(batch.actions)
-        rewards = tensor(batch.rewards)
+    def _transitions(self, s: Slices) -> Transitions:
+        start = (s.steps == 0).float()
         timesteps = Timesteps(
-            observation=tensor(batch.observations),
-            previous_action=self.model.actions.as_input(action) * (1 - start)[..., None],
-            previous_reward=rewards,
+            observation=s.observations,
+            previous_action=self.model.actions.as_input(s.actions) * (1 - start)[..., None],
+            previous_reward=s.rewards,
             start=start,
         )
-        exists = torch.cat([mask[:, :1], mask], dim=1)
-        self.model.encoder.observe(timesteps, exists)  # type: ignore[operator]
-        states = self.model.states(timesteps, steps)
+        self.model.encoder.observe(timesteps, s.exists)  # type: ignore[operator]
+        states = self.model.states(timesteps, s.steps)
         return Transitions(
-            state=states[:, :-1][mask],
-            next_state=states[:, 1:][mask].detach(),
-            action=action[:, 1:][mask],
-            reward=rewards[:, 1:][mask] * self.config.reward_multiplier,
-            terminated=tensor(batch.terminated)[mask],
+            state=states[s.row, s.place],
+            next_state=states[s.row, s.place + 1].detach(),
+            action=s.actions[s.row, s.place + 1],
+            reward=s.rewards[s.row, s.place + 1] * self.config.reward_multiplier,
+            terminated=s.terminated[s.row, s.place],
         )
 
     # ---- losses ----
 
-    def losses(self, t: Transitions) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The critic's and the actor's loss, and numbers for the log."""
-        targets = self._targets(t)
-        everywhere = torch.ones(len(targets), dtype=torch.bool, device=self.device)
-        self.model.popart.update(targets, everywhere)
+    def losses(self, t: Transitions, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The critic's and the actor's loss, and numbers for the log.
+
+        Args:
+            t: Transitions.
+            targets: ``(N, G)``, of the critic.
+        """
         taken = t.action[:, None, None] if self.model.actions.discrete else t.action[:, None, None, :]
         raw = self.model.critic(t.state, taken)  # (E, N, G, 1, outputs)
         if self.config.critic == "independent":
-            labels = self.model.bins.labels(targets)  # (N, G, K)
-            critic = classification_loss(raw[..., 0, :], labels)
+            critic = classification_loss(raw[..., 0, :], self.model.bins.labels(targets))
         else:
             normalized = self.model.popart.normalize(targets[..., None])
             critic = F.mse_loss(self.model.popart(raw[..., 0]), normalized.expand_as(raw[..., 0]), reduction="none")
@@ -152,12 +256,12 @@ class Learner:
         else:
             actor, numbers = self._climb(t, policy)
         numbers["target"] = targets[:, -1].mean()
-        return {"critic": critic.mean(), "actor": masked_mean(actor, everywhere)}, numbers
+        return {"critic": critic.mean(), "actor": actor.mean()}, numbers
 
     @torch.no_grad()
     def _targets(self, t: Transitions) -> Tensor:
         """TD targets ``(N, G)`` from target heads and one sampled action, over a random pair of critics."""
-        action = self._as_samples(self.model.target_actor(t.next_state), 1)
+        action = self.model.target_actor(t.next_state).sample(1)
         values = self.model.raw_to_values(self.model.target_critic(t.next_state, action))[..., 0]
         reduced = reduce_random_pair(values, minimum=self.config.actor == "dependent")
         return td_targets(t.reward, t.terminated, self._discounts, reduced)
@@ -167,7 +271,9 @@ class Learner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Filtered imitation; `taken` is the ensemble's mean value of the actions taken, ``(N, G)``."""
         with torch.no_grad():
-            samples = self._as_samples(policy, self.config.value_samples)
+            critics = self.model.critic.from_state.shape[0]
+            drawn = policy.sample(critics * self.config.value_samples)
+            samples = torch.stack(torch.chunk(drawn, critics, dim=2))  # every critic judges actions of its own
             average = self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=(0, -1))
             advantage = taken - average
         action = t.action[:, None] if self.model.actions.discrete else t.action[:, None, :]
@@ -184,13 +290,9 @@ class Learner:
                     least = self.model.raw_to_normalized(self.model.critic(state, None)).amin(dim=0)
                 loss = expected_value_loss(policy.probabilities, least)
             else:
-                raw = self.model.critic(state, policy.sample()[:, :, None])
+                raw = self.model.critic(state, policy.sample(1))
                 loss = -self.model.raw_to_normalized(raw)[..., 0].amin(dim=0)
         return loss, {"value": -loss.detach()[:, -1].mean()}
-
-    def _as_samples(self, policy: DiscretePolicy | GaussianPolicy, count: int) -> Tensor:
-        """`count` actions per discount, as the critic takes them: ``(N, G, S)`` or ``(N, G, S, A)``."""
-        return torch.stack([policy.sample().detach() for _ in range(count)], dim=2)
 
     def _refuse_non_finite(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():

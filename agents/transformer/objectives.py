@@ -2,7 +2,8 @@
 
 Critic, ``independent``: cross-entropy to two-hot labels over symlog bins; ``dependent``: squared error on values that
 one task-agnostic PopArt layer normalizes. Actor, ``independent``: imitate actions better than the policy's own average;
-``dependent``: climb the critic. Every loss comes as one number per timestep; :func:`masked_mean` joins them.
+``dependent``: climb the critic. Every loss comes as one number per timestep and
+sees only timesteps that exist.
 """
 
 from __future__ import annotations
@@ -19,12 +20,6 @@ def symlog(x: Tensor) -> Tensor:
 def symexp(x: Tensor) -> Tensor:
     """The inverse of :func:`symlog` (equation 8)."""
     return x.sign() * x.abs().expm1()
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``x (..., more)`` over entries whose ``mask (...)`` is True; what is masked counts exactly nothing."""
-    spread = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim())).expand_as(x)
-    return torch.where(spread, x, 0.0).sum() / spread.sum().clamp(min=1)
 
 
 class ValueBins(nn.Module):
@@ -108,15 +103,13 @@ class PopArt(nn.Module):
         return self.mean, deviation
 
     @torch.no_grad()
-    def update(self, targets: Tensor, mask: Tensor) -> None:
-        """Take in ``targets (N, G)`` where ``mask (N,)`` is True, and preserve the outputs."""
+    def update(self, targets: Tensor) -> None:
+        """Take in ``targets (N, G)`` and preserve the outputs."""
         old_mean, old_deviation = (value.clone() for value in self.statistics())
-        share = mask.to(targets.dtype)[:, None]
-        count = share.sum().clamp(min=1)
         self.weight += self.rate * (1 - self.weight)
         step = self.rate / self.weight  # 1 at first, so the prior is gone after one batch; `rate` in the end
-        self.mean.lerp_((targets * share).sum(0) / count, step)
-        self.square.lerp_((targets.square() * share).sum(0) / count, step)
+        self.mean.lerp_(targets.mean(0), step)
+        self.square.lerp_(targets.square().mean(0), step)
         mean, deviation = self.statistics()
         self.scale.mul_(old_deviation / deviation)
         self.shift.copy_((old_deviation * self.shift + old_mean - mean) / deviation)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from mtbench.errors import UsageError
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -191,3 +194,16 @@ class Replay:
             state["ended"],
         )
         self._oldest, self._newest, self._cursor = oldest, newest, cursor
+
+
+def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
+    """``map(make, numbers)``, with the next one made by a thread while the last one is in use."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
+        waiting: Future[T] | None = None
+        for number in numbers:
+            following = pool.submit(make, number)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

@@ -1,12 +1,22 @@
-"""A run's log: one JSON object a line, appended as it happens."""
+"""A run's log: one JSON object a line, appended as it happens; TensorBoard and W&B for those who ask.
+
+JSON lines are the record and the only log that is read back. The others are shown the same numbers as they come; what
+a resumed run does again, it shows again.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mtbench.errors import missing_extra, unknown
 from mtbench.records import write_atomically
+
+# Shown a step of the environment and flat numbers.
+Logger = Callable[[int, dict[str, float]], None]
 
 
 class RunLog:
@@ -43,3 +53,62 @@ class RunLog:
         if self._path.exists():
             text = "".join(json.dumps(line) + "\n" for line in kept)
             write_atomically(self._path, lambda temporary: temporary.write_text(text))
+
+
+def tensorboard(folder: Path, config: dict[str, Any]) -> Logger:
+    """Event files in ``tensorboard/`` of the run's folder; the x-axis is environment steps."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    writer.add_text("config", f"```json\n{json.dumps(config, indent=1)}\n```", 0)
+
+    def log(step: int, numbers: dict[str, float]) -> None:
+        for name, number in numbers.items():
+            writer.add_scalar(name, number, step)
+        writer.flush()
+
+    return log
+
+
+def wandb(folder: Path, config: dict[str, Any]) -> Logger:
+    """A run of Weights & Biases, set up by its own environment variables; a resumed run goes on in it."""
+    import wandb as client
+
+    identity = folder / "wandb-id"
+    known = identity.read_text() if identity.exists() else None
+    run = client.init(project="mtbench", name=folder.name, id=known, resume="allow", dir=str(folder), config=config)
+    write_atomically(identity, lambda temporary: temporary.write_text(run.id))
+    run.define_metric("*", step_metric="steps")
+
+    def log(step: int, numbers: dict[str, float]) -> None:
+        run.log({**numbers, "steps": step})
+
+    return log
+
+
+LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {"tensorboard": tensorboard, "wandb": wandb}
+
+
+def make_loggers(names: tuple[str, ...], folder: Path, config: dict[str, Any]) -> list[Logger]:
+    """The opt-in logs of a run.
+
+    Raises:
+        UsageError: One of them does not exist, or its package is not installed.
+    """
+    for name in names:
+        if name not in LOGGERS:
+            raise unknown("logger", name, list(LOGGERS), "the Transformer agent")
+        if importlib.util.find_spec(name) is None:
+            raise missing_extra(name, name, f"Logging to {name}")
+    return [LOGGERS[name](folder, config) for name in names]
+
+
+def flat(numbers: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Nested numbers as ``evaluation/RepeatFirstEasy`` or ``returns/1``."""
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}/")
+        elif isinstance(value, list):
+            yield from flat({str(i + 1): v for i, v in enumerate(value)}, f"{prefix}{name}/")
+        else:
+            yield prefix + name, float(value)

@@ -28,11 +28,11 @@ from mtbench.records import write_json
 from . import checkpoint
 from .collector import Collector
 from .config import TrainConfig, from_dict, to_dict
-from .learner import Learner
+from .learner import Learner, Slices
 from .model import AgentModel
 from .policy import TransformerPolicy
-from .replay import Replay
-from .run_log import RunLog
+from .replay import Replay, prefetched
+from .run_log import RunLog, flat, make_loggers
 
 OnRound = Callable[[dict[str, Any]], None]
 
@@ -62,6 +62,7 @@ class Trainer:
         self._spaces = str(spaces)
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
         _claim(folder, config)
+        self._loggers = make_loggers(config.loggers, folder, to_dict(config))
         self.learner = Learner(self.model, config.learning, config.seed, self.device)
         self.collector = Collector(envs, config.collect, config.seed, self.device)
         on_disk = folder / "replay" if config.collect.replay_on_disk else None
@@ -107,6 +108,8 @@ class Trainer:
                 if c.evaluate_rounds and (rounds % c.evaluate_rounds == 0 or last):
                     numbers.update(self._evaluate())
                 self.log.write(numbers)
+                for logger in self._loggers:
+                    logger(self.collector.steps, dict(flat(numbers)))
                 if rounds % c.checkpoint_rounds == 0 or last:
                     self.save()
                 if on_round:
@@ -121,17 +124,15 @@ class Trainer:
         goal = min(before + c.round_updates - before % c.round_updates, c.updates)
         sums: dict[str, float] = {}
         learning = 0.0
+        tokens = 0
         for turn in self._turns(goal - before):
             started = time.monotonic()
-            for _ in range(turn):
+            for slices in self._batches(turn):
+                tokens += slices.tokens
+                for name, value in self.learner.update(slices).items():
+                    sums[name] = sums.get(name, 0.0) + value
                 if self.stop.is_set():
                     break
-                # Slices are drawn from a stream of the update's own, for the sake of resuming.
-                rng = np.random.default_rng(np.random.SeedSequence([c.seed, 1, self.learner.updates]))
-                with self._replay_lock:
-                    batch = self.replay.sample(c.learning.batch_size, c.model.context, rng)
-                for name, value in self.learner.update(batch).items():
-                    sums[name] = sums.get(name, 0.0) + value
             learning += time.monotonic() - started
         updates, seconds = self.learner.updates - before, time.monotonic() - began
         returns = np.array(self._returns)
@@ -140,11 +141,26 @@ class Trainer:
             "steps": self.collector.steps,
             "seconds": round(seconds, 3),
             "updates_per_second": round(updates / max(learning, 1e-9), 3),
+            "tokens_per_second": round(tokens / max(learning, 1e-9), 1),
+            "flop_utilization": round(self.learner.flop_utilization(tokens / max(learning, 1e-9)), 4),
             "steps_per_second": round((self.collector.steps - steps_before) / seconds, 1),
             "epsilon": round(self.collector.epsilon, 4),
             "returns": [round(float(v), 4) for v in returns.mean(axis=0)] if len(returns) else [],
             **{name: round(total / max(updates, 1), 6) for name, total in sums.items()},
         }
+
+    def _batches(self, count: int) -> Iterator[Slices]:
+        """Slices for the next `count` updates; on a GPU, the next ones are sent there while one is learnt from."""
+
+        def sample(update: int) -> Slices:
+            # Drawn from a stream of the update's own, for the sake of resuming.
+            rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 1, update]))
+            with self._replay_lock:
+                batch = self.replay.sample(self.config.learning.batch_size, self.config.model.context, rng)
+            return self.learner.prepare(batch)
+
+        updates = range(self.learner.updates, self.learner.updates + count)
+        return prefetched(sample, updates) if self.device.type == "cuda" else map(sample, updates)
 
     def _turns(self, updates: int) -> Iterator[int]:
         """Numbers of updates to do in a row, with collecting between (sync) or beside them."""
@@ -234,7 +250,7 @@ class Trainer:
 
 
 # What may differ between two starts of the same run.
-_FREE = ("updates", "threads", "keep_checkpoints")
+_FREE = ("updates", "threads", "keep_checkpoints", "loggers")
 
 
 def _claim(folder: Path, config: TrainConfig) -> None:

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from mtbench_agents.transformer import learner as learner_module
 from mtbench_agents.transformer.acting import Player
 from mtbench_agents.transformer.config import LearningConfig, ModelConfig
 from mtbench_agents.transformer.learner import Learner, NonFiniteLossError
@@ -109,8 +110,8 @@ def test_every_combination_learns_continuous_actions(actor, critic):
 
 
 def gradients(learner, name):
-    t = learner._transitions(copycat().sample(8, 12, np.random.default_rng(0)))
-    losses, _ = learner.losses(t)
+    t = learner._transitions(learner.prepare(copycat().sample(8, 12, np.random.default_rng(0))))
+    losses, _ = learner.losses(t, learner._targets(t))
     learner.optimizer.zero_grad()
     losses[name].backward()
     return {n: p.grad for n, p in learner.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -121,7 +122,8 @@ def gradients(learner, name):
 def test_the_actor_loss_does_not_reach_the_critic(actor, critic, actions):
     learner = make(actor, critic, actions=actions)
     replay = copycat(continuous=isinstance(actions, gym.spaces.Box))
-    losses, _ = learner.losses(learner._transitions(replay.sample(8, 12, np.random.default_rng(0))))
+    t = learner._transitions(learner.prepare(replay.sample(8, 12, np.random.default_rng(0))))
+    losses, _ = learner.losses(t, learner._targets(t))
     losses["actor"].backward()
     touched = {n for n, p in learner.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert not any(name.startswith(("critic", "popart", "target")) for name in touched)
@@ -151,6 +153,24 @@ def test_padding_counts_exactly_nothing():
         results.append((numbers, [p.detach().clone() for p in learner.model.optimized()]))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+def test_working_in_parts_changes_nothing(actor, critic, monkeypatch):
+    """Gradients of heads and trunk, whatever the parts; sampled actions aside, so a policy that knows what it wants."""
+    gradients = []
+    for floats in (1, 2**12, 2**30):
+        monkeypatch.setattr(learner_module, "_CACHED_FLOATS", floats)
+        learner = make(actor, critic)
+        with torch.no_grad():
+            for head in (learner.model.actor, learner.model.target_actor):
+                head.out.bias.view(2, 3)[:, 1] = 100.0
+        numbers = learner._accumulate(learner.prepare(copycat().sample(8, 12, np.random.default_rng(0))))
+        gradients.append({n: p.grad for n, p in learner.model.named_parameters() if p.grad is not None} | numbers)
+    for other in gradients[1:]:
+        assert other.keys() == gradients[0].keys()
+        for name, gradient in gradients[0].items():
+            assert torch.allclose(other[name], gradient, atol=1e-5, rtol=1e-4), name
 
 
 def test_updates_are_repeatable_and_leave_the_global_generator_alone():
@@ -187,3 +207,39 @@ def test_warmup_is_linear():
         train(learner, replay, 1)
         rates.append(learner.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([LEARNING.rate * min(1, (i + 1) / 10) for i in range(12)])
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+def test_compiled_updates_are_the_same_updates(actor, critic, monkeypatch):
+    """Traced by torch.compile, run without a code generator: nothing to install, and numbers to compare."""
+    monkeypatch.setattr(learner_module, "_BACKEND", "aot_eager")
+    replay = copycat()
+    plain, compiled = make(actor, critic), make(actor, critic, compile=True)
+    for _ in range(4):
+        rng = np.random.default_rng(plain.updates)
+        batch = replay.sample(int(rng.integers(4, 9)), 12, rng)
+        one, two = plain.update(batch), compiled.update(batch)
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+    for a, b in zip(plain.model.optimized(), compiled.model.optimized(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_operations_are_counted():
+    """Against a count by hand: encoder, Transformer and heads, 2 operations a weight, 3 passes with gradients."""
+    learner = make()
+    batch = copycat().sample(8, 12, np.random.default_rng(0))
+    assert learner.flop_utilization(1000.0) == 0.0
+    learner.update(batch)
+    N, (B, L) = int(batch.mask.sum()), batch.mask.shape
+    model, G, E = learner.model, len(LEARNING.discounts), MODEL.critics
+    trunk = sum(
+        p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n.startswith(("encoder", "backbone"))
+    )
+    actor = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("actor"))
+    first, later = 32 * 32, 32 * 32 + 32 * 32  # of one critic
+    by_hand = 6 * B * (L + 1) * trunk
+    by_hand += (6 + 2) * N * actor  # the policy, and the target policy
+    by_hand += 6 * N * E * (first + G * later)  # actions taken
+    by_hand += 2 * N * E * (2 * first + 2 * G * later)  # actions sampled, and targets
+    assert learner._flops_per_token * N == pytest.approx(by_hand, rel=0.05)
+    assert learner.flop_utilization(1000.0) > 0

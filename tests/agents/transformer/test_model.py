@@ -190,6 +190,16 @@ def test_the_split_first_layer_equals_joined_inputs(discrete, per_discount):
                     assert torch.allclose(values[e, n, g, s], slow, atol=1e-5)
 
 
+@pytest.mark.parametrize("discrete", [True, False])
+def test_every_critic_may_judge_actions_of_its_own(discrete):
+    critic = CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, discrete, 5, 2)
+    state = torch.randn(4, 6)
+    own = torch.randint(3, (2, 4, 2, 3)) if discrete else torch.rand(2, 4, 2, 3, 3)
+    values = critic(state, own)
+    for e in range(2):
+        assert torch.allclose(values[e], critic(state, own[e])[e], atol=1e-6)
+
+
 def test_all_actions_at_once_equal_each_in_turn():
     critic = CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, True, 5, 2)
     state = torch.randn(4, 6)
@@ -202,7 +212,9 @@ def test_discrete_policies_sample_what_they_say():
     assert policy.probabilities.sum().item() == pytest.approx(1.0)
     assert policy.probabilities.min() > 0.009
     many = DiscretePolicy(policy.probabilities.expand(20_000, 1, 3))
-    counts = torch.bincount(many.sample()[:, 0], minlength=3) / 20_000
+    drawn = many.sample(2)
+    assert drawn.shape == (20_000, 1, 2)
+    counts = torch.bincount(drawn.flatten(), minlength=3) / 40_000
     assert torch.allclose(counts, policy.probabilities[0, 0], atol=0.015)
     assert torch.allclose(policy.log_prob(torch.tensor([[1]])).exp(), policy.probabilities[..., 1])
 
@@ -221,7 +233,8 @@ def test_gaussian_log_probabilities_are_scipys():
 def test_gaussian_samples_pass_gradients_and_stay_inside():
     parameters = torch.randn(200, 2, 6, requires_grad=True)
     policy = GaussianPolicy.from_parameters(parameters)
-    sample = policy.sample()
+    sample = policy.sample(4)
+    assert sample.shape == (200, 2, 4, 3)
     assert sample.abs().max() <= 1
     sample.sum().backward()
     assert parameters.grad.abs().sum() > 0

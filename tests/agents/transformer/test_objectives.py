@@ -128,17 +128,6 @@ def test_expected_value_loss():
     assert torch.allclose(obj.expected_value_loss(probabilities, values), torch.stack(expected))
 
 
-def test_masked_timesteps_count_exactly_nothing():
-    x = torch.randn(4, 5, 2)
-    mask = torch.rand(4, 5) > 0.5
-    poisoned = torch.where(mask[..., None], x, torch.nan)
-    assert obj.masked_mean(poisoned, mask).item() == pytest.approx(x[mask].mean().item(), abs=1e-6)
-    leaf = x.clone().requires_grad_()
-    obj.masked_mean(leaf, mask).backward()
-    assert (leaf.grad[~mask] == 0).all()
-    assert obj.masked_mean(x, torch.zeros(4, 5, dtype=torch.bool)).item() == 0.0
-
-
 # ---- PopArt ----
 
 
@@ -149,10 +138,10 @@ def outputs(popart, raw):
 def test_popart_preserves_outputs():
     popart = obj.PopArt(3)
     raw = torch.randn(11, 3, 1)
-    popart.update(torch.randn(50, 3) * 10 + 4, torch.ones(50, dtype=torch.bool))
+    popart.update(torch.randn(50, 3) * 10 + 4)
     for scale in (1.0, 100.0, 0.01):
         before = outputs(popart, raw)
-        popart.update(torch.randn(50, 3) * scale + scale, torch.ones(50, dtype=torch.bool))
+        popart.update(torch.randn(50, 3) * scale + scale)
         assert torch.allclose(outputs(popart, raw), before, rtol=1e-4, atol=1e-4)
 
 
@@ -160,18 +149,8 @@ def test_popart_normalizes():
     popart = obj.PopArt(2, rate=0.01)
     for _ in range(1500):
         targets = torch.randn(256, 2) * torch.tensor([3.0, 500.0]) + torch.tensor([7.0, -900.0])
-        popart.update(targets, torch.ones(256, dtype=torch.bool))
+        popart.update(targets)
     normalized = popart.normalize(targets[..., None])
     assert normalized.mean(0).abs().max() < 0.3
     assert (normalized.std(0) - 1).abs().max() < 0.2
     assert torch.allclose(popart.denormalize(normalized)[..., 0], targets, rtol=1e-3, atol=1e-2)
-
-
-def test_popart_ignores_what_is_masked():
-    one, two = obj.PopArt(1), obj.PopArt(1)
-    targets = torch.randn(20, 1)
-    mask = torch.arange(20) < 12
-    one.update(targets[:12], torch.ones(12, dtype=torch.bool))
-    two.update(torch.where(mask[:, None], targets, 1e6), mask)
-    assert torch.allclose(one.mean, two.mean)
-    assert torch.allclose(one.square, two.square)

@@ -59,7 +59,7 @@ def test_training_2n_equals_training_n_and_resuming_to_the_last_bit(tmp_path):
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
     assert whole.collector.steps == resumed.collector.steps
-    timing = ("seconds", "updates_per_second", "steps_per_second")
+    timing = ("seconds", "updates_per_second", "steps_per_second", "tokens_per_second", "flop_utilization")
     lines = [
         [{k: v for k, v in line.items() if k not in timing} for line in trainer.log.read()]
         for trainer in (whole, resumed)
@@ -119,8 +119,8 @@ def test_a_nan_keeps_the_last_good_checkpoint(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     original = trainer.learner.losses
 
-    def poisoned(transitions):
-        losses, numbers = original(transitions)
+    def poisoned(*arguments):
+        losses, numbers = original(*arguments)
         if trainer.learner.updates >= 7:
             losses["actor"] = losses["actor"] * float("nan")
         return losses, numbers
