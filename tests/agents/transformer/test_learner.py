@@ -1,6 +1,7 @@
 """Updates: the four combinations learn, gradients stay where they belong, padding counts nothing."""
 
 import dataclasses
+import json
 
 import gymnasium as gym
 import numpy as np
@@ -243,3 +244,17 @@ def test_operations_are_counted():
     by_hand += 2 * N * E * (2 * first + 2 * G * later)  # actions sampled, and targets
     assert learner._flops_per_token * N == pytest.approx(by_hand, rel=0.05)
     assert learner.flop_utilization(1000.0) > 0
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_losses_of_20_updates_are_the_golden_ones(actor, critic, kind):
+    """Loose enough for another processor's rounding, which later updates amplify."""
+    from .golden_losses import FILE, UPDATES, losses
+
+    golden = json.loads(FILE.read_text())[f"{actor}/{critic}/{kind}"]
+    now = losses(actor, critic, kind)
+    for name, values in golden.items():
+        assert len(values) == UPDATES
+        assert now[name][:5] == pytest.approx(values[:5], rel=1e-3, abs=1e-4)
+        assert now[name] == pytest.approx(values, rel=0.05, abs=5e-3)
