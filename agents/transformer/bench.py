@@ -57,7 +57,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
         player.took(player.act(model, observations))
         player.restart(nothing)
 
-    for _ in range(min(L, 64)):  # some way into a rollout, where attention has something to attend to
+    for _ in range(max(1, L // 2)):  # half a context into a rollout: what attention has to look at on average
         act()
     action_seconds = _timed(act, _ACTIONS)
     env.close()

@@ -160,7 +160,7 @@ class Trainer:
             return self.learner.prepare(batch)
 
         updates = range(self.learner.updates, self.learner.updates + count)
-        return prefetched(sample, updates) if self.device.type == "cuda" else map(sample, updates)
+        return prefetched(sample, updates) if _prefetching(self.device) else map(sample, updates)
 
     def _turns(self, updates: int) -> Iterator[int]:
         """Numbers of updates to do in a row, with collecting between (sync) or beside them."""
@@ -247,6 +247,10 @@ class Trainer:
         self.replay.load_state(replay)
         self.collector.restart(self.learner.updates)
         self.log.cut(self.learner.updates)
+
+
+def _prefetching(device: torch.device) -> bool:
+    return device.type == "cuda"  # a CPU that makes the next batch ready is not learning meanwhile
 
 
 # What may differ between two starts of the same run.

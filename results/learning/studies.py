@@ -9,18 +9,23 @@ A run that is complete is not run again, and one that was interrupted goes on.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from rich.progress import track
 
 from mtbench.provenance import provenance
 from mtbench.records import write_atomically
+from mtbench.scoring.references import load_references
 
+ORACLE = load_references("popgym").scales["oracle"]
 HERE = Path(__file__).parent
 RUNS = Path("runs/learning")
 
@@ -72,6 +77,11 @@ STUDIES: dict[str, list[Run]] = {
 }
 
 
+def shown(command: list[str]) -> str:
+    """As one would type it."""
+    return shlex.join(command)
+
+
 def run(studies: list[str], workers: int) -> None:
     """Every run of these studies, `workers` at a time."""
     missing = [r for study in studies for r in STUDIES[study]]
@@ -103,18 +113,46 @@ def collect() -> None:
             seconds += line["seconds"]
             row = {"study": r.study, "run": r.name, **{name: line[name] for name in ("updates", "steps")}}
             row |= {"seconds": round(seconds), "training_return": line["returns"][-1]}
-            curves += [{**row, "task": task, "return": value} for task, value in line.get("evaluation", {}).items()]
+            for task, value in line.get("evaluation", {}).items():
+                score = float(ORACLE.normalize(task, np.array(value)))
+                curves.append({**row, "task": task, "return": value, "oracle_score": round(score, 4)})
         last = lines[-1]
         runs.append(
             {
                 **{"study": r.study, "run": r.name, "updates": last["updates"], "steps": last["steps"]},
                 **{"minutes": round(seconds / 60, 1), "hardware": hardware},
-                "command": " ".join(f"'{word}'" if '"' in word else word for word in r.command),
+                "command": shown(r.command),
             }
         )
-    for name, rows in (("curves.csv", curves), ("runs.csv", runs)):
-        frame = pd.DataFrame(rows)
+    tables = {"curves.csv": pd.DataFrame(curves), "runs.csv": pd.DataFrame(runs)}
+    for name, frame in tables.items():
         write_atomically(HERE / name, lambda path, frame=frame: frame.to_csv(path, index=False))
+    draw(tables["curves.csv"], HERE / "learning.png")
+
+
+def draw(curves: pd.DataFrame, path: Path) -> None:
+    """One panel for each setting: the oracle-scale score of the last attempt over environment steps, a line a seed."""
+    curves = curves.assign(setting=curves["run"].str.replace(r"-seed\d+$", "", regex=True))
+    settings = list(dict.fromkeys(curves["setting"]))
+    rows = -(-len(settings) // 3)
+    figure, grid = plt.subplots(rows, 3, figsize=(11, 2.8 * rows), sharey=True, squeeze=False, layout="constrained")
+    for axes, setting in zip(grid.flat, settings, strict=False):
+        for _, lines in curves[curves["setting"] == setting].groupby("run"):
+            for number, (task, line) in enumerate(lines.groupby("task")):
+                label = task if line["run"].iloc[0].endswith("seed0") else None
+                axes.plot(line["steps"] / 1e3, line["oracle_score"], color=f"C{number}", marker=".", label=label)
+        axes.axhline(1, color="0.6", linewidth=0.8)
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.set_title(setting, fontsize=9)
+        axes.set_xlabel("thousand environment steps")
+        axes.set_ylim(-0.2, 1.1)
+        axes.legend(fontsize=7, frameon=False, loc="lower right")
+    for axes in grid.flat[len(settings) :]:
+        axes.axis("off")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("oracle scale")
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    plt.close(figure)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import warnings
 import pytest
 import torch
 from mtbench_agents.transformer import checkpoint
+from mtbench_agents.transformer import train as train_module
 from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, to_dict, updated
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
@@ -66,6 +67,15 @@ def test_training_2n_equals_training_n_and_resuming_to_the_last_bit(tmp_path):
     ]
     assert lines[0] == lines[1]
     assert [line["updates"] for line in lines[0]] == [3, 6, 9, 12]
+
+
+def test_prefetching_changes_nothing(tmp_path, monkeypatch):
+    """What a GPU would do, here without one."""
+    plain = trained(tmp_path / "plain")
+    monkeypatch.setattr(train_module, "_prefetching", lambda device: True)
+    ahead = trained(tmp_path / "ahead")
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(ahead)[name]), name
 
 
 def test_a_stopped_run_saves_and_goes_on(tmp_path):

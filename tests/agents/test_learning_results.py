@@ -1,0 +1,48 @@
+"""results/learning: what is committed there is what its scripts do, and says what its page says."""
+
+import importlib.util
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from ..paths import ROOT
+
+FOLDER = ROOT / "results" / "learning"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"learning_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their own module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pendulum_keeps_the_contract():
+    module = script("pendulum")
+    env = gym.make(module.ENV_ID)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.reset(seed=3)
+    over, rewards = False, []
+    while not over:
+        _, reward, over, _, info = env.step(np.array([0.5], dtype=np.float32))
+        rewards.append(reward)
+    assert info["rollout"]["lengths"].tolist() == [200, 200]
+    assert len(rewards) == 401, "one step between the attempts"
+    assert info["rollout"]["returns"].sum() == pytest.approx(sum(rewards))
+
+
+def test_committed_runs_are_those_of_the_studies():
+    studies = script("studies")
+    commands = {(r.study, r.name): studies.shown(r.command) for runs in studies.STUDIES.values() for r in runs}
+    runs = pd.read_csv(FOLDER / "runs.csv")
+    assert len(runs)
+    for row in runs.itertuples():
+        assert row.command == commands[row.study, row.run]
+    curves = pd.read_csv(FOLDER / "curves.csv")
+    assert set(zip(curves["study"], curves["run"], strict=True)) == set(zip(runs["study"], runs["run"], strict=True))
+    assert (curves["oracle_score"] < 1.1).all()
