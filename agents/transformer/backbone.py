@@ -20,7 +20,7 @@ class SigmaReparamLinear(nn.Module):
     """A linear layer ``x -> (gamma / sigma(W)) W x + b``, sigma the spectral norm of W.
 
     One power iteration per training forward keeps the estimate of sigma current; it starts from the exact leading
-    singular vectors. The factor multiplies the output, so that the scaled matrix is never built.
+    singular vectors. The factor multiplies whichever is smaller, the matrix or what comes out.
     """
 
     left: Tensor
@@ -44,7 +44,10 @@ class SigmaReparamLinear(nn.Module):
                 self.right = F.normalize(self.weight.float().T @ self.left, dim=0)
                 self.left = F.normalize(self.weight.float() @ self.right, dim=0)
         sigma = torch.dot(self.left, self.weight.float() @ self.right)
-        return F.linear(x, self.weight) * (self.gamma / sigma) + self.bias
+        factor = self.gamma / sigma
+        if x.numel() > self.weight.numel():  # more timesteps than outputs
+            return F.linear(x, self.weight * factor, self.bias)
+        return F.linear(x, self.weight) * factor + self.bias
 
 
 class Cache:

@@ -48,6 +48,7 @@ class LearningConfig:
     batch_size: int = 24  # slices
     rate: float = 1e-4  # of AdamW
     warmup: int = 2000  # updates of linear warm-up
+    cooldown: int = 0  # updates at the end of the run in which the rate falls linearly to 0
     weight_decay: float = 1e-4
     clip: float = 1.0  # gradient norm
     target_rate: float = 0.003  # polyak, actor and critic heads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -103,10 +104,19 @@ class Learner:
         seed: Of dropout and sampled actions: update u draws from a stream fixed by (seed, u), so that a resumed run
             repeats what an uninterrupted one does.
         device: Where; bf16 autocast on CUDA, float32 on CPU.
+        total: Updates of the whole run, before whose end the rate cools down; None never does.
     """
 
-    def __init__(self, model: AgentModel, config: LearningConfig, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: AgentModel,
+        config: LearningConfig,
+        seed: int,
+        device: torch.device,
+        total: int | None = None,
+    ) -> None:
         self.model = model.to(device)
+        self.total = total
         self.config = config
         self.device = device
         self.updates = 0
@@ -160,19 +170,30 @@ class Learner:
             raise NonFiniteLossError(f"{slices.fault} at update {self.updates}.")
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate * min(1.0, (self.updates + 1) / max(1, self.config.warmup))
+            group["lr"] = self.rate
         with _seeded(self._seed, self.updates, self.device):
             if self._flops_per_token:
                 numbers = self._accumulate(slices)
             else:
                 numbers, flops = counted_flops(lambda: self._accumulate(slices))
                 self._flops_per_token = flops / slices.tokens
-            norm = torch.nn.utils.clip_grad_norm_(self.model.optimized(), self.config.clip)
-            self._refuse_non_finite({**numbers, "gradient": norm})
+            numbers["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.model.optimized(), self.config.clip)
+            # One look at the device for all of them.
+            shown = dict(zip(numbers, torch.stack([n.float() for n in numbers.values()]).tolist(), strict=True))
+            for name, number in shown.items():
+                if not math.isfinite(number):
+                    raise NonFiniteLossError(f"The {name} is {number} at update {self.updates}.")
             self.optimizer.step()
         self.model.update_targets(self.config.target_rate)
         self.updates += 1
-        return {name: float(value) for name, value in {**numbers, "gradient_norm": norm}.items()}
+        return shown
+
+    @property
+    def rate(self) -> float:
+        """Of the optimizer at the next update."""
+        rising = (self.updates + 1) / max(1, self.config.warmup)
+        left = 1.0 if self.total is None else (self.total - self.updates) / max(1, self.config.cooldown)
+        return self.config.rate * max(0.0, min(1.0, rising, left))
 
     def flop_utilization(self, tokens_per_second: float) -> float:
         """Share of a large matrix product's speed here that this many transitions a second reach; 0 if unknown."""
@@ -210,9 +231,11 @@ class Learner:
         """Timesteps for the heads at once: all of them on a GPU, what the cache holds on a CPU."""
         if self.device.type == "cuda":
             return len(t.reward)
-        critics, _, hidden = self.model.critic.from_state.shape
-        per_timestep = critics * len(self.config.discounts) * hidden * self.config.value_samples
-        return max(1, _CACHED_FLOATS // per_timestep)
+        critics, actions, hidden = self.model.critic.from_action.shape
+        judged = self.config.value_samples
+        if self.config.actor == "dependent":
+            judged = actions if self.model.actions.discrete else 1
+        return max(1, _CACHED_FLOATS // (critics * len(self.config.discounts) * judged * hidden))
 
     # ---- from slices to transitions ----
 
@@ -293,11 +316,6 @@ class Learner:
                 raw = self.model.critic(state, policy.sample(1))
                 loss = -self.model.raw_to_normalized(raw)[..., 0].amin(dim=0)
         return loss, {"value": -loss.detach()[:, -1].mean()}
-
-    def _refuse_non_finite(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            if not torch.isfinite(value):
-                raise NonFiniteLossError(f"The {name} is {float(value.detach())} at update {self.updates}.")
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Trainer:
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
         _claim(folder, config)
         self._loggers = make_loggers(config.loggers, folder, to_dict(config))
-        self.learner = Learner(self.model, config.learning, config.seed, self.device)
+        self.learner = Learner(self.model, config.learning, config.seed, self.device, config.updates)
         self.collector = Collector(envs, config.collect, config.seed, self.device)
         on_disk = folder / "replay" if config.collect.replay_on_disk else None
         self.replay = Replay(config.collect.replay, *self.collector.examples, folder=on_disk)

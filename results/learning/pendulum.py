@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from mtbench_agents.transformer.config import preset, updated
 from mtbench_agents.transformer.train import Trainer
+from rich.progress import Progress
 
 from mtbench.rollout import MetaRollout
 from mtbench.suite import Split, Suite, Task, VariantRange
@@ -87,9 +88,12 @@ def main() -> None:
         "sync": True,
         "evaluate_rounds": 0,  # `mtbench evaluate` knows registered suites only
     }
-    Trainer(updated(preset("small"), changes), arguments.out).run(
-        lambda numbers: print(numbers["updates"], numbers["returns"], numbers["updates_per_second"], flush=True)
-    )
+    trainer = Trainer(updated(preset("small"), changes), arguments.out)
+    with Progress() as progress:
+        bar = progress.add_task("", total=arguments.updates, completed=trainer.learner.updates)
+        trainer.run(
+            lambda numbers: progress.update(bar, completed=numbers["updates"], description=str(numbers["returns"]))
+        )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from mtbench.scoring.references import load_references
 ORACLE = load_references("popgym").scales["oracle"]
 HERE = Path(__file__).parent
 RUNS = Path("runs/learning")
+_BEGIN, _END = "<!-- table: written by `studies.py collect` -->", "<!-- end of table -->"
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,14 @@ class Run:
 
 
 def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
-    return [
-        Run(study, f"{task}-k{k}-seed{seed}", (task,), k, seed, settings) for seed in range(seeds) for k in (1, 2)
-    ]
+    return [Run(study, f"{task}-k{k}-seed{seed}", (task,), k, seed, settings) for seed in range(seeds) for k in (1, 2)]
 
 
 # A longer horizon and no other beside it: what tells two pushes of a cart apart is small, and every further discount
-# factor adds its noise.
+# factor adds its noise. It takes no long memory, and a rate that falls in the end.
 _CARTPOLE = (
-    *("updates=8000", "learning.discounts=[0.95]", "learning.batch_size=32", "learning.value_samples=4"),
-    *("learning.target_rate=0.02", "collect.replay=100000"),
+    *("updates=7000", "learning.cooldown=2000", "learning.discounts=[0.95]", "learning.batch_size=32"),
+    *("learning.value_samples=4", "learning.target_rate=0.02", "model.context=64", "collect.replay=100000"),
 )
 
 STUDIES: dict[str, list[Run]] = {
@@ -89,7 +88,8 @@ def run(studies: list[str], workers: int) -> None:
     def train(r: Run) -> None:
         r.folder.mkdir(parents=True, exist_ok=True)
         with (r.folder / "output.txt").open("a") as output:
-            subprocess.run([Path(sys.executable).parent / "mtbench", *r.command[1:]], check=True, stdout=output, stderr=output)
+            command = [Path(sys.executable).parent / r.command[0], *r.command[1:]]
+            subprocess.run(command, check=True, stdout=output, stderr=output)
 
     with ThreadPoolExecutor(workers) as pool:
         for _ in track(pool.map(train, missing), total=len(missing), description="runs"):
@@ -128,6 +128,22 @@ def collect() -> None:
     for name, frame in tables.items():
         write_atomically(HERE / name, lambda path, frame=frame: frame.to_csv(path, index=False))
     draw(tables["curves.csv"], HERE / "learning.png")
+    page = HERE / "README.md"
+    text = with_table(page.read_text(), tables["curves.csv"], tables["runs.csv"])
+    write_atomically(page, lambda temporary: temporary.write_text(text))
+
+
+def with_table(page: str, curves: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """The page with its table of final scores written anew."""
+    head, _, rest = page.partition(_BEGIN)
+    _, _, tail = rest.partition(_END)
+    rows = ["| study | run | score at the end | best on the way | updates | steps | minutes |", "| --- " * 7 + "|"]
+    for run in runs.itertuples():
+        curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
+        by_update = curve.groupby("updates")["oracle_score"].mean()
+        scores = f"{by_update.iloc[-1]:.3f} | {by_update.max():.3f}"
+        rows.append(f"| {run.study} | {run.run} | {scores} | {run.updates:,} | {run.steps:,} | {run.minutes} |")
+    return "\n".join([head + _BEGIN, *rows, _END + tail])
 
 
 def draw(curves: pd.DataFrame, path: Path) -> None:

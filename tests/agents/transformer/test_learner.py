@@ -210,6 +210,15 @@ def test_warmup_is_linear():
     assert rates == pytest.approx([LEARNING.rate * min(1, (i + 1) / 10) for i in range(12)])
 
 
+def test_the_rate_cools_down_before_the_end():
+    learner = make(warmup=2, cooldown=4)
+    learner.total = 10
+    rates = []
+    for learner.updates in range(12):
+        rates.append(learner.rate / LEARNING.rate)
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0])
+
+
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
 def test_compiled_updates_are_the_same_updates(actor, critic, monkeypatch):
     """Traced by torch.compile, run without a code generator: nothing to install, and numbers to compare."""
