@@ -38,16 +38,19 @@ class SigmaReparamLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., inputs) -> (..., outputs)``."""
-        if self.training:
-            with torch.no_grad():
-                # New tensors, not in place: the graph of an earlier call may still hold the old ones.
-                self.right = F.normalize(self.weight.float().T @ self.left, dim=0)
-                self.left = F.normalize(self.weight.float() @ self.right, dim=0)
-        sigma = torch.dot(self.left, self.weight.float() @ self.right)
-        factor = self.gamma / sigma
+        factor = self.gamma / self._spectral_norm()
         if x.numel() > self.weight.numel():  # more timesteps than outputs
             return F.linear(x, self.weight * factor, self.bias)
         return F.linear(x, self.weight) * factor + self.bias
+
+    def _spectral_norm(self) -> Tensor:
+        with torch.autocast(self.weight.device.type, enabled=False):  # sums of many squares: full precision
+            if self.training:
+                with torch.no_grad():
+                    # New tensors, not in place: the graph of an earlier call may still hold the old ones.
+                    self.right = F.normalize(self.weight.T @ self.left, dim=0)
+                    self.left = F.normalize(self.weight @ self.right, dim=0)
+            return torch.dot(self.left, self.weight @ self.right)
 
 
 class Cache:

@@ -180,22 +180,25 @@ class CriticEnsemble(nn.Module):
         """
         from_state = torch.matmul(state_ND, self.from_state)[:, :, None, None]  # (E, N, 1, 1, H)
         from_discount = (self.discount_features * self.from_discount + self.first_bias)[:, None, :, None]
-        hidden = (from_state + from_discount) + self._from_action(action)
+        # Under autocast the tables follow the product's precision, before the big sum and not after.
+        parts = from_discount.to(from_state.dtype), self._from_action(action, from_state.dtype)
+        hidden = (from_state + parts[0]) + parts[1]
         # In place where autograd allows: these are the largest tensors of an update.
         hidden = F.leaky_relu_(hidden)
         shape = hidden.shape[:-1]
         hidden = F.leaky_relu_(torch.baddbmm(self.second_bias, hidden.flatten(1, 3), self.second))
         return torch.baddbmm(self.last_bias, hidden, self.last).view(*shape, -1)
 
-    def _from_action(self, action: Tensor | None) -> Tensor:
+    def _from_action(self, action: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The actions' share of the first layer, ``(E, N or 1, G or 1, S, H)``."""
+        rows = self.from_action.to(dtype)
         if action is None:
-            return self.from_action[:, None, None]
+            return rows[:, None, None]
         critics, actions, width = self.from_action.shape
         if not self.discrete:
             if action.dim() == 4:
                 action = action[None]
-            return torch.matmul(action, self.from_action[:, None, None])
+            return torch.matmul(action, rows[:, None, None])
         # One lookup in the tables of all critics, laid one behind the other.
         table = torch.arange(critics, device=action.device)[:, None, None, None] * actions
-        return F.embedding(action + table, self.from_action.view(-1, width))
+        return F.embedding(action + table, rows.view(-1, width))

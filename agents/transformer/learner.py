@@ -207,7 +207,7 @@ class Learner:
         The heads work through the timesteps in parts and pass the trunk its gradient once, in the end: their hidden
         layers, one for every critic, discount and sampled action, are by far the largest tensors of an update.
         """
-        autocast = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=_half_precision(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         with autocast:
             t = self._transitions(slices)
@@ -316,6 +316,10 @@ class Learner:
                 raw = self.model.critic(state, policy.sample(1))
                 loss = -self.model.raw_to_normalized(raw)[..., 0].amin(dim=0)
         return loss, {"value": -loss.detach()[:, -1].mean()}
+
+
+def _half_precision(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 @contextlib.contextmanager

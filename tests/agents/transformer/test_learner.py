@@ -267,3 +267,25 @@ def test_losses_of_20_updates_are_the_golden_ones(actor, critic, kind):
         assert len(values) == UPDATES
         assert now[name][:5] == pytest.approx(values[:5], rel=1e-3, abs=1e-4)
         assert now[name] == pytest.approx(values, rel=0.05, abs=5e-3)
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_bfloat16_learns_what_float32_learns(actor, critic, kind, monkeypatch):
+    """What a GPU does, here without one: the same losses to the precision of the format."""
+    actions = gym.spaces.Box(-1, 1, (1,), dtype=np.float32) if kind == "continuous" else None
+    replay = copycat(continuous=kind == "continuous")
+    single = make(actor, critic, actions=actions, rate=1e-4)
+    monkeypatch.setattr(learner_module, "_half_precision", lambda device: True)
+    half = make(actor, critic, actions=actions, rate=1e-4)
+    for update in range(5):
+        batch = replay.sample(8, 12, np.random.default_rng(update))
+        monkeypatch.setattr(learner_module, "_half_precision", lambda device: False)
+        one = single.update(batch)
+        monkeypatch.setattr(learner_module, "_half_precision", lambda device: True)
+        two = half.update(batch)
+        assert two["critic"] == pytest.approx(one["critic"], rel=0.05, abs=0.02)
+        assert two["target"] == pytest.approx(one["target"], rel=0.05, abs=0.05)
+    assert all(p.dtype == torch.float32 for p in half.model.parameters()), "weights stay in full precision"
+    changed = [not torch.equal(a, b) for a, b in zip(single.model.optimized(), half.model.optimized(), strict=True)]
+    assert any(changed), "it did compute in bfloat16"
