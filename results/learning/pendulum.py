@@ -87,6 +87,14 @@ def main() -> None:
         "updates": arguments.updates,
         "sync": True,
         "evaluate_rounds": 0,  # `mtbench evaluate` knows registered suites only
+        # As for the cart pole in studies.py.
+        "model.context": 64,
+        "learning.discounts": (0.97,),
+        "learning.batch_size": 32,
+        "learning.value_samples": 4,
+        "learning.target_rate": 0.02,
+        "learning.cooldown": arguments.updates // 4,
+        "collect.replay": 100_000,
     }
     trainer = Trainer(updated(preset("small"), changes), arguments.out)
     with Progress() as progress:

@@ -66,11 +66,36 @@ def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
 # A longer horizon and no other beside it: what tells two pushes of a cart apart is small, and every further discount
 # factor adds its noise. It takes no long memory, and a rate that falls in the end.
 _CARTPOLE = (
-    *("updates=7000", "learning.cooldown=2000", "learning.discounts=[0.95]", "learning.batch_size=32"),
+    *("updates=12000", "learning.cooldown=3000", "learning.discounts=[0.97]", "learning.batch_size=32"),
     *("learning.value_samples=4", "learning.target_rate=0.02", "model.context=64", "collect.replay=100000"),
 )
 
+MIXTURE = ("RepeatFirstEasy", "HigherLowerEasy", "PositionOnlyCartPoleEasy")
+RESCALED = {"RepeatFirstEasy": 100.0, "HigherLowerEasy": 0.1}
+# Values of a hundredfold reward want wider bins; all runs of the study have them.
+_MIXTURE = (
+    *("updates=9000", "learning.cooldown=1500", "learning.batch_size=24"),
+    *("model.context=64", "model.bins=128", "model.bin_limit=100000"),
+)
+
+
+def _scales() -> list[Run]:
+    """The mixture as it is and with rewards rescaled, under independent, dependent and both mixed updates."""
+    runs = []
+    for seed in range(3):
+        for actor, critic in (("independent",) * 2, ("dependent",) * 2, *(_MIXED if seed == 0 else ())):
+            for scaling, scales in (("plain", None), ("rescaled", RESCALED)):
+                updates = (f"learning.actor={json.dumps(actor)}", f"learning.critic={json.dumps(critic)}")
+                env = {"reward_scales": scales} if scales else {}
+                name = f"{actor}-actor-{critic}-critic-{scaling}-seed{seed}"
+                runs.append(Run("scales", name, MIXTURE, 1, seed, (*_MIXTURE, *updates), env))
+    return runs
+
+
+_MIXED = (("independent", "dependent"), ("dependent", "independent"))
+
 STUDIES: dict[str, list[Run]] = {
+    "scales": _scales(),
     "cartpole": _single("cartpole", "PositionOnlyCartPoleEasy", 3, *_CARTPOLE),
     "repeat-first": _single("repeat-first", "RepeatFirstEasy", 3),
 }
@@ -126,6 +151,10 @@ def collect() -> None:
         )
     tables = {"curves.csv": pd.DataFrame(curves), "runs.csv": pd.DataFrame(runs)}
     for name, frame in tables.items():
+        if (HERE / name).exists():  # runs of another day stay
+            before = pd.read_csv(HERE / name)
+            again = before["study"].add(before["run"]).isin(frame["study"].add(frame["run"]))
+            frame = tables[name] = pd.concat([before[~again], frame], ignore_index=True)
         write_atomically(HERE / name, lambda path, frame=frame: frame.to_csv(path, index=False))
     draw(tables["curves.csv"], HERE / "learning.png")
     page = HERE / "README.md"
