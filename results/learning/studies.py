@@ -70,6 +70,8 @@ _CARTPOLE = (
     *("learning.value_samples=4", "learning.target_rate=0.02", "model.context=64", "collect.replay=100000"),
 )
 
+_PREVIOUS = ("updates=20000", "learning.cooldown=4000", "learning.batch_size=32", "model.context=64")
+
 MIXTURE = ("RepeatFirstEasy", "HigherLowerEasy", "PositionOnlyCartPoleEasy")
 RESCALED = {"RepeatFirstEasy": 100.0, "HigherLowerEasy": 0.1}
 # Values of a hundredfold reward want wider bins; all runs of the study have them.
@@ -97,6 +99,10 @@ _MIXED = (("independent", "dependent"), ("dependent", "independent"))
 STUDIES: dict[str, list[Run]] = {
     "scales": _scales(),
     "cartpole": _single("cartpole", "PositionOnlyCartPoleEasy", 3, *_CARTPOLE),
+    "repeat-previous": [
+        Run("repeat-previous", f"RepeatPreviousEasy-k1-seed{seed}", ("RepeatPreviousEasy",), 1, seed, _PREVIOUS)
+        for seed in range(2)
+    ],
     "repeat-first": _single("repeat-first", "RepeatFirstEasy", 3),
 }
 
