@@ -23,7 +23,8 @@ class Collector:
     """Plays a vector environment with next-step autoreset and hands out whole rollouts.
 
     Every environment draws an exploration multiplier in [0, 1) for each rollout, so that a batch always has more and
-    less curious players; epsilon itself falls linearly over all steps taken (paper's release).
+    less curious players; epsilon itself falls linearly over all steps taken and, where `epsilon_late` says so, within a
+    rollout (paper's release).
 
     Args:
         envs: The environments.
@@ -71,10 +72,13 @@ class Collector:
 
     @property
     def epsilon(self) -> float:
-        """Exploration now, before each environment's multiplier."""
+        """Exploration now, at the start of a rollout and before each environment's multiplier."""
+        return self._epsilon(1.0, 1.0)
+
+    def _epsilon(self, start_factor: float, end_factor: float) -> float:
         c = self.config
         share = min(1.0, self.steps / max(1, c.epsilon_steps))
-        return c.epsilon_start + share * (c.epsilon_end - c.epsilon_start)
+        return (1 - share) * c.epsilon_start * start_factor + share * c.epsilon_end * end_factor
 
     def collect(self, model: AgentModel, steps: int) -> Iterator[tuple[Rollout, Array | None]]:
         """Take at least `steps` environment steps; yield rollouts as they end, with their attempts' returns.
@@ -107,7 +111,9 @@ class Collector:
         return [self._finish(int(i), bool(terminated[i]), info) for i in np.flatnonzero(self._ended)]
 
     def _explore(self, actions: Array) -> Array:
-        epsilon = self.epsilon * self._curiosity
+        late = np.minimum(1.0, self._length / max(1, self.config.epsilon_horizon))
+        begin, end = self.epsilon, self._epsilon(*self.config.epsilon_late)
+        epsilon = (begin + late * (end - begin)) * self._curiosity
         if self._num_actions:
             random = self._rng.integers(self._num_actions, size=len(actions))
             curious = self._rng.random(len(actions)) < epsilon

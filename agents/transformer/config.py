@@ -68,6 +68,8 @@ class CollectConfig:
     replay_on_disk: bool = False  # memory-map the replay in the run's folder
     epsilon_start: float = 1.0  # random actions (discrete) or noise (continuous)
     epsilon_end: float = 0.05
+    epsilon_late: tuple[float, float] = (1.0, 1.0)  # factors on start and end, reached within a rollout ...
+    epsilon_horizon: int = 1000  # ... after this many steps of it
     epsilon_steps: int = 24_000_000  # environment steps, all environments together
     steps_per_update: float = 24.0  # environment steps for each update
     first_steps: int = 24_000  # environment steps before the first update

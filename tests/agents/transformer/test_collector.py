@@ -97,6 +97,22 @@ def test_epsilon_falls_and_is_obeyed():
     assert collector.epsilon == pytest.approx(0.2)
 
 
+def test_epsilon_falls_within_a_rollout():
+    """A policy that always plays 0, and environments whose curiosity is full: other actions are exploration."""
+    config = CollectConfig(epsilon_start=1.0, epsilon_late=(0.0, 0.0), epsilon_horizon=20, epsilon_steps=10**9)
+    _, model, collector = setting(tasks=["RepeatFirstEasy"], n=40, config=config)
+    with torch.no_grad():
+        model.actor.out.bias.view(2, 27)[:, 0] = 50.0
+    collector._curiosity[:] = 1.0
+    rollouts = []
+    while len(rollouts) < 40:
+        rollouts += [rollout for rollout, _ in collector.collect(model, 40)]
+    explored = np.mean([rollout.actions != 0 for rollout in rollouts[:40]], axis=0)
+    assert explored[0] > 0.8, "26 of 27 random actions are not 0"
+    assert 0.25 < explored[8:12].mean() < 0.75, "half way down"
+    assert (explored[20:] == 0).all()
+
+
 def test_the_memory_is_the_rollouts_own():
     """Actions equal those of a single environment stepped alone with an empty cache at its start."""
     config = CollectConfig(epsilon_start=0.0, epsilon_end=0.0)
