@@ -109,12 +109,13 @@ class TrainConfig:
             raise UsageError(f"`learning.discounts` must lie in [0, 1), got {self.learning.discounts}.")
 
 
-# The paper's agent for Multi-Task POPGym (Tables 1 and 2), 100M environment steps.
+# The paper's agent for Multi-Task POPGym (Tables 1 and 2), 100M environment steps in 4M updates. Meant for a GPU; nobody
+# has run it to the end with this code yet, so expect what the paper reports (Figure 16) and check.
 #   mtbench train MTPOPGym-v0 --preset paper --out runs/paper
 _PAPER = TrainConfig(updates=4_000_000)
 
-# A single task or a handful on a laptop, at about 15 updates (25,000 transitions) a second on one core. What it reaches
-# is in results/learning.
+# A single task or a handful on one core of a laptop: about 15 updates (25,000 transitions) a second, 4 to 6 minutes.
+# RepeatFirstEasy is solved after 2,000 updates; results/learning has more, with the settings that each of them took.
 #   mtbench train MTPOPGym-v0 --preset small --env 'tasks=["RepeatFirstEasy"]' --out runs/small
 # Where it departs from the paper's settings, it is for speed of learning: two discounts instead of seven; narrower
 # bins, smoothed labels (HL-Gauss) and more sampled actions, since at K = 64 over +-1e5 a cart pole's two actions share
@@ -154,7 +155,7 @@ _SMALL = TrainConfig(
     ),
 )
 
-# Runs through everything in minutes; learns next to nothing of 27 tasks.
+# Runs through everything on two cores in about 3 minutes; learns next to nothing of 27 tasks in that time.
 #   mtbench train MTPOPGym-v0 --preset debug --out runs/debug
 _DEBUG = dataclasses.replace(
     _SMALL,

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from rich.progress import track
+from scipy import stats
 
 from mtbench.provenance import provenance
 from mtbench.records import write_atomically
@@ -160,12 +161,40 @@ def collect() -> None:
         if (HERE / name).exists():  # runs of another day stay
             before = pd.read_csv(HERE / name)
             again = before["study"].add(before["run"]).isin(frame["study"].add(frame["run"]))
-            frame = tables[name] = pd.concat([before[~again], frame], ignore_index=True)
+            frame = pd.concat([before[~again], frame], ignore_index=True)
+        tables[name] = frame = frame.sort_values(["study", "run"], kind="stable")
         write_atomically(HERE / name, lambda path, frame=frame: frame.to_csv(path, index=False))
     draw(tables["curves.csv"], HERE / "learning.png")
     page = HERE / "README.md"
     text = with_table(page.read_text(), tables["curves.csv"], tables["runs.csv"])
     write_atomically(page, lambda temporary: temporary.write_text(text))
+
+
+def scale_rows(curves: pd.DataFrame) -> list[str]:
+    """The study of rescaled rewards: final scores by update and scaling, over seeds."""
+    final = curves[curves["study"] == "scales"]
+    if final.empty:
+        return []
+    final = final[final["updates"] == final.groupby("run")["updates"].transform("max")]
+    final = final.assign(setting=final["run"].str.replace(r"-seed\d+$", "", regex=True))
+    tasks = [task for task in MIXTURE if task in set(final["task"])]
+    rows = ["", f"| actor | critic | rewards | seeds | mean | {' | '.join(tasks)} |", "| --- " * (5 + len(tasks)) + "|"]
+    for setting, part in final.groupby("setting", sort=False):
+        actor, _, critic, _, rewards = setting.split("-")
+        by_task = part.pivot(index="run", columns="task", values="oracle_score")[tasks]
+        mean = by_task.mean(axis=1).to_numpy()
+        cells = " | ".join(f"{value:.3f}" for value in by_task.mean())
+        rows.append(f"| {actor} | {critic} | {rewards} | {len(mean)} | {with_interval(mean)} | {cells} |")
+    return rows
+
+
+def with_interval(values: np.ndarray) -> str:
+    """Mean and Student's 95% interval over seeds; one seed has none."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def with_table(page: str, curves: pd.DataFrame, runs: pd.DataFrame) -> str:
@@ -178,7 +207,7 @@ def with_table(page: str, curves: pd.DataFrame, runs: pd.DataFrame) -> str:
         by_update = curve.groupby("updates")["oracle_score"].mean()
         scores = f"{by_update.iloc[-1]:.3f} | {by_update.max():.3f}"
         rows.append(f"| {run.study} | {run.run} | {scores} | {run.updates:,} | {run.steps:,} | {run.minutes} |")
-    return "\n".join([head + _BEGIN, *rows, _END + tail])
+    return "\n".join([head + _BEGIN, *rows, *scale_rows(curves), _END + tail])
 
 
 def draw(curves: pd.DataFrame, path: Path) -> None:
