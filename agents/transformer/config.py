@@ -109,8 +109,8 @@ class TrainConfig:
             raise UsageError(f"`learning.discounts` must lie in [0, 1), got {self.learning.discounts}.")
 
 
-# The paper's agent for Multi-Task POPGym (Tables 1 and 2), 100M environment steps in 4M updates. Meant for a GPU; nobody
-# has run it to the end with this code yet, so expect what the paper reports (Figure 16) and check.
+# The paper's agent for Multi-Task POPGym (Tables 1 and 2): 100M environment steps, 4M updates. Meant for a GPU; nobody
+# has run it to the end with this code yet: expect what the paper reports (Figure 16), and check.
 #   mtbench train MTPOPGym-v0 --preset paper --out runs/paper
 _PAPER = TrainConfig(updates=4_000_000)
 
