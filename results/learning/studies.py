@@ -67,7 +67,7 @@ def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
 # A longer horizon and no other beside it: what tells two pushes of a cart apart is small, and every further discount
 # factor adds its noise. It takes no long memory, and a rate that falls in the end.
 _CARTPOLE = (
-    *("updates=12000", "learning.cooldown=3000", "learning.discounts=[0.97]", "learning.batch_size=32"),
+    *("updates=12000", "learning.cooldown=3000", "learning.discounts=[0.95]", "learning.batch_size=32"),
     *("learning.value_samples=4", "learning.target_rate=0.02", "model.context=64", "collect.replay=100000"),
 )
 
