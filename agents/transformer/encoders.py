@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -35,14 +35,11 @@ class Timesteps:
     start: Tensor
 
 
-class Encoder(Protocol):
-    """``Timesteps (..., ) -> (..., width)``."""
-
-    def __call__(self, timesteps: Timesteps) -> Tensor:
-        """Encode timesteps."""
+class Encoder(nn.Module):
+    """``Timesteps (...) -> (..., width)`` by its `forward`."""
 
     def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update input statistics from timesteps where `mask` is True."""
+        """Update input statistics, where there are any, from timesteps where `mask` is True."""
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -90,7 +87,7 @@ class InputNorm(nn.Module):
         return torch.where(varies, scaled.clamp(-10, 10), x)
 
 
-class VectorEncoder(nn.Module):
+class VectorEncoder(Encoder):
     """Vector observations: normalize, then a small MLP over everything (paper Table 2, "FF")."""
 
     def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], width: int) -> None:
@@ -115,7 +112,7 @@ class VectorEncoder(nn.Module):
         return self.out(self.mlp(inputs))
 
 
-def make_encoder(space: gym.Space[Any], action_size: int, hidden: tuple[int, ...], width: int) -> nn.Module:
+def make_encoder(space: gym.Space[Any], action_size: int, hidden: tuple[int, ...], width: int) -> Encoder:
     """The encoder for an observation space.
 
     Raises:

@@ -31,7 +31,7 @@ from .throughput import counted_flops, matmul_flops_per_second
 # Of hidden activations at a time on a CPU: 1 MiB.
 _CACHED_FLOATS = 2**18
 
-
+# Of torch.compile.
 _BACKEND = "inductor"
 
 
@@ -221,10 +221,10 @@ class Learner:
                 losses, numbers = self.losses(part, target)
             share = len(target) / len(targets)
             loss = losses["actor"] + self.config.critic_weight * losses["critic"]
-            (share * loss).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(share * loss)
             for name, value in {**losses, **numbers}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value.detach()
-        trunk.backward(t.state.grad)  # type: ignore[no-untyped-call]
+        torch.autograd.backward(trunk, t.state.grad)
         return sums
 
     def _part(self, t: Transitions) -> int:
@@ -247,7 +247,7 @@ class Learner:
             previous_reward=s.rewards,
             start=start,
         )
-        self.model.encoder.observe(timesteps, s.exists)  # type: ignore[operator]
+        self.model.encoder.observe(timesteps, s.exists)
         states = self.model.states(timesteps, s.steps)
         return Transitions(
             state=states[s.row, s.place],

@@ -2,8 +2,7 @@
 
 Critic, ``independent``: cross-entropy to two-hot labels over symlog bins; ``dependent``: squared error on values that
 one task-agnostic PopArt layer normalizes. Actor, ``independent``: imitate actions better than the policy's own average;
-``dependent``: climb the critic. Every loss comes as one number per timestep and
-sees only timesteps that exist.
+``dependent``: climb the critic. Every loss comes as one number per timestep and sees only timesteps that exist.
 """
 
 from __future__ import annotations
