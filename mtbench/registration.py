@@ -41,6 +41,7 @@ def register_environments() -> None:
             gymnasium.register(
                 row.id,
                 entry_point="mtbench.rollout:MetaRollout",
+                vector_entry_point="mtbench.vector:make_vector",
                 kwargs=row.kwargs,
                 # MetaRollout makes both checks itself, at a tenth of the wrappers' cost per step.
                 order_enforce=False,

@@ -79,8 +79,8 @@ class MetaRollout(gym.Env[Any, Any]):
         self.suite = load_suite(suite) if isinstance(suite, str) else suite
         self.split = self.suite.split(split)
         self.tasks = _checked_tasks(self.suite, split, tasks)
-        self.k = _checked_count("k", k)
-        self.max_steps = None if max_steps is None else _checked_count("max_steps", max_steps)
+        self.k = checked_count("k", k)
+        self.max_steps = None if max_steps is None else checked_count("max_steps", max_steps)
         self.objective = _checked_choice("objective", objective, ["k-episode", "k-shot"])
         self.attempt_reset = _checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
         self.reward_scales = _checked_scales(self.suite, reward_scales)
@@ -155,13 +155,13 @@ class MetaRollout(gym.Env[Any, Any]):
             ValueError: An unknown option, task or variant.
         """
         # Checked first: a refused reset must not disturb the rollout under way.
-        pinned_task, pinned_variant = self._checked_options(options) if options else (None, None)
+        pinned_task, pinned_variant = self.checked_options(options) if options else (None, None)
         super().reset(seed=seed)
         rng = self.np_random
         drawn_task = self.tasks[int(rng.integers(len(self.tasks)))]
         drawn_variants = self._draw_variants(self.split.variants, rng)
         self._task = drawn_task if pinned_task is None else pinned_task
-        self._variants = drawn_variants if pinned_variant is None else self._pinned_variants(pinned_variant)
+        self._variants = drawn_variants if pinned_variant is None else self.pinned_variants(pinned_variant)
 
         if self._task not in self._games:
             task = self.suite.tasks[self._task]
@@ -314,7 +314,8 @@ class MetaRollout(gym.Env[Any, Any]):
             return drawn_from.sample(rng, 1) * self.k
         return drawn_from.sample(rng, self.k)
 
-    def _pinned_variants(self, pinned: int | list[int]) -> list[int]:
+    def pinned_variants(self, pinned: int | list[int]) -> list[int]:
+        """The variants of k attempts where a user pinned one or all of them."""
         if isinstance(pinned, list):
             return pinned
         if self.suite.attempt_variants == "same" or self.k == 1:
@@ -324,7 +325,12 @@ class MetaRollout(gym.Env[Any, Any]):
 
     # ---- checks ----
 
-    def _checked_options(self, options: dict[str, Any]) -> tuple[str | None, int | list[int] | None]:
+    def checked_options(self, options: dict[str, Any]) -> tuple[str | None, int | list[int] | None]:
+        """The pinned task and variant, or variants, of reset's options.
+
+        Raises:
+            ValueError: An unknown option, task or variant.
+        """
         for name in options:
             if name not in ("task", "variant"):
                 raise unknown("reset option", name, ["task", "variant"], type(self).__name__)
@@ -385,7 +391,8 @@ def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> lis
     return list(tasks)
 
 
-def _checked_count(name: str, value: int) -> int:
+def checked_count(name: str, value: int) -> int:
+    """An argument that counts something, as an int of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise UsageError(f"`{name}` must be an integer of at least 1, got {value!r}.")
     return int(value)

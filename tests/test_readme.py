@@ -93,6 +93,11 @@ def test_keyword_arguments(tmp_path):
     shell(f"{sys.executable} example.py", tmp_path)
 
 
+def test_a_batch(tmp_path):
+    (tmp_path / "example.py").write_text(block("import gymnasium as gym\nimport numpy as np\n"))
+    shell(f"{sys.executable} example.py", tmp_path)
+
+
 def test_the_test_command_is_the_one_that_runs_this():
     assert block("make test") == "make test\n"
     rules = (ROOT / "Makefile").read_text()
@@ -104,7 +109,7 @@ def test_the_test_command_is_the_one_that_runs_this():
 def test_no_block_is_left_out():
     tested = ("pip install", "import gymnasium as gym\n", "make quickstart", "# my_policy.py", "mtbench ", "make test")
     assert all(code.startswith(tested) for _, code in BLOCKS)
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
 
 
 def test_links_lead_somewhere():

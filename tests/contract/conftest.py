@@ -1,9 +1,12 @@
-"""The contract runs over every registered ID and split; a new suite is covered by its row in the table."""
+"""The contract runs over every registered ID and split, alone and batched; a row in the table covers a new suite."""
 
 import gymnasium as gym
 import pytest
 
 from mtbench.registration import TABLE
+from mtbench.vector import ENGINES
+
+from .unbatched import Unbatched
 
 IDS = [row.id for row in TABLE]
 
@@ -18,13 +21,16 @@ def split(request):
     return request.param
 
 
-@pytest.fixture
-def make(env_id):
-    """Make the ID with further arguments; everything made is closed."""
+@pytest.fixture(params=["single", "vector"])
+def make(request, env_id):
+    """Make the ID with further arguments, as one environment or as the only one of a batch; everything is closed."""
     made = []
+    if request.param == "vector" and gym.spec(env_id).kwargs["suite"] not in ENGINES:
+        pytest.skip("no engine for this suite: gymnasium.vector.SyncVectorEnv steps what `single` is")
 
     def _make(**kwargs):
-        made.append(gym.make(env_id, **kwargs))
+        batched = request.param == "vector" and "render_mode" not in kwargs  # pictures are drawn of single ones
+        made.append(Unbatched(env_id, **kwargs) if batched else gym.make(env_id, **kwargs))
         return made[-1]
 
     yield _make

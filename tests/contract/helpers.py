@@ -1,4 +1,19 @@
+"""What the contract tests share."""
+
 import numpy as np
+
+from mtbench.registration import TABLE
+from mtbench.suite import load_suite
+
+SEEDS = range(6)
+
+
+def arguments(env_id):
+    return next(row.kwargs for row in TABLE if row.id == env_id)
+
+
+def tasks_of(env_id, split="train"):
+    return list(load_suite(arguments(env_id)["suite"]).split(split).tasks)
 
 
 def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):

@@ -1,0 +1,76 @@
+"""Batched engines behind ``gymnasium.make_vec``.
+
+The meta-rollout contract is written twice: for one environment in :mod:`mtbench.rollout`, for a batch in
+:mod:`mtbench.vector.rollout`. A suite supplies the latter with an engine, :class:`~mtbench.vector.engine.Engine`, that
+plays attempts and knows nothing of rollouts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import gymnasium as gym
+
+from mtbench.errors import unknown
+
+# Rooms with an engine, and the package that the engine needs.
+ENGINES = {"popgym": ("mtbench.vector.popgym.engine:POPGymEngine", "numba")}
+
+
+def make_vector(
+    suite: str,
+    *,
+    num_envs: int = 1,
+    autoreset_mode: str | gym.vector.AutoresetMode = gym.vector.AutoresetMode.NEXT_STEP,
+    num_workers: int | None = None,
+    copy: bool = True,
+    render_mode: str | None = None,
+    **kwargs: Any,
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """What ``gymnasium.make_vec`` calls for an ID of this package.
+
+    Where a suite has no engine, its engine's package is missing, or pictures are wanted, the environments are stepped
+    one after the other by :class:`gymnasium.vector.SyncVectorEnv`: the same rollouts, slowly.
+
+    Args:
+        suite: A suite's name.
+        num_envs: How many environments.
+        autoreset_mode: One of Gymnasium's three.
+        num_workers: Threads that share the environments; None uses the CPUs where there are enough environments. It
+            changes no result.
+        copy: False hands out the same observation array at every step.
+        render_mode: ``"rgb_array"`` or None.
+        **kwargs: As for :class:`~mtbench.rollout.MetaRollout`.
+
+    Raises:
+        ValueError: An argument's value does not exist or is out of range.
+        TypeError: An unknown argument.
+        gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
+    """
+    from mtbench.rollout import MetaRollout, checked_count
+
+    num_envs, mode = checked_count("num_envs", num_envs), _checked_mode(autoreset_mode)
+    if num_workers is not None:
+        num_workers = checked_count("num_workers", num_workers)
+    path, package = ENGINES.get(suite, ("", ""))
+    if path and render_mode is None:
+        if importlib.util.find_spec(package) is not None:
+            from mtbench.vector.rollout import VectorMetaRollout
+
+            module, _, name = path.partition(":")
+            engine = getattr(importlib.import_module(module), name)
+            return VectorMetaRollout(MetaRollout(suite, **kwargs), engine, num_envs, mode, num_workers, copy)
+        gym.logger.warn(f"{package} is not installed: {suite} runs on the slow vector path. pip install {package}")
+    make = lambda: MetaRollout(suite, render_mode=render_mode, **kwargs)  # noqa: E731
+    return gym.vector.SyncVectorEnv([make] * num_envs, copy=copy, autoreset_mode=mode)
+
+
+def _checked_mode(mode: str | gym.vector.AutoresetMode) -> gym.vector.AutoresetMode:
+    if isinstance(mode, gym.vector.AutoresetMode):
+        return mode
+    by_name = {each.value: each for each in gym.vector.AutoresetMode}
+    if mode not in by_name:
+        raise unknown("autoreset_mode", mode, list(by_name), "vector environments")
+    return by_name[mode]

@@ -1,0 +1,72 @@
+"""What a suite supplies to the batched meta-rollout: attempts, played side by side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtbench.suite import Suite
+
+Array = npt.NDArray[Any]
+
+#: What an agent may know of its own rollout: `elapsed`, `attempt`, `valid` (the action) and `reward` as in
+#: :class:`mtbench.suite.Progress`. `phase` is the rollout layer's own.
+PROGRESS = np.dtype([("elapsed", "i8"), ("reward", "f8"), ("attempt", "i4"), ("valid", "?"), ("phase", "i1")])
+
+
+class Engine(ABC):
+    """N attempts, each of its own task.
+
+    Every method takes the slots ``begin <= i < end`` and touches no other, so that threads can share the batch.
+
+    Args:
+        suite: Whose tasks.
+        num_envs: N.
+        k: Attempts of a rollout.
+
+    Attributes:
+        num_actions: ``(tasks,)`` int64, in the suite's order: an agent's larger actions do not exist there.
+    """
+
+    num_actions: Array
+
+    @abstractmethod
+    def __init__(self, suite: Suite, num_envs: int, k: int) -> None: ...
+
+    @abstractmethod
+    def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
+        """Begin an attempt in every slot whose variant is not negative.
+
+        Args:
+            begin: First slot.
+            end: Behind the last one.
+            tasks: ``(N,)`` int64, by the suite's order.
+            variants: ``(N,)`` int64.
+        """
+
+    @abstractmethod
+    def step(self, begin: int, end: int, actions: Array, reward: Array, terminated: Array, truncated: Array) -> None:
+        """Play one step in every slot whose action is not negative.
+
+        Args:
+            begin: First slot.
+            end: Behind the last one.
+            actions: ``(N,)`` int64, which exist in the slot's task.
+            reward: ``(N,)`` float64, written: on the default scale.
+            terminated: ``(N,)`` bool, written.
+            truncated: ``(N,)`` bool, written.
+        """
+
+    @abstractmethod
+    def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
+        """Write what an agent sees.
+
+        Args:
+            begin: First slot.
+            end: Behind the last one.
+            progress: ``(N,)`` of :data:`PROGRESS`.
+            out: Observations; written whole.
+        """

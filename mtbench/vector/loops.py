@@ -1,0 +1,157 @@
+"""The loops of the batched contract, compiled: what a step means for each rollout under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mtbench.vector import streams
+from mtbench.vector.compiled import SOURCES, kernel
+from mtbench.vector.engine import Array
+
+# What the next step meets, in PROGRESS["phase"].
+NOT_RESET, PLAYING, BETWEEN, OVER = range(4)
+# What follows a step, in the same step.
+GOES_ON, NEXT_ATTEMPT, NEXT_ROLLOUT = range(3)
+# When the next rollout, or attempt, begins.
+NEXT_STEP, SAME_STEP, NEVER = range(3)
+
+
+def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
+    @kernel
+    def refused(progress: Any, actions: Array, limit: int, mode: int) -> int:
+        """The first environment that cannot play its action, or -1."""
+        sources  # noqa: B018
+        for i in range(len(actions)):
+            phase = progress[i].phase
+            if phase == PLAYING:
+                if actions[i] < 0 or actions[i] >= limit:
+                    return i
+            elif phase == NOT_RESET or (phase == OVER and mode == NEVER):
+                return i
+        return -1
+
+    @kernel
+    def before(
+        begin: int,
+        end: int,
+        progress: Any,
+        random: Any,
+        tasks: Array,
+        num_actions: Array,
+        actions: Array,
+        played: Array,
+        returns: Array,
+        lengths: Array,
+    ) -> None:
+        """What each environment plays; indices that its task does not have are replaced."""
+        sources  # noqa: B018
+        for i in range(begin, end):
+            played[i] = -1
+            one = progress[i]
+            if one.phase != PLAYING:
+                continue
+            if one.elapsed == 0:
+                returns[i] = 0.0
+                lengths[i] = 0
+            action, count = actions[i], num_actions[tasks[i]]
+            one.valid = action < count
+            if not one.valid:
+                action = np.int64(streams.random(random[i]) * count)
+            played[i] = action
+
+    @kernel
+    def after(
+        begin: int,
+        end: int,
+        progress: Any,
+        earned: Array,
+        base_terminated: Array,
+        base_truncated: Array,
+        tasks: Array,
+        scales: Array,
+        returns: Array,
+        lengths: Array,
+        follows: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        rules: tuple[int, bool, int, bool, int],
+    ) -> None:
+        """Pay, keep the statistics, see what ended and what follows."""
+        sources  # noqa: B018
+        k, k_shot, max_steps, single_attempt, attempt_reset = rules
+        for i in range(begin, end):
+            one = progress[i]
+            reward[i], terminated[i], truncated[i], follows[i] = 0.0, False, False, GOES_ON
+            if one.phase == OVER:
+                follows[i] = NEXT_ROLLOUT
+                continue
+            one.elapsed += 1
+            timeout = one.elapsed == max_steps
+            if one.phase == BETWEEN:
+                one.valid, one.reward = True, 0.0
+                follows[i] = NEXT_ATTEMPT
+                truncated[i] = timeout
+            else:
+                one.reward = earned[i]
+                returns[i, one.attempt] += earned[i]
+                lengths[i, one.attempt] += 1
+                last = one.attempt == k - 1
+                if last or not k_shot:
+                    reward[i] = earned[i] * scales[tasks[i]]
+                if not (base_terminated[i] or base_truncated[i]):
+                    truncated[i] = timeout
+                elif last:
+                    terminated[i] = base_terminated[i] or not single_attempt
+                    truncated[i] = base_truncated[i] and single_attempt
+                elif timeout:
+                    truncated[i] = True
+                elif attempt_reset == SAME_STEP:
+                    follows[i] = NEXT_ATTEMPT
+                else:
+                    one.phase = BETWEEN
+            if terminated[i] or truncated[i]:
+                one.phase = OVER
+
+    @kernel
+    def move_on(
+        begin: int,
+        end: int,
+        progress: Any,
+        random: Any,
+        follows: Array,
+        tasks: Array,
+        variants: Array,
+        begins: Array,
+        drawn_from: Array,
+        first_variant: int,
+        num_variants: int,
+        same_variant: bool,
+    ) -> None:
+        """Move on to next attempts and new rollouts; `begins` gets the variants that begin, else -1."""
+        sources  # noqa: B018
+        for i in range(begin, end):
+            begins[i] = -1
+            if follows[i] == GOES_ON:
+                continue
+            one = progress[i]
+            if follows[i] == NEXT_ATTEMPT:
+                one.attempt += 1
+            else:
+                one.attempt, one.elapsed = 0, 0
+                one.valid, one.reward = True, 0.0
+                tasks[i] = drawn_from[streams.below(random[i], len(drawn_from))]
+                for j in range(variants.shape[1]):
+                    drawn = j == 0 or not same_variant
+                    variants[i, j] = first_variant + streams.below(random[i], num_variants) if drawn else variants[i, 0]
+            if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
+                one.phase = PLAYING
+            begins[i] = variants[i, one.attempt]
+
+    return refused, before, after, move_on
+
+
+refused, before, after, move_on = _kernels(SOURCES)

@@ -1,0 +1,341 @@
+"""The meta-rollout contract over a batch: the twin of :mod:`mtbench.rollout`.
+
+Sub-environment i plays what a :class:`~mtbench.rollout.MetaRollout` with its seed plays, step by step and bit for bit,
+whatever the number of environments or threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from mtbench.errors import UsageError
+from mtbench.rollout import MetaRollout
+from mtbench.spaces import action_index
+from mtbench.vector import loops, streams
+from mtbench.vector.engine import PROGRESS, Array, Engine
+
+# Fewer environments for each thread cost more to hand out than to step.
+_ENVS_PER_WORKER = 2048
+
+_MODES = {
+    AutoresetMode.NEXT_STEP: loops.NEXT_STEP,
+    AutoresetMode.SAME_STEP: loops.SAME_STEP,
+    AutoresetMode.DISABLED: loops.NEVER,
+}
+
+
+class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
+    """N meta-rollouts, each of its own task.
+
+    Rewards are float64, flags bool, all of shape ``(N,)``. Where rollouts end, ``info["rollout"]`` has ``returns`` and
+    ``lengths`` of shape ``(N, k)``, with masks as Gymnasium makes them.
+
+    ``reset`` takes ``options`` as a single environment does, for all alike; and ``"task"`` as N names, ``"variant"`` as
+    ``(N, k)`` or ``(N, 1)`` integers, ``"reset_mask"`` as N bools.
+
+    Args:
+        one: A single environment of this kind: it has checked the arguments, and answers for spaces and options.
+        engine: Plays the attempts.
+        num_envs: N.
+        autoreset_mode: Gymnasium's.
+        num_workers: Threads; None uses the CPUs where that pays.
+        copy: False hands out the same observation array at every step.
+    """
+
+    def __init__(
+        self,
+        one: MetaRollout,
+        engine: type[Engine],
+        num_envs: int,
+        autoreset_mode: AutoresetMode,
+        num_workers: int | None,
+        copy: bool,
+    ) -> None:
+        self.num_envs = num_envs
+        self.metadata = {**one.metadata, "autoreset_mode": autoreset_mode}
+        self.render_mode = None
+        self.suite, self.split, self.tasks, self.k = one.suite, one.split, one.tasks, one.k
+        self.objective, self.attempt_reset = one.objective, one.attempt_reset
+        self.expose_task_label = one.expose_task_label
+        self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
+        self.observation_space = batch_space(one.observation_space, num_envs)
+        self.action_space = batch_space(one.action_space, num_envs)
+        self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
+
+        n, k, names = num_envs, one.k, list(one.suite.tasks)
+        self._names = np.array(names, dtype=object)
+        self._drawn_from = np.array([names.index(task) for task in one.tasks], dtype=np.int64)
+        self._scales = np.array([one.reward_scales.get(name, 1.0) for name in names])
+        self._engine = engine(one.suite, n, k)
+        self._streams = np.zeros(n, streams.STREAM)
+        self._seeded = False
+        self._progress = np.zeros(n, PROGRESS)
+        self._task, self._begins = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+        self._variants = np.zeros((n, k), dtype=np.int64)
+        self._returns, self._lengths = np.zeros((n, k)), np.zeros((n, k), dtype=np.int64)
+        # Within a step: actions of the games (-1 for none), what they answer, what follows.
+        self._played = np.full(n, -1, dtype=np.int64)
+        self._follows, self._renews = np.zeros((2, n), dtype=np.int8)
+        self._earned = np.zeros(n)
+        self._base_over = np.zeros((2, n), dtype=np.bool_)
+        self._observations: Array = self._empty()
+        self._rules = (
+            k,
+            one.objective == "k-shot",
+            -1 if one.max_steps is None else one.max_steps,
+            one.suite.single_attempt,
+            loops.SAME_STEP if one.attempt_reset == "same-step" else loops.NEXT_STEP,
+        )
+        self._same_variant = one.suite.attempt_variants == "same"
+        workers = num_workers or max(1, min(_cpus(), n // _ENVS_PER_WORKER))
+        bounds = np.linspace(0, n, min(workers, n) + 1).astype(int).tolist()
+        self._chunks = list(itertools.pairwise(bounds))
+        self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "mtbench") if len(self._chunks) > 1 else None
+        # Everything compiles now, on no environments at all, and not at the first step.
+        none, over = np.zeros(n), self._base_over
+        self._step_chunk(0, 0, self._played, none, over[0], over[1], self._observations, None, None)
+        loops.refused(self._progress[:0], self._played[:0], 0, 0)
+
+    # ---- privileged: for evaluators, loggers and oracles, never for a policy ----
+
+    @property
+    def task_index(self) -> Array:
+        """Privileged: ``(N,)`` int64, each environment's task in the suite's order."""
+        task: Array = self._task.copy()
+        return task
+
+    @property
+    def variant(self) -> Array:
+        """Privileged: ``(N,)`` int64, the variants of the current attempts."""
+        variant: Array = self._variants[np.arange(self.num_envs), self._progress["attempt"]]
+        return variant
+
+    # ---- Gymnasium ----
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin meta-rollouts.
+
+        Args:
+            seed: Environment i gets ``seed + i``, or the i-th of N.
+            options: See the class.
+
+        Raises:
+            ValueError: An unknown option, task or variant, or a wrong number of seeds.
+        """
+        options = dict(options or {})
+        mask = self._checked_mask(options.pop("reset_mask", None))
+        pinned = self._checked_options(options)
+        seeds = self._checked_seeds(seed)
+        which = np.flatnonzero(mask).tolist()
+        if not self._seeded and (None in seeds or not mask.all()):
+            for i, entropy in enumerate(np.random.SeedSequence().spawn(self.num_envs)):
+                streams.set_state(self._streams[i], np.random.default_rng(entropy))
+        self._seeded = True
+        for i in which:
+            if seeds[i] is not None:
+                streams.set_state(self._streams[i], gym.utils.seeding.np_random(seeds[i])[0])
+        self._follows[:] = np.where(mask, loops.NEXT_ROLLOUT, loops.GOES_ON)
+        self._move_on(0, self.num_envs, self._follows)
+        for i in which:
+            task, variants = pinned(i)
+            if task is not None:
+                self._task[i] = task
+            if variants is not None:
+                self._variants[i] = variants
+                self._begins[i] = variants[0]
+        self._engine.start(0, self.num_envs, self._task, self._begins)
+        out = self._empty() if self._copy else self._observations
+        self._observe(0, self.num_envs, out)
+        return out, self._labels(mask, self._task)
+
+    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """Play one step in every environment, as :meth:`MetaRollout.step` does in one.
+
+        Args:
+            actions: ``(N,)`` integers.
+
+        Raises:
+            gymnasium.error.InvalidAction: An action is outside ``single_action_space``. Nothing has been played.
+            gymnasium.error.ResetNeeded: A rollout is over, and nothing resets it by itself. Nothing has been played.
+        """
+        actions = self._checked_actions(actions)
+        n = self.num_envs
+        reward, terminated, truncated = np.empty(n), np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.bool_)
+        out = self._empty() if self._copy else self._observations
+        # What same-step resets would hide: the last observations of attempts, and of rollouts.
+        folded = self._empty() if self.attempt_reset == "same-step" else None
+        finals = self._empty() if self._mode == loops.SAME_STEP else None
+        task = self._task.copy()
+        rest: Any = (actions, reward, terminated, truncated, out, folded, finals)
+        waiting = [self._pool.submit(self._step_chunk, *c, *rest) for c in self._chunks[1:]] if self._pool else []
+        self._step_chunk(*self._chunks[0], *rest)
+        for future in waiting:
+            future.result()
+        return out, reward, terminated, truncated, self._infos(terminated | truncated, task, folded, finals)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the threads."""
+        if self._pool:
+            self._pool.shutdown()
+
+    # ---- a step, chunk by chunk ----
+
+    def _step_chunk(
+        self,
+        begin: int,
+        end: int,
+        actions: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        out: Array,
+        folded: Array | None,
+        finals: Array | None,
+    ) -> None:
+        chunk, progress = (begin, end), self._progress
+        streams, counts, kept = self._streams, self._engine.num_actions, (self._returns, self._lengths)
+        loops.before(*chunk, progress, streams, self._task, counts, actions, self._played, *kept)
+        self._engine.step(*chunk, self._played, self._earned, *self._base_over)
+        base = (self._earned, *self._base_over, self._task, self._scales)
+        loops.after(*chunk, progress, *base, *kept, self._follows, reward, terminated, truncated, self._rules)
+        if folded is not None:
+            self._observe(*chunk, folded)
+        self._advance(*chunk, self._follows)
+        if finals is not None:
+            self._observe(*chunk, finals)
+            ended = terminated[begin:end] | truncated[begin:end]
+            self._renews[begin:end] = np.where(ended, loops.NEXT_ROLLOUT, loops.GOES_ON)
+            self._advance(*chunk, self._renews)
+        self._observe(*chunk, out)
+
+    def _advance(self, begin: int, end: int, follows: Array) -> None:
+        self._move_on(begin, end, follows)
+        self._engine.start(begin, end, self._task, self._begins)
+
+    def _move_on(self, begin: int, end: int, follows: Array) -> None:
+        drawn = (self._drawn_from, self.split.variants.start, len(self.split.variants), self._same_variant)
+        slots = (self._progress, self._streams, follows, self._task, self._variants, self._begins)
+        loops.move_on(begin, end, *slots, *drawn)
+
+    def _observe(self, begin: int, end: int, out: Array) -> None:
+        if not self.expose_task_label:
+            self._engine.observe(begin, end, self._progress, out)
+            return
+        first = out.shape[1] - len(self._names)
+        self._engine.observe(begin, end, self._progress, out[:, :first])
+        out[begin:end, first:] = 0.0
+        out[np.arange(begin, end), first + self._task[begin:end]] = 1.0
+
+    def _empty(self) -> Array:
+        return np.empty(self.observation_space.shape, self.observation_space.dtype)  # type: ignore[arg-type]
+
+    # ---- infos, laid out as gymnasium.vector.VectorEnv does ----
+
+    def _infos(self, ended: Array, task: Array, folded: Array | None, finals: Array | None) -> dict[str, Any]:
+        infos: dict[str, Any] = {}
+        if folded is not None:
+            at = self._follows == loops.NEXT_ATTEMPT
+            if at.any():
+                _add(infos, "final_attempt_obs", np.where(at[:, None], folded, np.float32(0.0)), at)
+        if ended.any():
+            rollout: dict[str, Any] = {}
+            for name, values in (("returns", self._returns), ("lengths", self._lengths)):
+                _add(rollout, name, np.where(ended[:, None], values, values.dtype.type(0)), ended)
+            if finals is not None:
+                rows = np.full(self.num_envs, None, dtype=object)
+                for i in np.flatnonzero(ended):
+                    rows[i] = finals[i].copy()
+                last = self._labels(ended, task)
+                _add(last, "rollout", rollout, ended)
+                _add(infos, "final_obs", rows, ended)
+                _add(infos, "final_info", last, ended)
+            else:
+                _add(infos, "rollout", rollout, ended)
+        return {**infos, **self._labels(np.ones(self.num_envs, dtype=np.bool_), self._task)}
+
+    def _labels(self, mask: Array, task: Array) -> dict[str, Any]:
+        labels: dict[str, Any] = {}
+        if self.expose_task_label and mask.any():
+            _add(labels, "task", np.where(mask, self._names[task], np.array(None)), mask)
+            _add(labels, "task_index", np.where(mask, task, 0), mask)
+        return labels
+
+    # ---- checks ----
+
+    def _checked_mask(self, mask: Any) -> Array:
+        n = self.num_envs
+        if mask is None:
+            return np.ones(n, dtype=np.bool_)
+        if not isinstance(mask, np.ndarray) or mask.shape != (n,) or mask.dtype != np.bool_ or not mask.any():
+            raise UsageError(f"`reset_mask` is an array of {n} bools, one of them True at least, got {mask!r}.")
+        return mask
+
+    def _checked_seeds(self, seed: Any) -> Sequence[int | None]:
+        if seed is None or isinstance(seed, (int, np.integer)):
+            return [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise UsageError(f"Give one seed, or one for each of the {self.num_envs} environments, got {len(seed)}.")
+        return list(seed)
+
+    def _checked_options(self, options: dict[str, Any]) -> Callable[[int], tuple[int | None, list[int] | None]]:
+        """Environment i's pinned task and variants."""
+        n = self.num_envs
+        task: Any = options.get("task")
+        variant: Any = options.get("variant")
+        many_tasks = task is not None and not isinstance(task, str)
+        many_variants = variant is not None and np.ndim(variant) == 2
+        for name, value, many in (("task", task, many_tasks), ("variant", variant, many_variants)):
+            if many and len(value) != n:
+                raise UsageError(f"`{name}` pins {len(value)} environments, but there are {n}.")
+
+        def checked(i: int) -> tuple[int | None, list[int] | None]:
+            one = dict(options)
+            if many_tasks:
+                one["task"] = task[i]
+            if many_variants:
+                one["variant"] = variant[i] if len(variant[i]) > 1 else variant[i][0]
+            name, pinned = self._one.checked_options(one)
+            index = None if name is None else list(self.suite.tasks).index(name)
+            return index, None if pinned is None else self._one.pinned_variants(pinned)
+
+        if many_tasks or many_variants:
+            each = [checked(i) for i in range(n)]  # all of them, before anything is disturbed
+            return each.__getitem__
+        all_alike = checked(0)
+        return lambda i: all_alike
+
+    def _checked_actions(self, actions: Any) -> Array:
+        given = np.asarray(actions)
+        n = self.num_envs
+        if given.shape != (n,) or given.dtype.kind not in "iu":
+            raise gym.error.InvalidAction(f"Give {n} integers, one for each environment, not {actions!r}.")
+        converted = np.ascontiguousarray(given, dtype=np.int64)
+        assert isinstance(self.single_action_space, gym.spaces.Discrete)
+        limit = int(self.single_action_space.n)
+        i = loops.refused(self._progress, converted, limit, self._mode)
+        if i >= 0:
+            phase = self._progress[i]["phase"]
+            if phase == loops.PLAYING:
+                action_index(given[i], limit)
+            why = f"the meta-rollout of environment {i} is over" if phase == loops.OVER else "no meta-rollout has begun"
+            raise gym.error.ResetNeeded(f"Call reset() before step(): {why}.")
+        return converted
+
+
+def _add(infos: dict[str, Any], name: str, value: Any, mask: Array) -> None:
+    infos[name], infos[f"_{name}"] = value, mask.copy()
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
