@@ -150,6 +150,22 @@ def test_privileged_arrays_and_pins(make):
     assert venv.variant.tolist() == [8, 9, 10]
 
 
+def test_gymnasiums_vector_wrappers_fit(make):
+    venv = gym.wrappers.vector.RecordEpisodeStatistics(make(8, tasks=["MineSweeperEasy"], objective="k-episode"))
+    venv.reset(seed=0)
+    ended = 0
+    for _ in range(60):
+        *_, infos = venv.step(venv.action_space.sample())
+        if "episode" in infos:
+            over = infos["_episode"]
+            np.testing.assert_allclose(infos["episode"]["r"][over], infos["rollout"]["returns"][over].sum(axis=1))
+            ended += over.sum()
+    assert ended > 8
+    lists = gym.wrappers.vector.DictInfoToList(make(3, max_steps=1))
+    lists.reset(seed=0)
+    assert [list(info) for info in lists.step([0, 0, 0])[4]] == [["rollout"]] * 3
+
+
 def test_a_mask_resets_some_and_leaves_the_others(make):
     venv = make(autoreset_mode="Disabled")
     venv.reset(seed=0)
