@@ -1,6 +1,6 @@
 """The learning results: which runs there are, how to repeat them, and how their curves get here.
 
-    python results/learning/studies.py run repeat-first cartpole     # in runs/learning, one run a core
+    python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
     python results/learning/studies.py collect                       # curves.csv, runs.csv and learning.png, here
 
 A run that is complete is not run again, and one that was interrupted goes on.
@@ -234,7 +234,7 @@ def draw(curves: pd.DataFrame, path: Path) -> None:
         axes.set_title(setting, fontsize=9)
         axes.set_xlabel("thousand environment steps")
         axes.set_ylim(-0.2, 1.1)
-        axes.legend(fontsize=7, frameon=False, loc="lower right")
+        axes.legend(fontsize=7, frameon=False, loc="best")
     for axes in grid.flat[len(settings) :]:
         axes.axis("off")
     for axes in grid[:, 0]:
