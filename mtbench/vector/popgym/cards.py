@@ -29,3 +29,11 @@ def deal_out(cards: Any, first: int, count: int, distinct: int, stream: Any) -> 
     shuffle(stream, deck, count)
     for i in range(count // 2):
         deck[i], deck[count - 1 - i] = deck[count - 1 - i], deck[i]
+
+
+@compiled
+def begin(game: Any, rules: Any, distinct: int, stream: Any) -> None:
+    """Shuffle, and show the first card."""
+    deal_out(game.cards, 0, rules.cards, distinct, stream)
+    game.dealt = 1
+    game.hot[0] = game.cards[0]

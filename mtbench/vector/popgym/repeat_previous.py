@@ -12,15 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 from mtbench.vector.compiled import compiled
-from mtbench.vector.popgym.cards import SUITS, deal_out
+from mtbench.vector.popgym.cards import SUITS, begin
 
 
 @compiled
 def start(game: Any, rules: Any, stream: Any) -> None:
     """Shuffle, show the first card."""
-    deal_out(game.cards, 0, rules.cards, SUITS, stream)
-    game.dealt = 1
-    game.hot[0] = game.cards[0]
+    begin(game, rules, SUITS, stream)
 
 
 @compiled
