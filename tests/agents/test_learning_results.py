@@ -48,3 +48,14 @@ def test_committed_runs_are_those_of_the_studies():
     assert (curves["oracle_score"] < 1.1).all()
     page = (FOLDER / "README.md").read_text()
     assert studies.with_table(page, curves, runs) == page
+
+
+def test_the_pendulum_is_swung_up():
+    curve = pd.read_csv(FOLDER / "pendulum.csv")
+    settings = script("pendulum").SETTINGS
+    end = curve.iloc[-1]
+    assert (end["of"], end["updates"]) == ("test", settings["updates"])
+    assert min(end["attempt_1"], end["attempt_2"]) > 0.8
+    assert curve.iloc[0]["attempt_2"] < 0.3
+    shown = f"{end['attempt_1']:.3f} and {end['attempt_2']:.3f}"
+    assert shown in (FOLDER / "README.md").read_text().replace("\n", " ")
