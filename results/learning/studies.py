@@ -65,7 +65,7 @@ def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
 
 
 # A longer horizon and no other beside it: what tells two pushes of a cart apart is small, and every further discount
-# factor adds its noise. Bins just wide enough for its values tell it four times as well. Near-ties are not imitated,
+# factor adds its noise. Bins just wide enough for its values tell it twice as well. Near-ties are not imitated,
 # and exploration goes on to the end: a replay without falls forgets what a fall costs. Fresh data sharpens the policy
 # soonest. It takes no long memory. Not steady yet: runs end anywhere between 0.65 and 1.
 _CARTPOLE = (
