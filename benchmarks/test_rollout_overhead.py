@@ -4,7 +4,6 @@
 timed apart; the last column spreads the resets over the steps, as random play does.
 """
 
-import importlib
 import time
 
 import gymnasium as gym
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import mtbench  # noqa: F401
-from mtbench.suites.popgym import TASKS
+from mtbench.suites.popgym import SUITE, TASKS
 
 EASY = [task for task in TASKS if task.endswith("Easy")]
 STEPS = 2_000
@@ -54,8 +53,7 @@ class Side:
 def sides(task):
     """The bare game and ours, about to play the same variants and actions."""
     env = gym.make("MTPOPGym-v0", tasks=[task], k=1, objective="k-episode")
-    module, attribute = TASKS[task].base.split(":")
-    game = getattr(importlib.import_module(module), attribute)()
+    game = SUITE.make_base(TASKS[task])
     env.reset(seed=0)
     actions = list(env.unwrapped._actions)
     indices = [int(i) for i in np.random.default_rng(0).integers(len(actions), size=STEPS)]

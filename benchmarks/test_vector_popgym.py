@@ -4,7 +4,6 @@
 all meet the same noise. One core is measured in the thread's own CPU time, all cores on the wall.
 """
 
-import importlib
 import os
 import subprocess
 import sys
@@ -14,9 +13,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import mtbench  # noqa: F401
 from mtbench.spaces import native_actions
-from mtbench.suites.popgym import TASKS
+from mtbench.suites.popgym import SUITE, TASKS
 
 NUM_ENVS = 1024
 CPUS = os.cpu_count()
@@ -30,7 +28,7 @@ class Batch:
     """A vector environment of the ID, and how fast it steps."""
 
     def __init__(self, num_envs, batches, **kwargs):
-        self.venv = gym.make_vec("MTPOPGym-v0", num_envs=num_envs, **kwargs)
+        self.venv = gym.make_vec("mtbench:MTPOPGym-v0", num_envs=num_envs, **kwargs)
         self.actions = np.random.default_rng(0).integers(27, size=(64, num_envs))
         self.steps, self.batches = num_envs * batches, batches
         self.venv.reset(seed=0)
@@ -46,8 +44,7 @@ class Bare:
     """The popgym classes themselves, one of each, with actions that exist."""
 
     def __init__(self, rounds):
-        modules = (task.base.split(":") for task in TASKS.values())
-        self.games = [getattr(importlib.import_module(module), name)() for module, name in modules]
+        self.games = [SUITE.make_base(task) for task in TASKS.values()]
         rng = np.random.default_rng(0)
         spaces = [native_actions(game.action_space) for game in self.games]
         self.actions = [[space[i] for i in rng.integers(len(space), size=rounds)] for space in spaces]

@@ -7,6 +7,7 @@ plays attempts and knows nothing of rollouts.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from typing import Any
@@ -63,7 +64,7 @@ def make_vector(
             engine = getattr(importlib.import_module(module), name)
             return VectorMetaRollout(MetaRollout(suite, **kwargs), engine, num_envs, mode, num_workers, copy)
         gym.logger.warn(f"{package} is not installed: {suite} runs on the slow vector path. pip install {package}")
-    make = lambda: MetaRollout(suite, render_mode=render_mode, **kwargs)  # noqa: E731
+    make = functools.partial(MetaRollout, suite, render_mode=render_mode, **kwargs)
     return gym.vector.SyncVectorEnv([make] * num_envs, copy=copy, autoreset_mode=mode)
 
 

@@ -8,7 +8,6 @@ p-values are corrected for 27 tasks times 2 comparisons (Holm). Writes distribut
 """
 
 import argparse
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,7 @@ HERE = Path(__file__).parent
 
 def of_popgym(task: str, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths of `count` attempts."""
-    module, name = TASKS[task].base.split(":")
-    game = getattr(importlib.import_module(module), name)()
+    game = SUITE.make_base(TASKS[task])
     actions = native_actions(game.action_space)
     variants = SUITE.splits["train"].evaluation.sample(rng, count)
     returns, lengths = np.zeros(count), np.zeros(count)

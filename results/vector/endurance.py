@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-import mtbench  # noqa: F401
 from mtbench.records import write_atomically
 
 HERE = Path(__file__).parent
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1_000_000_000)
     parser.add_argument("--num-envs", type=int, default=1024)
     arguments = parser.parse_args()
-    venv = gym.make_vec("MTPOPGym-v0", num_envs=arguments.num_envs)
+    venv = gym.make_vec("mtbench:MTPOPGym-v0", num_envs=arguments.num_envs)
     venv.reset(seed=0)
     actions = np.random.default_rng(0).integers(27, size=(256, arguments.num_envs))
     batches = -(-arguments.steps // (arguments.num_envs * ROWS))

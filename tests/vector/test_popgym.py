@@ -1,7 +1,5 @@
 """Every game of the engine beside the popgym package's class, attempt by attempt."""
 
-import importlib
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -36,8 +34,7 @@ class Games:
 
 
 def upstream(task):
-    module, name = TASKS[task].base.split(":")
-    return getattr(importlib.import_module(module), name)()
+    return SUITE.make_base(TASKS[task])
 
 
 def row(write, observation):

@@ -11,7 +11,7 @@ from typing import Any
 from mtbench.vector.compiled import compiled
 from mtbench.vector.streams import shuffle
 
-SUITS, RANKS, COLORS = 4, 13, 2
+SUITS, RANKS = 4, 13
 
 
 @compiled
