@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
 from mtbench.spaces import action_index, join_vector, one_hot, with_vector
-from mtbench.suite import Frame, Progress, Suite, VariantRange, load_suite
+from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
 Objective = Literal["k-episode", "k-shot"]
 AttemptReset = Literal["next-step", "same-step"]
@@ -40,12 +40,13 @@ class MetaRollout(gym.Env[Any, Any]):
 
     Args:
         suite: A suite's name, its import path ``"module:SUITE"``, or a :class:`~mtbench.suite.Suite`.
-        split: ``"train"`` or ``"test"``.
-        tasks: A subset of the split's tasks by name; None plays them all.
+        split: ``"train"`` or ``"test"``, or another that the suite offers.
+        tasks: Some of the split's tasks by name, or of the further ones it offers; None plays the split's.
         k: Attempts per rollout.
         objective: ``"k-shot"`` pays the last attempt only, ``"k-episode"`` all of them.
         reward_scales: Factors, by task, on the reward the agent is paid. Statistics and observed rewards keep the
             default scale.
+        clip_rewards: Clip the reward of each step to [-1, 1] before it is scaled and paid; statistics are not.
         attempt_reset: ``"next-step"`` or ``"same-step"``.
         expose_task_label: Put the task into ``info`` and a one-hot over the suite's tasks into the observation:
             for label-conditioned baselines, and marked as such in every record.
@@ -69,6 +70,7 @@ class MetaRollout(gym.Env[Any, Any]):
         k: int = 1,
         objective: Objective = "k-episode",
         reward_scales: Mapping[str, float] | None = None,
+        clip_rewards: bool = False,
         attempt_reset: AttemptReset = "next-step",
         expose_task_label: bool = False,
         max_steps: int | None = None,
@@ -85,9 +87,10 @@ class MetaRollout(gym.Env[Any, Any]):
         self.attempt_reset = _checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
         self.reward_scales = _checked_scales(self.suite, reward_scales)
         self.render_mode = render_mode and _checked_choice("render_mode", render_mode, ["rgb_array"])
-        if not isinstance(expose_task_label, bool):
-            raise UsageError(f"`expose_task_label` must be true or false, got {expose_task_label!r}.")
-        self.expose_task_label = expose_task_label
+        for name, flag in (("expose_task_label", expose_task_label), ("clip_rewards", clip_rewards)):
+            if not isinstance(flag, bool):
+                raise UsageError(f"`{name}` must be true or false, got {flag!r}.")
+        self.expose_task_label, self.clip_rewards = expose_task_label, clip_rewards
         self.suite.require_packages()
 
         self._base_space = self.suite.observation_space(self.k)
@@ -138,7 +141,7 @@ class MetaRollout(gym.Env[Any, Any]):
     @property
     def attempt_reward(self) -> float:
         """The latest reward on the agent's scale, also in an attempt that pays nothing."""
-        return self._progress.reward * self._scale
+        return self._on_agents_scale(self._progress.reward)
 
     # ---- Gymnasium ----
 
@@ -202,7 +205,7 @@ class MetaRollout(gym.Env[Any, Any]):
         self._lengths[attempt] += 1
         if self._has_success and self.suite.success(reward, info):
             self._successes[attempt] = True
-        paid = reward * self._scale if self._paying else 0.0
+        paid = self._on_agents_scale(reward) if self._paying else 0.0
         if terminated or truncated:
             return self._end_attempt(observation, paid, bool(terminated), bool(truncated))
         if progress.elapsed == self.max_steps:
@@ -226,6 +229,9 @@ class MetaRollout(gym.Env[Any, Any]):
         self._phase = _NOT_RESET
 
     # ---- within a rollout ----
+
+    def _on_agents_scale(self, reward: float) -> float:
+        return (max(-1.0, min(1.0, reward)) if self.clip_rewards else reward) * self._scale
 
     def _begin_attempt(self, attempt: int) -> None:
         progress = self._progress
@@ -308,7 +314,7 @@ class MetaRollout(gym.Env[Any, Any]):
 
     # ---- variants ----
 
-    def _draw_variants(self, drawn_from: VariantRange, rng: np.random.Generator) -> list[int]:
+    def _draw_variants(self, drawn_from: Variants, rng: np.random.Generator) -> list[int]:
         """The variants of k attempts: drawn before any action, so that actions cannot change them."""
         if self.suite.attempt_variants == "same":
             return drawn_from.sample(rng, 1) * self.k
@@ -358,8 +364,8 @@ class MetaRollout(gym.Env[Any, Any]):
         if value not in self.split.variants and value not in self.split.evaluation:
             drawn, evaluated = self.split.variants, self.split.evaluation
             raise UsageError(
-                f"Variant {variant!r} is not in split {self.split.name!r}: give an integer in "
-                f"[{drawn.start}, {drawn.stop}) or, for evaluation, [{evaluated.start}, {evaluated.stop})."
+                f"Variant {variant!r} is not in split {self.split.name!r}: give an integer in {drawn} or, for "
+                f"evaluation, {evaluated}."
             )
         return int(value)
 
@@ -376,9 +382,10 @@ def _refuse_unknown(kwargs: dict[str, Any]) -> None:
 
 
 def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list[str]:
-    available = list(suite.split(split).tasks)
+    default = list(suite.split(split).tasks)
     if tasks is None:
-        return available
+        return default
+    available = [*default, *suite.split(split).also]
     if isinstance(tasks, str):
         raise UsageError(f"`tasks` is a list of names; write tasks=[{tasks!r}].")
     if not isinstance(tasks, Sequence):

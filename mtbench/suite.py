@@ -2,7 +2,7 @@
 
 A suite only declares. Attempts, padding, seeding, label hiding and statistics are shared and live in
 :mod:`mtbench.rollout`. To add a suite, subclass :class:`Suite` in one new module under ``mtbench/suites`` that
-ends in ``SUITE = YourSuite()``, and add its rows to :mod:`mtbench.registration`.
+ends in ``SUITES = {"name": YourSuite()}``, and add its rows to :mod:`mtbench.registration`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -39,10 +39,36 @@ class VariantRange:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    def __str__(self) -> str:
+        return f"[{self.start}, {self.stop})"
+
     def sample(self, rng: np.random.Generator, n: int) -> list[int]:
         """N variants, uniformly and independently, as Python ints."""
         # One by one: an array costs four times a scalar, and k is small.
         return [int(rng.integers(self.start, self.stop)) for _ in range(n)]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantList:
+    """Listed variants, where not all of a range will do."""
+
+    values: tuple[int, ...]
+
+    def __contains__(self, variant: object) -> bool:
+        return variant in self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __str__(self) -> str:
+        return f"{len(self)} listed from {min(self.values)} to {max(self.values)}"
+
+    def sample(self, rng: np.random.Generator, n: int) -> list[int]:
+        """N variants, uniformly and independently, as Python ints."""
+        return [self.values[int(rng.integers(len(self.values)))] for _ in range(n)]
+
+
+Variants = VariantRange | VariantList
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +77,7 @@ class Task:
 
     Attributes:
         name: Upstream's own name.
-        base: Where the base environment's class lives, as ``"module:attribute"``.
+        base: Where the base environment's class lives, as ``"module:attribute"``; "" where the suite makes its own.
         family: Tasks of one family differ only in difficulty.
         max_steps: The longest attempt, in base-environment steps.
     """
@@ -67,16 +93,19 @@ class Split:
     """Which tasks and which variants may be drawn.
 
     Attributes:
-        name: ``"train"`` or ``"test"``.
+        name: ``"train"`` or ``"test"``, or another that the suite offers.
         tasks: Names, in the suite's order.
         variants: What ``reset`` draws from.
-        evaluation: What evaluation draws from; disjoint from every variant used in training.
+        evaluation: What evaluation draws from; disjoint from every variant used in training, but where a suite's
+            levels of training are a benchmark of their own (Procgen): there the train split evaluates on them.
+        also: Further tasks that ``tasks=`` may name.
     """
 
     name: str
     tasks: tuple[str, ...]
-    variants: VariantRange
-    evaluation: VariantRange
+    variants: Variants
+    evaluation: Variants
+    also: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -120,26 +149,36 @@ class Suite(ABC):
     """One multi-task domain.
 
     Attributes:
-        name: The room's name under ``mtbench.suites``; also the extra that installs it.
+        name: The room's name under ``mtbench.suites``, or ``room-kind`` where a room has several suites.
         title: The name people use.
         distributions: Installed packages whose versions belong in every record.
         tasks: Every task by name, in the suite's order.
-        splits: ``"train"`` and ``"test"``.
+        splits: ``"train"`` and ``"test"``, and further ones.
         attempt_variants: Whether later attempts play the ``"same"`` variant or a ``"new"`` one.
         single_attempt: Pass the base environment's end flags through instead of the rollout's own.
         has_success: Whether :meth:`success` is defined.
         frame_shape: Shape of every rendered frame.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    distributions: ClassVar[tuple[str, ...]]
-    tasks: ClassVar[Mapping[str, Task]]
-    splits: ClassVar[Mapping[str, Split]]
-    attempt_variants: ClassVar[Literal["same", "new"]]
-    single_attempt: ClassVar[bool] = False
-    has_success: ClassVar[bool] = False
-    frame_shape: ClassVar[tuple[int, int, int]]
+    name: str
+    title: str
+    distributions: tuple[str, ...]
+    tasks: Mapping[str, Task]
+    splits: Mapping[str, Split]
+    attempt_variants: Literal["same", "new"]
+    single_attempt: bool = False
+    has_success: bool = False
+    frame_shape: tuple[int, int, int]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Import names of what it needs."""
+        return tuple(sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values()}))
+
+    @property
+    def room(self) -> str:
+        """The module under ``mtbench.suites``; also the extra that installs what it needs."""
+        return self.name.partition("-")[0]
 
     @abstractmethod
     def observation_space(self, k: int) -> gym.Space[Any]:
@@ -177,13 +216,13 @@ class Suite(ABC):
         Raises:
             gymnasium.error.DependencyNotInstalled: One is missing; the message has the line that installs it.
         """
-        for package in sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values()}):
+        for package in self.packages:
             try:
                 importlib.import_module(package)
             except ModuleNotFoundError as error:
                 if error.name != package:
                     raise
-                raise missing_extra(package, self.name, f"The {self.title} suite") from None
+                raise missing_extra(package, self.room, f"The {self.title} suite") from None
 
     def split(self, name: str) -> Split:
         """A split by name.
@@ -197,22 +236,26 @@ class Suite(ABC):
 
 
 def load_suite(name: str) -> Suite:
-    """A suite by name (``"popgym"``), or any suite by import path (``"my_package.my_suite:SUITE"``).
+    """A suite by name (``"popgym"``, ``"procgen-easy"``), or any by import path (``"my_package.my_suite:SUITE"``).
 
     Raises:
         ValueError: There is no such suite.
     """
     module, _, attribute = name.partition(":")
-    if not attribute:
-        module, attribute = f"mtbench.suites.{name}", "SUITE"
-    try:
+    if attribute:
         suite = getattr(importlib.import_module(module), attribute)
+        if not isinstance(suite, Suite):
+            raise UsageError(f"{name!r} is a {type(suite).__name__}, not a mtbench.suite.Suite.")
+        return suite
+    room = f"mtbench.suites.{name.partition('-')[0]}"
+    try:
+        suites: Mapping[str, Suite] = importlib.import_module(room).SUITES
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
+        if error.name != room:
             raise
         from mtbench.registration import TABLE
 
         raise unknown("suite", name, sorted({row.kwargs["suite"] for row in TABLE}), "mtbench") from None
-    if not isinstance(suite, Suite):
-        raise UsageError(f"{name!r} is a {type(suite).__name__}, not a mtbench.suite.Suite.")
-    return suite
+    if name not in suites:
+        raise unknown("suite", name, list(suites), room)
+    return suites[name]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,11 @@ Array = npt.NDArray[Any]
 #: What an agent may know of its own rollout: `elapsed`, `attempt`, `valid` (the action) and `reward` as in
 #: :class:`mtbench.suite.Progress`. `phase` is the rollout layer's own.
 PROGRESS = np.dtype([("elapsed", "i8"), ("reward", "f8"), ("attempt", "i4"), ("valid", "?"), ("phase", "i1")])
+
+
+def cpus() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Engine(ABC):
@@ -29,9 +35,13 @@ class Engine(ABC):
 
     Attributes:
         num_actions: ``(tasks,)`` int64, in the suite's order: an agent's larger actions do not exist there.
+        envs_per_worker: Fewer for each thread cost more to hand out than to step.
+        prepares: Whether it wants :meth:`prepare` to be called.
     """
 
     num_actions: Array
+    envs_per_worker: ClassVar[int] = 2048
+    prepares: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None: ...
@@ -70,3 +80,16 @@ class Engine(ABC):
             progress: ``(N,)`` of :data:`PROGRESS`.
             out: Observations; written whole.
         """
+
+    def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:  # noqa: B027 (most need not)
+        """Make ready, meanwhile, what will probably begin next.
+
+        Args:
+            begin: First slot.
+            end: Behind the last one.
+            tasks: ``(N,)`` int64, by the suite's order.
+            variants: ``(N,)`` int64; negative where nothing is to be prepared.
+        """
+
+    def close(self) -> None:  # noqa: B027 (most have nothing)
+        """Free what the garbage collector would not."""

@@ -78,11 +78,11 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
         reward: Array,
         terminated: Array,
         truncated: Array,
-        rules: tuple[int, bool, int, bool, int],
+        rules: tuple[int, bool, int, bool, int, bool],
     ) -> None:
         """Pay, keep the statistics, see what ended and what follows."""
         sources  # noqa: B018
-        k, k_shot, max_steps, single_attempt, attempt_reset = rules
+        k, k_shot, max_steps, single_attempt, attempt_reset, clip = rules
         for i in range(begin, end):
             one = progress[i]
             reward[i], terminated[i], truncated[i], follows[i] = 0.0, False, False, GOES_ON
@@ -101,7 +101,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
                 lengths[i, one.attempt] += 1
                 last = one.attempt == k - 1
                 if last or not k_shot:
-                    reward[i] = earned[i] * scales[tasks[i]]
+                    reward[i] = (max(-1.0, min(1.0, earned[i])) if clip else earned[i]) * scales[tasks[i]]
                 if not (base_terminated[i] or base_truncated[i]):
                     truncated[i] = timeout
                 elif last:
@@ -129,9 +129,13 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
         drawn_from: Array,
         first_variant: int,
         num_variants: int,
+        listed: Array,
         same_variant: bool,
     ) -> None:
-        """Move on to next attempts and new rollouts; `begins` gets the variants that begin, else -1."""
+        """Move on to next attempts and new rollouts; `begins` gets the variants that begin, else -1.
+
+        Variants are `num_variants` from `first_variant` on, or those `listed`.
+        """
         sources  # noqa: B018
         for i in range(begin, end):
             begins[i] = -1
@@ -145,13 +149,43 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
                 one.valid, one.reward = True, 0.0
                 tasks[i] = drawn_from[streams.below(random[i], len(drawn_from))]
                 for j in range(variants.shape[1]):
-                    drawn = j == 0 or not same_variant
-                    variants[i, j] = first_variant + streams.below(random[i], num_variants) if drawn else variants[i, 0]
+                    if j and same_variant:
+                        variants[i, j] = variants[i, 0]
+                    else:
+                        drawn = streams.below(random[i], num_variants)
+                        variants[i, j] = listed[drawn] if len(listed) else first_variant + drawn
             if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
                 one.phase = PLAYING
             begins[i] = variants[i, one.attempt]
 
-    return refused, before, after, move_on
+    @kernel
+    def foresee(
+        begin: int,
+        end: int,
+        progress: Any,
+        random: Any,
+        begins: Array,
+        drawn_from: Array,
+        first_variant: int,
+        num_variants: int,
+        listed: Array,
+        next_tasks: Array,
+        next_variants: Array,
+    ) -> None:
+        """What follows the rollouts that begin, unless their streams are used or seeded before; else -1."""
+        sources  # noqa: B018
+        for i in range(begin, end):
+            next_variants[i] = -1
+            if begins[i] < 0 or progress[i].attempt > 0:
+                continue
+            stream = random[i]
+            high, low, spare, has_spare = stream.state_high, stream.state_low, stream.spare, stream.has_spare
+            next_tasks[i] = drawn_from[streams.below(stream, len(drawn_from))]
+            drawn = streams.below(stream, num_variants)
+            next_variants[i] = listed[drawn] if len(listed) else first_variant + drawn
+            stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare
+
+    return refused, before, after, move_on, foresee
 
 
-refused, before, after, move_on = _kernels(SOURCES)
+refused, before, after, move_on, foresee = _kernels(SOURCES)

@@ -7,9 +7,8 @@ whatever the number of environments or threads.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import gymnasium as gym
@@ -20,11 +19,12 @@ from gymnasium.vector.utils import batch_space
 from mtbench.errors import UsageError
 from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index
+from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
-from mtbench.vector.engine import PROGRESS, Array, Engine
+from mtbench.vector.engine import PROGRESS, Array, Engine, cpus
 
-# Fewer environments for each thread cost more to hand out than to step.
-_ENVS_PER_WORKER = 2048
+# Observations: an array, or a Dict space's arrays.
+Batch = Array | dict[str, Array]
 
 _MODES = {
     AutoresetMode.NEXT_STEP: loops.NEXT_STEP,
@@ -85,21 +85,27 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         # Within a step: actions of the games (-1 for none), what they answer, what follows.
         self._played = np.full(n, -1, dtype=np.int64)
         self._follows, self._renews = np.zeros((2, n), dtype=np.int8)
+        self._next = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)  # tasks and variants
         self._earned = np.zeros(n)
         self._base_over = np.zeros((2, n), dtype=np.bool_)
-        self._observations: Array = self._empty()
+        self._observations = self._empty()
         self._rules = (
             k,
             one.objective == "k-shot",
             -1 if one.max_steps is None else one.max_steps,
             one.suite.single_attempt,
             loops.SAME_STEP if one.attempt_reset == "same-step" else loops.NEXT_STEP,
+            one.clip_rewards,
         )
         self._same_variant = one.suite.attempt_variants == "same"
-        workers = num_workers or max(1, min(_cpus(), n // _ENVS_PER_WORKER))
+        variants = one.split.variants
+        listed = variants.values if isinstance(variants, VariantList) else ()
+        first = variants.start if isinstance(variants, VariantRange) else 0
+        self._drawn_variants = first, len(variants), np.array(listed, dtype=np.int64)
+        workers = num_workers or max(1, min(cpus(), n // self._engine.envs_per_worker))
         bounds = np.linspace(0, n, min(workers, n) + 1).astype(int).tolist()
         self._chunks = list(itertools.pairwise(bounds))
-        self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "mtbench") if len(self._chunks) > 1 else None
+        self._pool = self._threads()
         # Everything compiles now, on no environments at all, and not at the first step.
         none, over = np.zeros(n), self._base_over
         self._step_chunk(0, 0, self._played, none, over[0], over[1], self._observations, None, None)
@@ -154,9 +160,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             if variants is not None:
                 self._variants[i] = variants
                 self._begins[i] = variants[0]
-        self._engine.start(0, self.num_envs, self._task, self._begins)
         out = self._empty() if self._copy else self._observations
-        self._observe(0, self.num_envs, out)
+        self._spread(self._start_chunk, out)
         return out, self._labels(mask, self._task)
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
@@ -177,19 +182,40 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         folded = self._empty() if self.attempt_reset == "same-step" else None
         finals = self._empty() if self._mode == loops.SAME_STEP else None
         task = self._task.copy()
-        rest: Any = (actions, reward, terminated, truncated, out, folded, finals)
-        waiting = [self._pool.submit(self._step_chunk, *c, *rest) for c in self._chunks[1:]] if self._pool else []
-        self._step_chunk(*self._chunks[0], *rest)
-        for future in waiting:
-            future.result()
+        self._spread(self._step_chunk, actions, reward, terminated, truncated, out, folded, finals)
         return out, reward, terminated, truncated, self._infos(terminated | truncated, task, folded, finals)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Stop the threads."""
+        """Stop the threads and free the games."""
         if self._pool:
             self._pool.shutdown()
+        self._engine.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        self.__dict__.update(content)
+        self._pool = self._threads()
 
     # ---- a step, chunk by chunk ----
+
+    def _threads(self) -> ThreadPoolExecutor | None:
+        return ThreadPoolExecutor(len(self._chunks) - 1, "mtbench") if len(self._chunks) > 1 else None
+
+    def _spread(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Every chunk, each in its thread."""
+        waiting = [self._pool.submit(work, *chunk, *arguments) for chunk in self._chunks[1:]] if self._pool else []
+        try:
+            work(*self._chunks[0], *arguments)
+        finally:
+            wait(waiting)
+        for future in waiting:
+            future.result()
+
+    def _start_chunk(self, begin: int, end: int, out: Batch) -> None:
+        self._start(begin, end)
+        self._observe(begin, end, out)
 
     def _step_chunk(
         self,
@@ -199,9 +225,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         reward: Array,
         terminated: Array,
         truncated: Array,
-        out: Array,
-        folded: Array | None,
-        finals: Array | None,
+        out: Batch,
+        folded: Batch | None,
+        finals: Batch | None,
     ) -> None:
         chunk, progress = (begin, end), self._progress
         streams, counts, kept = self._streams, self._engine.num_actions, (self._returns, self._lengths)
@@ -221,41 +247,57 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _advance(self, begin: int, end: int, follows: Array) -> None:
         self._move_on(begin, end, follows)
+        self._start(begin, end)
+
+    def _start(self, begin: int, end: int) -> None:
         self._engine.start(begin, end, self._task, self._begins)
+        if self._engine.prepares:
+            drawn = (self._drawn_from, *self._drawn_variants, *self._next)
+            loops.foresee(begin, end, self._progress, self._streams, self._begins, *drawn)
+            self._engine.prepare(begin, end, *self._next)
 
     def _move_on(self, begin: int, end: int, follows: Array) -> None:
-        drawn = (self._drawn_from, self.split.variants.start, len(self.split.variants), self._same_variant)
+        drawn = (self._drawn_from, *self._drawn_variants, self._same_variant)
         slots = (self._progress, self._streams, follows, self._task, self._variants, self._begins)
         loops.move_on(begin, end, *slots, *drawn)
 
-    def _observe(self, begin: int, end: int, out: Array) -> None:
-        if not self.expose_task_label:
+    def _observe(self, begin: int, end: int, out: Batch) -> None:
+        if isinstance(out, dict):
+            seen, label = out["observation"], out["task"]
+        elif self.expose_task_label:
+            seen, label = np.split(out, [out.shape[1] - len(self._names)], axis=1)
+        else:
             self._engine.observe(begin, end, self._progress, out)
             return
-        first = out.shape[1] - len(self._names)
-        self._engine.observe(begin, end, self._progress, out[:, :first])
-        out[begin:end, first:] = 0.0
-        out[np.arange(begin, end), first + self._task[begin:end]] = 1.0
+        self._engine.observe(begin, end, self._progress, seen)
+        label[begin:end] = 0.0
+        label[np.arange(begin, end), self._task[begin:end]] = 1.0
 
-    def _empty(self) -> Array:
-        return np.empty(self.observation_space.shape, self.observation_space.dtype)  # type: ignore[arg-type]
+    def _empty(self) -> Batch:
+        def empty(space: gym.Space[Any]) -> Array:
+            return np.empty(space.shape, space.dtype)  # type: ignore[arg-type]
+
+        space = self.observation_space
+        if isinstance(space, gym.spaces.Dict):
+            return {name: empty(part) for name, part in space.items()}
+        return empty(space)
 
     # ---- infos, laid out as gymnasium.vector.VectorEnv does ----
 
-    def _infos(self, ended: Array, task: Array, folded: Array | None, finals: Array | None) -> dict[str, Any]:
+    def _infos(self, ended: Array, task: Array, folded: Batch | None, finals: Batch | None) -> dict[str, Any]:
         infos: dict[str, Any] = {}
         if folded is not None:
             at = self._follows == loops.NEXT_ATTEMPT
             if at.any():
-                _add(infos, "final_attempt_obs", np.where(at[:, None], folded, np.float32(0.0)), at)
+                _add(infos, "final_attempt_obs", _only(folded, at), at)
         if ended.any():
             rollout: dict[str, Any] = {}
             for name, values in (("returns", self._returns), ("lengths", self._lengths)):
-                _add(rollout, name, np.where(ended[:, None], values, values.dtype.type(0)), ended)
+                _add(rollout, name, _only(values, ended), ended)
             if finals is not None:
                 rows = np.full(self.num_envs, None, dtype=object)
-                for i in np.flatnonzero(ended):
-                    rows[i] = finals[i].copy()
+                for i in np.flatnonzero(ended).tolist():
+                    rows[i] = _row(finals, i)
                 last = self._labels(ended, task)
                 _add(last, "rollout", rollout, ended)
                 _add(infos, "final_obs", rows, ended)
@@ -337,5 +379,15 @@ def _add(infos: dict[str, Any], name: str, value: Any, mask: Array) -> None:
     infos[name], infos[f"_{name}"] = value, mask.copy()
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _only(values: Batch, mask: Array) -> Any:
+    """`values` where `mask`, else zeros; laid out as Gymnasium stacks them in infos."""
+    if isinstance(values, dict):
+        nested: dict[str, Any] = {}
+        for name, part in values.items():
+            _add(nested, name, _only(part, mask), mask)
+        return nested
+    return np.where(mask.reshape(-1, *(1,) * (values.ndim - 1)), values, values.dtype.type(0))
+
+
+def _row(batch: Batch, i: int) -> Any:
+    return {name: part[i].copy() for name, part in batch.items()} if isinstance(batch, dict) else batch[i].copy()

@@ -29,14 +29,18 @@ class Unbatched(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         obs, infos = self.venv.reset(seed=seed, options=options)
-        return obs[0], unbatched(infos)
+        return first(obs), unbatched(infos)
 
     def step(self, action):
         obs, reward, terminated, truncated, infos = self.venv.step([action])
-        return obs[0], reward[0].item(), terminated[0].item(), truncated[0].item(), unbatched(infos)
+        return first(obs), reward[0].item(), terminated[0].item(), truncated[0].item(), unbatched(infos)
 
     def close(self):
         self.venv.close()
+
+
+def first(batch):
+    return {name: part[0] for name, part in batch.items()} if isinstance(batch, dict) else batch[0]
 
 
 def unbatched(infos):

@@ -248,6 +248,6 @@ print(type(venv).__name__, venv.reset(seed=1)[0].tolist())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split(" ", 1)[0] == "SyncVectorEnv"
     assert done.stdout.split(" ", 1)[1].strip() == str(make(2).reset(seed=1)[0].tolist())
-    warnings = [line for line in done.stderr.splitlines() if "numba" in line]
+    warnings = [line for line in done.stderr.splitlines() if "WARN: numba" in line]
     assert len(warnings) == 1
     assert "pip install" in warnings[0]

@@ -20,7 +20,7 @@ away the next one's cards.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -56,6 +56,10 @@ TASKS: dict[str, Task] = {
 # Any seed is a valid variant: four equal blocks keep training, its evaluation and both test uses apart.
 _BLOCK = 2**29
 _RANGES = [VariantRange(i * _BLOCK, (i + 1) * _BLOCK) for i in range(4)]
+SPLITS: dict[str, Split] = {
+    "train": Split("train", tuple(TASKS), variants=_RANGES[0], evaluation=_RANGES[1]),
+    "test": Split("test", tuple(TASKS), variants=_RANGES[2], evaluation=_RANGES[3]),
+}
 
 
 class _Codec:
@@ -80,16 +84,13 @@ class _Codec:
 class POPGym(Suite):
     """27 POPGym games; see the module for spaces and variants."""
 
-    name: ClassVar[str] = "popgym"
-    title: ClassVar[str] = "Multi-Task POPGym"
-    distributions: ClassVar[tuple[str, ...]] = ("popgym",)
-    tasks: ClassVar[dict[str, Task]] = TASKS
-    splits: ClassVar[dict[str, Split]] = {
-        "train": Split("train", tuple(TASKS), variants=_RANGES[0], evaluation=_RANGES[1]),
-        "test": Split("test", tuple(TASKS), variants=_RANGES[2], evaluation=_RANGES[3]),
-    }
-    attempt_variants: ClassVar[Literal["same", "new"]] = "new"
-    frame_shape: ClassVar[tuple[int, int, int]] = (320, 480, 3)
+    name = "popgym"
+    title = "Multi-Task POPGym"
+    distributions = ("popgym",)
+    tasks = TASKS
+    splits = SPLITS
+    attempt_variants = "new"
+    frame_shape = (320, 480, 3)
 
     def observation_space(self, k: int) -> spaces.Box:
         """``Box(30,)``; bounded but for the two channels where VelocityOnlyCartpole shows velocities."""
@@ -116,3 +117,4 @@ class POPGym(Suite):
 
 
 SUITE = POPGym()
+SUITES = {SUITE.name: SUITE}
