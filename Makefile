@@ -46,6 +46,7 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[popgym,agents]"
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt requirements-procgen.txt
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps -r requirements-procgen.txt
 	@touch $@ $(VENV)/installed

@@ -11,7 +11,7 @@ import gymnasium as gym
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import mtbench
 from mtbench import registration
@@ -69,10 +69,11 @@ def list_ids() -> None:
     """List the environments."""
     from mtbench.suite import load_suite
 
-    table = Table("ID", "train/test tasks", "k", "objective", "package", "what it is", box=None)
+    ids = _whole("ID", [row.id for row in registration.TABLE])
+    table = Table(ids, "train/test tasks", "k", "objective", "package", "what it is", box=None)
     for row in registration.TABLE:
         suite = load_suite(row.kwargs["suite"])
-        counts = "/".join(str(len(split.tasks)) for split in suite.splits.values())
+        counts = "/".join(str(len(suite.splits[split].tasks)) for split in ("train", "test"))
         package = ", ".join(f"{name} {_installed(name)}" for name in suite.distributions)
         arguments = row.kwargs
         table.add_row(
@@ -94,20 +95,18 @@ def info(
     suite = rollout.suite
     references = load_references(suite.name)
     _out.print(f"{registration.find(env_id).id}: {suite.title}, k = {rollout.k} attempts, {rollout.objective}")
-    _out.print(escape(f"observation  {_short(rollout.observation_space)}"))
-    _out.print(escape(f"action       {_short(rollout.action_space)}"))
-    _out.print(f"variants     {suite.attempt_variants} in every attempt")
+    _out.print(escape(f"observation   {_short(rollout.observation_space)}"))
+    _out.print(escape(f"action        {_short(rollout.action_space)}"))
+    _out.print(f"variants      {suite.attempt_variants} in every attempt")
     for split in suite.splits.values():
-        _out.print(
-            escape(
-                f"{split.name:12} {len(split.tasks)} tasks; variants [{split.variants.start}, {split.variants.stop}), "
-                f"for evaluation [{split.evaluation.start}, {split.evaluation.stop})"
-            )
-        )
+        more = f" ({len(split.also)} more by name)" if split.also else ""
+        levels = f"variants {split.variants}, for evaluation {split.evaluation}"
+        _out.print(escape(f"{split.name:13} {len(split.tasks)} tasks{more}; {levels}"))
     entries = {anchor.entry: None for scale in references.scales.values() for anchor in _anchors(scale)}
-    table = Table("task", "longest attempt", *entries, box=None)
+    table = Table(_whole("task", rollout.tasks), "longest attempt", *entries, box=None)
     for task in rollout.tasks:
-        known = {a.entry: a for scale in references.scales.values() for a in (scale.low[task], scale.high[task])}
+        ends = [end for scale in references.scales.values() for end in (scale.low, scale.high)]
+        known = {end[task].entry: end[task] for end in ends if task in end}
         cells = [f"{known[entry].value:.3f}" if entry in known else "-" for entry in entries]
         table.add_row(task, str(suite.tasks[task].max_steps), *cells)
     _out.print(table)
@@ -322,6 +321,11 @@ def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
         frames.append([frame for frame, _ in zip(played.frames(), range(halfway), strict=False)][-1])
     write_image(contact_sheet(frames, columns=3 if len(frames) > 4 else len(frames), width=320), path)
     _out.print(f"wrote {path}", markup=False)
+
+
+def _whole(name: str, cells: list[str]) -> Column:
+    """A table's column that a narrow terminal does not cut."""
+    return Column(name, min_width=max(map(len, cells)))
 
 
 def _anchors(scale: Any) -> list[Any]:

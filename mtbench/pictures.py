@@ -10,7 +10,7 @@ import numpy as np
 
 from mtbench.errors import missing_extra, unknown
 from mtbench.records import write_atomically
-from mtbench.suite import Frame
+from mtbench.suite import Frame, Progress, Task
 
 VIDEO_FORMATS = (".mp4", ".gif")
 
@@ -42,6 +42,21 @@ def write_video(frames: Iterable[Frame], path: Path, fps: int) -> None:
     check_video_path(path)
     write = _write_gif if path.suffix == ".gif" else _write_mp4
     write_atomically(path, lambda temporary: write(iter(frames), temporary, fps))
+
+
+def captioned(frame: Frame, task: Task, progress: Progress, shape: tuple[int, int, int]) -> Frame:
+    """A picture over a line that says what is played and how far it is, filling `shape`."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = shape[:2]
+    image = Image.new("RGB", (width, height), (24, 26, 29))
+    image.paste(Image.fromarray(frame), ((width - frame.shape[1]) // 2, 0))
+    line = [task.name, f"step {progress.attempt_steps}", f"reward {progress.reward:g}"]
+    if progress.k > 1:
+        line.insert(1, f"attempt {progress.attempt + 1} of {progress.k}")
+    middle = (frame.shape[0] + height) / 2
+    ImageDraw.Draw(image).text((10, middle), "   ".join(line), (230, 232, 235), ImageFont.load_default(16), "lm")
+    return np.array(image)
 
 
 def contact_sheet(frames: Sequence[Frame], columns: int, width: int) -> Frame:

@@ -25,12 +25,28 @@ class Row(NamedTuple):
     kwargs: dict[str, Any]
 
 
+_PROCGEN_EASY: dict[str, Any] = {"suite": "procgen-easy", "k": 2, "objective": "k-episode", "max_steps": 2500}
+_ATARI: dict[str, Any] = {"suite": "atari", "k": 1, "objective": "k-episode"}
+
 TABLE: tuple[Row, ...] = (
     Row(
         "MTPOPGym-v0",
         "27 partially observable games",
         {"suite": "popgym", "k": 2, "objective": "k-shot"},
     ),
+    Row("MTProcgen-Easy-v0", "five video games, easy levels", _PROCGEN_EASY),
+    Row(
+        "MTProcgen-EasyRescaled-v0",
+        "the same with unequal reward scales",
+        {**_PROCGEN_EASY, "reward_scales": {"coinrun": 100.0, "climber": 0.1}},
+    ),
+    Row(
+        "MTProcgen-MemoryHard-v0",
+        "16 video games, large or hard levels",
+        {"suite": "procgen-memory-hard", "k": 2, "objective": "k-episode", "max_steps": 5000},
+    ),
+    Row("MTAtari-v0", "ten Atari games", _ATARI),
+    Row("MTAtari-Clipped-v0", "the same with clipped rewards", {**_ATARI, "clip_rewards": True}),
 )
 
 

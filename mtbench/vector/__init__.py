@@ -16,8 +16,12 @@ import gymnasium as gym
 
 from mtbench.errors import unknown
 
-# Rooms with an engine, and the package that the engine needs.
-ENGINES = {"popgym": ("mtbench.vector.popgym.engine:POPGymEngine", "numba")}
+# Rooms with an engine. All need Numba.
+ENGINES = {
+    "popgym": "mtbench.vector.popgym.engine:POPGymEngine",
+    "procgen": "mtbench.vector.procgen:ProcgenEngine",
+    "atari": "mtbench.vector.atari:AtariEngine",
+}
 
 
 def make_vector(
@@ -55,17 +59,22 @@ def make_vector(
     num_envs, mode = checked_count("num_envs", num_envs), _checked_mode(autoreset_mode)
     if num_workers is not None:
         num_workers = checked_count("num_workers", num_workers)
-    path, package = ENGINES.get(suite, ("", ""))
-    if path and render_mode is None:
-        if importlib.util.find_spec(package) is not None:
+    if engine_of(suite) and render_mode is None:
+        if importlib.util.find_spec("numba") is not None:
             from mtbench.vector.rollout import VectorMetaRollout
 
-            module, _, name = path.partition(":")
+            one = MetaRollout(suite, **kwargs)  # first of all: it checks the arguments, and for the suite's packages
+            module, _, name = engine_of(suite).partition(":")
             engine = getattr(importlib.import_module(module), name)
-            return VectorMetaRollout(MetaRollout(suite, **kwargs), engine, num_envs, mode, num_workers, copy)
-        gym.logger.warn(f"{package} is not installed: {suite} runs on the slow vector path. pip install {package}")
+            return VectorMetaRollout(one, engine, num_envs, mode, num_workers, copy)
+        gym.logger.warn(f"numba is not installed: {suite} runs on the slow vector path. pip install numba")
     make = functools.partial(MetaRollout, suite, render_mode=render_mode, **kwargs)
     return gym.vector.SyncVectorEnv([make] * num_envs, copy=copy, autoreset_mode=mode)
+
+
+def engine_of(suite: str) -> str:
+    """Where the engine of a suite is, as ``"module:class"``; "" where it has none."""
+    return ENGINES.get(suite.partition("-")[0], "")
 
 
 def _checked_mode(mode: str | gym.vector.AutoresetMode) -> gym.vector.AutoresetMode:

@@ -7,13 +7,17 @@ from mtbench.suite import load_suite
 
 SEEDS = range(6)
 
+# Where games are long, the contract is tested on short ones; golden traces cover them all.
+SHORT_GAMES = {"atari": ["breakout", "qbert", "chopper_command"]}
+
 
 def arguments(env_id):
     return next(row.kwargs for row in TABLE if row.id == env_id)
 
 
 def tasks_of(env_id, split="train"):
-    return list(load_suite(arguments(env_id)["suite"]).split(split).tasks)
+    suite = arguments(env_id)["suite"]
+    return SHORT_GAMES.get(suite) or list(load_suite(suite).split(split).tasks)
 
 
 def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):

@@ -89,7 +89,7 @@ def test_a_time_limit_truncates(make):
 
 @pytest.mark.parametrize("objective", ["k-shot", "k-episode"])
 def test_what_is_paid(make, objective):
-    env = make(objective=objective, k=2)
+    env = make(objective=objective, k=2, reward_scales={}, clip_rewards=False)
     for seed in SEEDS:
         trace = play(env, seed)
         parts = attempts(trace, env)
@@ -118,7 +118,7 @@ def test_statistics_have_fixed_dtypes_and_no_label(make):
 
 def test_reward_scales_change_what_is_paid_and_nothing_else(make, env_id):
     task = tasks_of(env_id)[0]
-    plain, scaled = make(), make(reward_scales={task: 100.0})
+    plain, scaled = make(reward_scales={}), make(reward_scales={task: 100.0})
     for name in tasks_of(env_id)[:3]:
         one, two = play(plain, 4, options={"task": name}), play(scaled, 4, options={"task": name})
         factor = 100.0 if name == task else 1.0

@@ -2,22 +2,23 @@ import gymnasium as gym
 import pytest
 
 from mtbench.registration import TABLE
-from mtbench.suite import load_suite
-from mtbench.vector import ENGINES
+from mtbench.vector import engine_of
 
 from . import golden
 from .unbatched import Unbatched
 
 CASES = [
-    (make, row.id, split.name, task)
+    (make, row.id, split, task)
     for row in TABLE
-    for make in (gym.make, Unbatched)[: 1 + (row.kwargs["suite"] in ENGINES)]
-    for split in load_suite(row.kwargs["suite"]).splits.values()
-    for task in split.tasks
+    for make in (gym.make, Unbatched)[: 1 + bool(engine_of(row.kwargs["suite"]))]
+    for split, task in golden.cases(row)
 ]
 
 
 @pytest.mark.parametrize(("make", "env_id", "split", "task"), CASES)
 def test_the_trace_has_not_changed(make, env_id, split, task):
     """A failure here means that results will differ: undo the change or register a new version."""
-    assert golden.trace_hash(env_id, split, task, make) == golden.read(env_id)[f"{split}/{task}"]
+    known = golden.read(env_id)
+    if known.get("platform", golden.platform_name()) != golden.platform_name():
+        pytest.skip(f"frames are known of {known['platform']} alone")
+    assert golden.trace_hash(env_id, split, task, make) == known[f"{split}/{task}"]

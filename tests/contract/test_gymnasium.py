@@ -31,7 +31,7 @@ def test_stable_baselines_checker_is_content(env_id, split):
 
 def test_the_spec_is_json_safe_and_makes_the_same_environment(make, env_id):
     copy = gym.make(gym.envs.registration.EnvSpec.from_json(gym.spec(env_id).to_json()))
-    assert same_trace(play(copy, 0), play(make(), 0))
+    assert same_trace(play(copy, 0), play(make(tasks=None), 0))
     assert type(gym.make(env_id)).__name__ == "MetaRollout", "no wrapper of Gymnasium's slows it down"
 
 
@@ -50,7 +50,7 @@ def test_pickles_in_the_middle_of_a_rollout(make):
 def test_vector_environments_equal_single_ones(env_id, make, mode):
     seeds = [11, 12, 13]
     venv = gym.make_vec(env_id, num_envs=3, vectorization_mode=mode)
-    singles = [make() for _ in seeds]
+    singles = [make(tasks=None) for _ in seeds]
     batch, _ = venv.reset(seed=seeds)
     rows = [env.reset(seed=seed)[0] for env, seed in zip(singles, seeds, strict=True)]
     venv.action_space.seed(0)
@@ -98,7 +98,7 @@ def test_works_in_a_spawned_process(env_id, make):
     process.start()
     there = queue.get(timeout=120)
     process.join(timeout=60)
-    assert equal(there, make().reset(seed=3)[0])
+    assert equal(there, make(tasks=None).reset(seed=3)[0])
 
 
 def test_record_episode_statistics(make):

@@ -41,7 +41,7 @@ def test_a_misspelt_task_is_answered_with_the_nearest(make, env_id):
     with pytest.raises(ValueError, match=f"Did you mean '{name}'"):
         make(tasks=[name[:-1]])
     with pytest.raises(ValueError, match=f"Did you mean '{name}'.*"):
-        make().reset(options={"task": name.lower()})
+        make().reset(options={"task": name.swapcase()})
 
 
 def test_a_non_finite_reward_scale_is_refused(make, env_id):
@@ -95,9 +95,10 @@ def test_an_action_outside_the_space_is_refused(make):
 
 def test_a_missing_package_is_named_with_its_extra(env_id, monkeypatch):
     suite = load_suite(arguments(env_id)["suite"])
-    package = next(iter(suite.tasks.values())).base.split(":")[0].split(".")[0]
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(gym.error.DependencyNotInstalled, match=rf"pip install 'mtbench\[{suite.name}\]'"):
-        gym.make(env_id)
+    for package in suite.packages:
+        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(gym.error.DependencyNotInstalled, match=rf"pip install 'mtbench\[{suite.room}\]'"):
+            make(env_id)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtbench.suite import load_suite
 
-from .helpers import SEEDS, arguments, equal, play, same_trace, tasks_of
+from .helpers import SEEDS, SHORT_GAMES, arguments, equal, play, same_trace, tasks_of
 
 
 def test_same_seed_and_actions_give_the_same_rollouts(make):
@@ -19,7 +19,7 @@ def test_same_seed_and_actions_give_the_same_rollouts(make):
 
 def test_seeds_differ(make):
     env = make()
-    starts = [play(env, seed, max_steps=20) for seed in range(20)]
+    starts = [play(env, seed, max_steps=60) for seed in range(20)]
     assert sum(same_trace(starts[0], other) for other in starts[1:]) == 0
 
 
@@ -88,7 +88,7 @@ def test_tasks_are_drawn_uniformly(make, env_id, split):
     env = make(split=split).unwrapped
     env.reset(seed=0)
     names = tasks_of(env_id, split)
-    draws = 60 * len(names)
+    draws = (20 if arguments(env_id)["suite"] in SHORT_GAMES else 60) * len(names)
     counts = dict.fromkeys(names, 0)
     for _ in range(draws):
         env.reset()
@@ -158,4 +158,10 @@ def test_variants_of_training_and_evaluation_are_disjoint(env_id):
     suite = load_suite(arguments(env_id)["suite"])
     train, test = suite.splits["train"], suite.splits["test"]
     for other in (train.evaluation, test.variants, test.evaluation):
+        if other is train.evaluation == train.variants:
+            continue  # levels of training are evaluated on as such, beside test's
         assert train.variants.stop <= other.start or other.stop <= train.variants.start
+    for extra in (split for name, split in suite.splits.items() if name not in ("train", "test")):
+        drawn, evaluated = set(extra.variants.values), set(extra.evaluation.values)
+        assert not drawn & evaluated
+        assert all(v in test.variants or v in test.evaluation for v in drawn | evaluated)

@@ -1,0 +1,110 @@
+"""Multi-Game Atari: whole games by pixels and unclipped score (paper Appendix B).
+
+Rules are those of the ALE's ``v5`` environments (Machado et al. 2018): sticky actions with probability 0.25, every
+action played for 4 frames, at most 108,000 frames, all 18 joystick actions in every game (:data:`FEWER_ACTIONS` aside),
+no life is a loss. The paper's own command line skips 5 frames; its text and its code's default say 4.
+
+Observation: ``Box(84, 84, 3)`` uint8: the last of the 4 frames, in colour, averaged down; no stack and no maximum over
+frames. A meta-rollout is one game; its end flags are the game's own. A variant is the seed of the sticky actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from mtbench.pictures import captioned
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suites.atari.game import FRAME, NUM_ACTIONS, AtariGame
+
+PAPER_GAMES = (
+    *("pong", "boxing", "breakout", "gopher", "ms_pacman"),
+    *("chopper_command", "crazy_climber", "battle_zone", "qbert", "seaquest"),
+)
+# What else the wheel ships for one player, of version 0.12.
+OTHER_GAMES = (
+    *("adventure", "air_raid", "alien", "amidar", "assault", "asterix", "asteroids", "atlantis", "atlantis2"),
+    *("backgammon", "bank_heist", "basic_math", "beam_rider", "berzerk", "blackjack", "bowling", "carnival"),
+    *("casino", "centipede", "crossbow", "darkchambers", "defender", "demon_attack", "donkey_kong", "double_dunk"),
+    *("earthworld", "elevator_action", "enduro", "entombed", "et", "fishing_derby", "flag_capture", "freeway"),
+    *("frogger", "frostbite", "galaxian", "gravitar", "hangman", "haunted_house", "hero", "human_cannonball"),
+    *("ice_hockey", "jamesbond", "journey_escape", "kaboom", "kangaroo", "keystone_kapers", "king_kong", "klax"),
+    *("koolaid", "krull", "kung_fu_master", "laser_gates", "lost_luggage", "mario_bros", "miniature_golf"),
+    *("montezuma_revenge", "mr_do", "name_this_game", "othello", "pacman", "phoenix", "pitfall", "pitfall2"),
+    *("pooyan", "private_eye", "riverraid", "road_runner", "robotank", "sir_lancelot", "skiing", "solaris"),
+    *("space_invaders", "space_war", "star_gunner", "superman", "surround", "tennis", "tetris", "tic_tac_toe_3d"),
+    *("time_pilot", "trondead", "turmoil", "tutankham", "up_n_down", "venture", "video_checkers", "video_chess"),
+    *("video_cube", "video_pinball", "wizard_of_wor", "word_zapper", "yars_revenge", "zaxxon"),
+)
+#: Games whose joystick has no button: the first actions alone exist.
+FEWER_ACTIONS = {"lost_luggage": 9, "skiing": 9}
+
+_MOST_STEPS = 27_000  # 108,000 frames
+TASKS = {
+    game: Task(game, "mtbench.suites.atari.game:AtariGame", game, _MOST_STEPS) for game in PAPER_GAMES + OTHER_GAMES
+}
+_BLOCK = 2**29
+_RANGES = [VariantRange(i * _BLOCK, (i + 1) * _BLOCK) for i in range(4)]
+SPLITS = {
+    "train": Split("train", PAPER_GAMES, _RANGES[0], _RANGES[1], also=OTHER_GAMES),
+    "test": Split("test", PAPER_GAMES, _RANGES[2], _RANGES[3], also=OTHER_GAMES),
+}
+
+
+def count_actions(game: str) -> int:
+    """Actions that exist in a game."""
+    return FEWER_ACTIONS.get(game, NUM_ACTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """Hands frames through: each is new."""
+
+    actions: range
+
+    def encode(self, observation: Frame, progress: Progress) -> Frame:
+        return observation
+
+
+class Atari(Suite):
+    """104 games; see the module for rules and variants."""
+
+    name = "atari"
+    title = "Multi-Game Atari"
+    distributions = ("ale-py",)
+    packages = ("ale_py",)
+    tasks = TASKS
+    splits = SPLITS
+    attempt_variants = "new"
+    single_attempt = True
+    frame_shape = (452, 320, 3)
+
+    def observation_space(self, k: int) -> spaces.Box:
+        """``Box(84, 84, 3)`` uint8."""
+        return spaces.Box(0, 255, FRAME, np.uint8)
+
+    def action_space(self) -> spaces.Discrete:
+        """``Discrete(18)``."""
+        return spaces.Discrete(NUM_ACTIONS)
+
+    def make_base(self, task: Task) -> AtariGame:
+        """One game."""
+        return AtariGame(task.name)
+
+    def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
+        """Hands frames through."""
+        return _Codec(range(count_actions(task.name)))
+
+    def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
+        """The console's screen, twice its size, over a line of text."""
+        assert isinstance(base, AtariGame)
+        enlarged = base.screen().repeat(2, axis=0).repeat(2, axis=1)
+        return captioned(enlarged, task, progress, self.frame_shape)
+
+
+SUITE = Atari()
+SUITES = {SUITE.name: SUITE}

@@ -1,0 +1,145 @@
+"""Multi-Game Procgen: 16 games with levels from a seed, two attempts on the same level (paper Appendix B).
+
+The games are the C++ core of Cobbe et al. 2020, in one of its difficulties for each suite:
+
+==================== ================================================================================================
+procgen-easy         ``easy``; five games by default (the paper's), all 16 through ``tasks=``
+procgen-hard         ``hard``, all 16
+procgen-memory       ``memory``: larger, partially visible worlds; the six games that have them
+procgen-memory-hard  ``memory`` where it exists, else ``hard``; all 16 (the paper's)
+==================== ================================================================================================
+
+Observation: ``Box(64, 64, 3)`` uint8, as drawn; a black box of 4 x 4 pixels at rows and columns 1 to 4 marks every
+frame but those of the first attempt. Actions: ``Discrete(15)``, the same for all games.
+
+A variant is a level's seed. Levels 0 to 1,999 are the train split, in evaluation too: returns on levels seen and unseen
+are what the field compares. The test split is the rest; ``test-distinct`` is 1,000 of these levels that look like no
+level of training and no other of themselves in any game of the suite (``distinct-levels.json``; some games have few
+levels, results/procgen).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from mtbench.pictures import captioned
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, Variants
+from mtbench.suites.procgen import core
+from mtbench.suites.procgen.game import ProcgenGame
+
+TRAIN_LEVELS = 2000
+_BOX = slice(1, 5)
+
+# Where not 1,000.
+_TIMEOUTS = {"leaper": 500, "maze": 500, "bigfish": 6000, "plunder": 4000, "bossfight": 4000}
+GAMES = (
+    *("coinrun", "starpilot", "caveflyer", "dodgeball", "fruitbot", "chaser", "miner", "jumper"),
+    *("leaper", "maze", "bigfish", "heist", "climber", "plunder", "ninja", "bossfight"),
+)
+MEMORY_GAMES = ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner")  # game.cpp
+PAPER_EASY_GAMES = ("climber", "coinrun", "jumper", "ninja", "leaper")
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """Copies frames and marks later attempts."""
+
+    actions = range(core.NUM_ACTIONS)
+
+    def encode(self, observation: Frame, progress: Progress) -> Frame:
+        frame: Frame = observation.copy()
+        if progress.attempt:
+            mark(frame)
+        return frame
+
+
+class Procgen(Suite):
+    """Games at one difficulty each.
+
+    Args:
+        name: Of the suite.
+        title: For people.
+        modes: Each game's difficulty.
+        default: The games that are played unless ``tasks=`` says otherwise.
+    """
+
+    distributions = (core.wheel_for(sys.version_info[:2]),)
+    packages = core.PACKAGES
+    attempt_variants = "same"
+    frame_shape = (544, 512, 3)
+
+    def __init__(self, name: str, title: str, modes: dict[str, str], default: Sequence[str]) -> None:
+        self.name, self.title, self.modes = name, title, modes
+        self.tasks = {game: Task(game, "", game, max_steps(game, mode)) for game, mode in modes.items()}
+        games = tuple(game for game in modes if game in default), tuple(game for game in modes if game not in default)
+        distinct = DISTINCT_LEVELS[name]
+        half = len(distinct) // 2
+        train = VariantRange(0, TRAIN_LEVELS)
+        levels: dict[str, tuple[Variants, Variants]] = {
+            "train": (train, train),
+            "test": (VariantRange(TRAIN_LEVELS, 2**30), VariantRange(2**30, 2**31 - 2)),
+            "test-distinct": (VariantList(distinct[:half]), VariantList(distinct[half:])),
+        }
+        self.splits = {
+            split: Split(split, games[0], variants, evaluation, also=games[1])
+            for split, (variants, evaluation) in levels.items()
+        }
+
+    def observation_space(self, k: int) -> spaces.Box:
+        """``Box(64, 64, 3)`` uint8."""
+        return spaces.Box(0, 255, core.FRAME, np.uint8)
+
+    def action_space(self) -> spaces.Discrete:
+        """``Discrete(15)``: eight directions, nothing, and six buttons of which a game uses one or none."""
+        return spaces.Discrete(core.NUM_ACTIONS)
+
+    def make_base(self, task: Task) -> ProcgenGame:
+        """One game at its difficulty."""
+        return ProcgenGame(task.name, self.modes[task.name], task.max_steps)
+
+    def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
+        """Copies frames and marks later attempts."""
+        return _Codec()
+
+    def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
+        """The game at 512 x 512 pixels, over a line of text."""
+        assert isinstance(base, ProcgenGame)
+        return captioned(base.picture(), task, progress, self.frame_shape)
+
+    def require_packages(self) -> None:
+        """Check that one of the wheels with the core is installed; see :func:`core.require_library`."""
+        core.require_library()
+
+
+def max_steps(game: str, mode: str) -> int:
+    """Steps after which the core ends an attempt (each game's .cpp)."""
+    return 2000 if (game, mode) == ("jumper", "memory") else _TIMEOUTS.get(game, 1000)
+
+
+def mark(frame: Frame) -> None:
+    """Draw the box of later attempts."""
+    frame[_BOX, _BOX] = 0
+
+
+_DATA = resources.files("mtbench.suites.procgen") / "distinct-levels.json"
+DISTINCT_LEVELS = {suite: tuple(levels) for suite, levels in json.loads(_DATA.read_text())["levels"].items()}
+
+_MEMORY_HARD = {game: "memory" if game in MEMORY_GAMES else "hard" for game in GAMES}
+SUITES: dict[str, Procgen] = {
+    suite.name: suite
+    for suite in (
+        Procgen("procgen-easy", "Multi-Game Procgen (easy)", dict.fromkeys(GAMES, "easy"), PAPER_EASY_GAMES),
+        Procgen("procgen-hard", "Multi-Game Procgen (hard)", dict.fromkeys(GAMES, "hard"), GAMES),
+        Procgen("procgen-memory", "Multi-Game Procgen (memory)", dict.fromkeys(MEMORY_GAMES, "memory"), MEMORY_GAMES),
+        Procgen("procgen-memory-hard", "Multi-Game Procgen (memory, else hard)", _MEMORY_HARD, GAMES),
+    )
+}

@@ -1,0 +1,251 @@
+"""Procgen's C++ core, called without the packages around it.
+
+The wheels `procgen`, `procgen-mirror` and `procgen-gym` ship one shared library, whose interface is libenv's (gym3's
+``libenv.h``, version 1). Only the library and its pictures are used: neither ``gym`` nor ``gym3`` is imported.
+
+A :class:`Core` plays one level. Without threads of its own the library steps in the caller's, and a new environment
+costs what moving an old one to another level would; so every level gets a new one. When an attempt ends, the library
+starts the level anew by itself (``game.cpp``) and draws that instead of the attempt's last frame. That start is not
+quite the first one, since some of a game's variables outlive it (dodgeball's player looks where it last went):
+:meth:`Core.restart` goes back to the first start instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+import threading
+import weakref
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from mtbench.errors import UsageError
+
+FRAME = (64, 64, 3)
+PICTURE = (512, 512, 3)
+NUM_ACTIONS = 15
+MODES = {"easy": 0, "hard": 1, "memory": 10}  # game.h: DistributionMode
+
+#: Packages with the library, of which one is enough.
+PACKAGES = ("procgen", "procgen_gym")
+_LARGEST_STATE = 2**20
+_UINT8, _INT32 = 1, 2  # libenv.h: libenv_dtype
+
+
+class _Option(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char * 128),
+        ("dtype", ctypes.c_int),
+        ("count", ctypes.c_int),
+        ("data", ctypes.c_void_p),
+    )
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (("items", ctypes.POINTER(_Option)), ("count", ctypes.c_int))
+
+
+class _Buffers(ctypes.Structure):
+    _fields_ = (
+        ("observations", ctypes.POINTER(ctypes.c_void_p)),
+        ("rewards", ctypes.c_void_p),
+        ("firsts", ctypes.c_void_p),
+        ("infos", ctypes.POINTER(ctypes.c_void_p)),
+        ("actions", ctypes.POINTER(ctypes.c_void_p)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Memory the library reads and writes; it must outlive the :class:`Core`.
+
+    Attributes:
+        frame: ``(64, 64, 3)`` uint8.
+        action: ``(1,)`` int32, read.
+        reward: ``(1,)`` float32.
+        over: ``(1,)`` uint8: the attempt has ended, and `frame` is the first of the next.
+    """
+
+    frame: npt.NDArray[np.uint8]
+    action: npt.NDArray[np.int32]
+    reward: npt.NDArray[np.float32]
+    over: npt.NDArray[np.uint8]
+
+    @staticmethod
+    def new() -> Buffers:
+        """Fresh ones."""
+        one = np.zeros
+        return Buffers(one(FRAME, np.uint8), one(1, np.int32), one(1, np.float32), one(1, np.uint8))
+
+
+class Core:
+    """One game on one level, at the level's start.
+
+    Args:
+        game: Its name.
+        mode: One of :data:`MODES`.
+        level: The level's seed, from 0 to 2**31 - 2.
+        buffers: Where it reads and writes.
+        picture: ``(512, 512, 3)`` uint8, written by :meth:`draw`; None for a core that cannot draw.
+        centered: Frames follow the player, as an agent sees them; else they show the whole level.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        mode: str,
+        level: int,
+        buffers: Buffers,
+        picture: npt.NDArray[np.uint8] | None = None,
+        centered: bool = True,
+    ) -> None:
+        self._library = library()
+        self._buffers = buffers
+        options = _options(game, MODES[mode], level, picture is not None, centered)
+        with _MAKING:
+            self.handle = int(self._library.libenv_make(1, options.structure))
+        self._infos = np.zeros((3, 1), dtype=np.int32)  # previous level, whether it was completed, level
+        infos = [self._infos[0], self._infos[1], self._infos[2], *([] if picture is None else [picture])]
+        pointers = (_pointers(buffers.frame), _pointers(*infos), _pointers(buffers.action))
+        self._pointed = _Buffers(
+            pointers[0], buffers.reward.ctypes.data, buffers.over.ctypes.data, pointers[1], pointers[2]
+        )
+        self._library.libenv_set_buffers(self.handle, ctypes.byref(self._pointed))  # starts the level
+        # The library must not outlive what it writes to.
+        keep = (self._pointed, pointers, infos, buffers)
+        self.close = weakref.finalize(self, _close, self._library, self.handle, keep)
+        self._start = self.state()
+
+    def act(self) -> None:
+        """Play the action in the buffers."""
+        self._library.libenv_act(self.handle)
+
+    def draw(self) -> None:
+        """Draw the picture."""
+        self._library.libenv_observe(self.handle)
+
+    def state(self) -> bytes:
+        """Everything that decides how the level goes on, about 40 kB."""
+        if not hasattr(_SCRATCH, "state"):
+            _SCRATCH.state = ctypes.create_string_buffer(_LARGEST_STATE)
+        size = self._library.get_state(self.handle, 0, _SCRATCH.state, _LARGEST_STATE)
+        return ctypes.string_at(_SCRATCH.state, size)
+
+    def restart(self) -> None:
+        """Begin the level again, exactly as the first time."""
+        self.restore(self._start)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a :meth:`state` of the same game; draws its frame."""
+        self._library.set_state(self.handle, 0, state, len(state))
+
+
+_MAKING = threading.Lock()
+_SCRATCH = threading.local()
+
+
+def _close(library: Any, handle: int, keep: Any) -> None:
+    library.libenv_close(handle)
+
+
+def find_library() -> Path | None:
+    """The package folder with the library, if one is installed."""
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent
+    return None
+
+
+def require_library() -> Path:
+    """The package folder with the library.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: None is installed; the message has the line that installs it.
+    """
+    folder = find_library()
+    if folder is None:
+        wheel = wheel_for(sys.version_info[:2])
+        raise gym.error.DependencyNotInstalled(
+            f"The Procgen suite needs the package `{wheel}`, which is not installed. Run: pip install "
+            f"'mtbench[procgen]', or, to keep NumPy 2: pip install --no-deps {wheel}"
+        )
+    return folder
+
+
+def wheel_for(python: tuple[int, ...]) -> str:
+    """The distribution that has wheels for a Python version."""
+    return "procgen" if python < (3, 11) else "procgen-mirror" if python < (3, 13) else "procgen-gym"
+
+
+@lru_cache
+def library() -> Any:
+    """The shared library, loaded once for each process; its pictures load with the first environment, in seconds.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: None is installed.
+        UsageError: It speaks another version of libenv.
+    """
+    folder = require_library() / "data" / "prebuilt"
+    name = {"darwin": "libenv.dylib", "win32": "env.dll"}.get(sys.platform, "libenv.so")
+    # As gym3 loads it: its Qt is not to mix with another one in the process.
+    mode = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0) if hasattr(os, "RTLD_NOW") else 0
+    loaded = ctypes.CDLL(str(folder / name), mode=mode)
+    if loaded.libenv_version() != 1:
+        raise UsageError(f"{folder / name} has version {loaded.libenv_version()} of libenv; mtbench knows version 1.")
+    handle, number, data = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+    loaded.libenv_make.restype = handle
+    loaded.libenv_make.argtypes = [number, _Options]
+    loaded.libenv_set_buffers.argtypes = [handle, ctypes.POINTER(_Buffers)]
+    for function in (loaded.libenv_act, loaded.libenv_observe, loaded.libenv_close):
+        function.restype, function.argtypes = None, [handle]
+    loaded.get_state.argtypes = [handle, number, data, number]
+    loaded.set_state.restype, loaded.set_state.argtypes = None, [handle, number, data, number]
+    return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Converted:
+    structure: _Options
+    kept: list[Any]  # what it points to
+
+
+def _options(game: str, mode: int, level: int, drawing: bool, centered: bool) -> _Converted:
+    options: dict[str, bool | int | str] = {
+        "env_name": game,
+        "distribution_mode": mode,
+        "start_level": level,
+        "num_levels": 1,
+        "num_actions": NUM_ACTIONS,
+        "num_threads": 0,
+        "rand_seed": 0,  # chooses among levels, of which there is one
+        "render_human": drawing,
+        "resource_root": f"{require_library() / 'data' / 'assets'}{os.sep}",
+        "center_agent": centered,
+        "use_backgrounds": True,
+    }
+    items = (_Option * len(options))()
+    kept: list[Any] = [items]
+    for item, (name, value) in zip(items, options.items(), strict=True):
+        data: Any
+        if isinstance(value, str):
+            data, item.dtype, item.count = ctypes.create_string_buffer(value.encode()), _UINT8, len(value.encode())
+        elif isinstance(value, bool):
+            data, item.dtype, item.count = ctypes.c_uint8(value), _UINT8, 1
+        else:
+            data, item.dtype, item.count = ctypes.c_int32(value), _INT32, 1
+        item.name, item.data = name.encode(), ctypes.addressof(data)
+        kept.append(data)
+    return _Converted(_Options(items, len(options)), kept)
+
+
+def _pointers(*arrays: npt.NDArray[Any]) -> Any:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

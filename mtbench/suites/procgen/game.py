@@ -1,0 +1,92 @@
+"""One Procgen game as a Gymnasium environment of its native 64 x 64 frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from mtbench.suite import Frame
+from mtbench.suites.procgen.core import FRAME, NUM_ACTIONS, PICTURE, Buffers, Core
+
+
+class ProcgenGame(gym.Env[Frame, int]):
+    """Levels of one game.
+
+    ``reset(seed=level)`` starts a level. The core draws no frame of an attempt's last state: the last frame it drew is
+    returned again.
+
+    Args:
+        game: Its name.
+        mode: ``"easy"``, ``"hard"`` or ``"memory"``.
+        max_steps: After which the core ends an attempt.
+    """
+
+    observation_space: gym.Space[Frame] = spaces.Box(0, 255, FRAME, np.uint8)
+    action_space: gym.Space[Any] = spaces.Discrete(NUM_ACTIONS)
+
+    def __init__(self, game: str, mode: str, max_steps: int) -> None:
+        self.game, self.mode, self.max_steps = game, mode, max_steps
+        self._buffers = Buffers.new()
+        self._shown = np.zeros(FRAME, np.uint8)
+        self._core: Core | None = None
+        self._level = -1
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+        """Start level `seed`. The frame returned is this environment's own and changes with every step."""
+        super().reset(seed=seed)
+        level = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
+        if self._core is not None and level == self._level:
+            self._core.restart()
+        else:
+            self.close()
+            self._core, self._level = Core(self.game, self.mode, level, self._buffers), level
+        self._steps = 0
+        self._shown[:] = self._buffers.frame
+        return self._shown, {}
+
+    def step(self, action: int) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+        """One step."""
+        assert self._core is not None
+        buffers = self._buffers
+        buffers.action[0] = action
+        self._core.act()
+        self._steps += 1
+        over = bool(buffers.over[0])
+        if not over:
+            self._shown[:] = buffers.frame
+        timeout = over and self._steps == self.max_steps
+        return self._shown, float(buffers.reward[0]), over and not timeout, timeout, {}
+
+    def picture(self) -> Frame:
+        """The current state, 512 x 512, with smooth edges; at an attempt's end, the level's start."""
+        assert self._core is not None
+        picture = np.zeros(PICTURE, np.uint8)
+        drawing = Core(self.game, self.mode, self._level, Buffers.new(), picture)
+        drawing.restore(self._core.state())
+        drawing.draw()
+        drawing.close()
+        return picture
+
+    def close(self) -> None:
+        """Free the core."""
+        if self._core is not None:
+            self._core.close()
+            self._core = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        content = self.__dict__.copy()
+        content["_core"] = None if self._core is None else self._core.state()
+        return content
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        state = content.pop("_core")
+        self.__dict__.update(content)
+        self._core = None
+        if state is not None:
+            self._buffers = Buffers.new()
+            self._core = Core(self.game, self.mode, self._level, self._buffers)
+            self._core.restore(state)

@@ -1,0 +1,121 @@
+"""Atari games side by side: each slot has a console, whose own thread steps it."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mtbench.suite import Frame, Suite
+from mtbench.suites.atari import count_actions
+from mtbench.suites.atari.game import FRAME, Console
+from mtbench.vector.engine import Array, Engine, cpus
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A game that has begun, or is about to; `frame` is its first."""
+
+    task: int
+    variant: int
+    console: Console
+    frame: Future[Frame]
+
+    def __reduce__(self) -> Any:
+        return _again, (self.task, self.variant, self.console)
+
+
+def _again(task: int, variant: int, console: Console) -> _Begun:
+    done: Future[Frame] = Future()
+    done.set_result(np.zeros(FRAME, dtype=np.uint8))  # seen already
+    return _Begun(task, variant, console, done)
+
+
+class AtariEngine(Engine):
+    """Plays what :class:`~mtbench.suites.atari.game.AtariGame` plays.
+
+    A console plays one game only, and takes as long to begin one as for a hundred steps: what each slot plays next is
+    prepared on another console meanwhile. Consoles that no slot needs wait for one that wants their game.
+    """
+
+    envs_per_worker: ClassVar[int] = sys.maxsize  # consoles have threads of their own
+    prepares: ClassVar[bool] = True
+
+    def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
+        self._games = list(suite.tasks)
+        self.num_actions = np.array([count_actions(game) for game in self._games], dtype=np.int64)
+        self._playing: list[_Begun | None] = [None] * num_envs
+        self._prepared: list[_Begun | None] = [None] * num_envs
+        self._idle: dict[int, list[Console]] = defaultdict(list)
+        self._pool = _threads()
+        self._frames = np.zeros((num_envs, *FRAME), dtype=np.uint8)
+
+    def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
+        """A new game in every slot that begins."""
+        starting = (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist()
+        for i in starting:
+            task, variant = int(tasks[i]), int(variants[i])
+            self._put_away(self._playing[i])
+            ready, self._prepared[i] = self._prepared[i], None
+            if ready is None or (ready.task, ready.variant) != (task, variant):
+                self._put_away(ready)
+                ready = self._begin(task, variant)
+            self._playing[i] = ready
+        for i in starting:
+            begun = self._playing[i]
+            assert begun is not None
+            self._frames[i] = begun.frame.result()
+
+    def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
+        """Begin next games on other consoles."""
+        for i in (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist():
+            self._put_away(self._prepared[i])
+            self._prepared[i] = self._begin(int(tasks[i]), int(variants[i]))
+
+    def step(self, begin: int, end: int, actions: Array, reward: Array, terminated: Array, truncated: Array) -> None:
+        """All consoles at once."""
+        played: list[tuple[int, Console]] = []
+        for i in (begin + np.flatnonzero(actions[begin:end] >= 0)).tolist():
+            begun = self._playing[i]
+            assert begun is not None
+            begun.console.send(int(actions[i]))
+            played.append((i, begun.console))
+        for i, console in played:
+            self._frames[i], reward[i], terminated[i], truncated[i] = console.receive()
+
+    def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
+        """Frames."""
+        out[begin:end] = self._frames[begin:end]
+
+    def close(self) -> None:
+        """Let the consoles go."""
+        self._pool.shutdown(cancel_futures=True)
+        self._playing, self._prepared = [], []
+        self._idle.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": [None] * len(self._prepared), "_idle": {}, "_pool": None}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        self.__dict__.update(content)
+        self._idle = defaultdict(list)
+        self._pool = _threads()
+
+    def _begin(self, task: int, variant: int) -> _Begun:
+        idle = self._idle[task]
+        console = idle.pop() if idle else Console(self._games[task])
+        return _Begun(task, variant, console, self._pool.submit(console.reset, variant))
+
+    def _put_away(self, begun: _Begun | None) -> None:
+        if begun is not None:
+            if not begun.frame.cancel():
+                begun.frame.result()
+            self._idle[begun.task].append(begun.console)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cpus(), "mtbench-atari")
