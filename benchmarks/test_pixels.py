@@ -22,7 +22,7 @@ ROUNDS = 5
 ROWS = []
 
 PROCGEN_GAMES = ["climber", "coinrun", "jumper", "ninja", "leaper"]
-ATARI_GAMES = ["breakout", "ms_pacman", "seaquest"]
+ATARI_GAMES = ["breakout", "ms_pacman", "pong", "boxing"]  # from short games to long ones
 
 
 class One:

@@ -1,9 +1,10 @@
-"""The Procgen games side by side: one core for each slot, stepped by a compiled loop without Python's lock."""
+"""The Procgen games side by side: a core for each slot, stepped by a compiled loop without Python's lock."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,9 +16,15 @@ from mtbench.vector.compiled import SOURCES, kernel
 from mtbench.vector.engine import Array, Engine
 from mtbench.vector.native import call
 
+_FRAME = math.prod(core.FRAME)
+
 
 class ProcgenEngine(Engine):
-    """Plays what :class:`~mtbench.suites.procgen.game.ProcgenGame` plays."""
+    """Plays what :class:`~mtbench.suites.procgen.game.ProcgenGame` plays.
+
+    A core plays one game. One whose slot moves on to another game waits for a slot that wants its game; so there are
+    about twice as many cores as slots.
+    """
 
     envs_per_worker: ClassVar[int] = 4
 
@@ -26,69 +33,77 @@ class ProcgenEngine(Engine):
         self._tasks = [(task.name, suite.modes[task.name]) for task in suite.tasks.values()]
         self.num_actions = np.full(len(self._tasks), core.NUM_ACTIONS, dtype=np.int64)
         self._timeouts = np.array([task.max_steps for task in suite.tasks.values()], dtype=np.int64)
-        n = num_envs
-        # What the cores read and write, and the frames shown: an ended attempt keeps its last.
-        self._frames, self._shown = np.zeros((2, n, math.prod(core.FRAME)), dtype=np.uint8)
-        self._actions, self._rewards = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.float32)
-        self._over = np.zeros(n, dtype=np.uint8)
-        self._cores: list[core.Core | None] = [None] * n
-        self._handles = np.zeros(n, dtype=np.uint64)
-        self._playing, self._levels = np.full((2, n), -1, dtype=np.int64)
-        self._steps = np.zeros(n, dtype=np.int64)
+        # By slot: its task, its attempt's steps, the frame it shows: an ended attempt keeps its last.
+        self._playing, self._steps = np.full(num_envs, -1, dtype=np.int64), np.zeros(num_envs, dtype=np.int64)
+        self._shown = np.zeros((num_envs, _FRAME), dtype=np.uint8)
+        self._set_up_cores()
+
+    def _set_up_cores(self) -> None:
+        n = len(self._playing)
+        most = n * len(self._tasks)
+        # What cores read and write, a row for each; memory that is never written costs nothing.
+        self._frames = np.zeros((most, _FRAME), dtype=np.uint8)
+        self._actions, self._rewards = np.zeros(most, dtype=np.int32), np.zeros(most, dtype=np.float32)
+        self._over, self._handles = np.zeros(most, dtype=np.uint8), np.zeros(most, dtype=np.uint64)
+        self._cores: list[core.Core] = []
+        self._idle: list[list[int]] = [[] for _ in self._tasks]
+        self._held = np.full(n, -1, dtype=np.int64)  # by slot, its core
         self._act = _address_of_act()
+        self._lock = threading.Lock()
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """A new core for a new level; the same level begins again in the same core."""
+        """Move each slot's core to its level, or take one that plays its game."""
         for i in (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist():
             task, level = int(tasks[i]), int(variants[i])
-            held = self._cores[i]
-            if held is not None and (task, level) == (self._playing[i], self._levels[i]):
-                held.restart()
-            else:
-                self._playing[i], self._levels[i] = task, level
-                self._renew(i)
+            if task != self._playing[i]:
+                with self._lock:
+                    if self._playing[i] >= 0:
+                        self._idle[self._playing[i]].append(int(self._held[i]))
+                    self._held[i] = self._idle[task].pop() if self._idle[task] else self._make(task, level)
+                self._playing[i] = task
+            row = self._held[i]
+            self._cores[row].begin(level)
             self._steps[i] = 0
-            self._shown[i] = self._frames[i]
+            self._shown[i] = self._frames[row]
 
     def step(self, begin: int, end: int, actions: Array, reward: Array, terminated: Array, truncated: Array) -> None:
-        """One step in every core."""
-        memory = (self._frames, self._shown, self._actions, self._rewards, self._over)
-        slots = (self._handles, self._steps, self._timeouts, self._playing)
+        """One step in every slot's core."""
+        slots = (self._held, self._steps, self._timeouts, self._playing, self._shown)
+        memory = (self._handles, self._frames, self._actions, self._rewards, self._over)
         _step(begin, end, self._act, *slots, *memory, actions, reward, terminated, truncated)
 
     def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
         """Frames, those of later attempts marked."""
         out[begin:end] = self._shown[begin:end].reshape(-1, *core.FRAME)
-        for i in (begin + np.flatnonzero(progress["attempt"][begin:end])).tolist():
-            mark(out[i])
-
-    def _renew(self, i: int) -> core.Core:
-        old, row = self._cores[i], slice(i, i + 1)
-        if old is not None:
-            old.close()
-        memory = core.Buffers(self._frames[i], self._actions[row], self._rewards[row], self._over[row])
-        game, mode = self._tasks[self._playing[i]]
-        self._cores[i] = new = core.Core(game, mode, int(self._levels[i]), memory)
-        self._handles[i] = new.handle
-        return new
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cores": [None if one is None else one.state() for one in self._cores]}
-
-    def __setstate__(self, content: dict[str, Any]) -> None:
-        self.__dict__.update(content)
-        self._act = _address_of_act()
-        states, self._cores = content["_cores"], [None] * len(content["_cores"])
-        for i, state in enumerate(states):
-            if state is not None:
-                self._renew(i).restore(state)
+        mark(out, begin + np.flatnonzero(progress["attempt"][begin:end]))
 
     def close(self) -> None:
         """Free the cores."""
-        for i, one in enumerate(self._cores):
-            if one is not None:
-                one.close()
-                self._cores[i] = None
+        for one in self._cores:
+            one.close()
+        self._cores.clear()
+
+    def _make(self, task: int, level: int) -> int:
+        row = len(self._cores)
+        one = slice(row, row + 1)
+        memory = core.Buffers(self._frames[row], self._actions[one], self._rewards[one], self._over[one])
+        self._cores.append(core.Core(*self._tasks[task], level, memory))
+        self._handles[row] = self._cores[row].handle
+        return row
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_tasks", "num_actions", "_timeouts", "_playing", "_steps", "_shown")
+        cores = [self._cores[row] for row in self._held[self._playing >= 0].tolist()]
+        levels = [(one.level, one.state()) for one in cores]
+        return {**{name: self.__dict__[name] for name in kept}, "levels": levels}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        levels = content.pop("levels")
+        self.__dict__.update(content)
+        self._set_up_cores()
+        for i, (level, state) in zip(np.flatnonzero(self._playing >= 0).tolist(), levels, strict=True):
+            self._held[i] = self._make(int(self._playing[i]), level)
+            self._cores[self._held[i]].restore(state)
 
 
 def _address_of_act() -> int:
@@ -102,13 +117,14 @@ def _kernels(sources: str) -> Callable[..., None]:
     def step(
         begin: int,
         end: int,
-        act: np.uint64,
-        handles: Array,
+        act: int,
+        held: Array,
         steps: Array,
         timeouts: Array,
         playing: Array,
-        frames: Array,
         shown: Array,
+        handles: Array,
+        frames: Array,
         native_actions: Array,
         rewards: Array,
         over: Array,
@@ -121,15 +137,16 @@ def _kernels(sources: str) -> Callable[..., None]:
         for i in range(begin, end):
             if actions[i] < 0:
                 continue
-            native_actions[i] = actions[i]
-            call(act, handles[i])
+            row = held[i]
+            native_actions[row] = actions[i]
+            call(act, handles[row])
             steps[i] += 1
-            reward[i] = rewards[i]
-            timeout = over[i] and steps[i] == timeouts[playing[i]]
-            terminated[i], truncated[i] = over[i] and not timeout, timeout
-            if not over[i]:
+            reward[i] = rewards[row]
+            timeout = over[row] and steps[i] == timeouts[playing[i]]
+            terminated[i], truncated[i] = over[row] and not timeout, timeout
+            if not over[row]:
                 for j in range(frames.shape[1]):
-                    shown[i, j] = frames[i, j]
+                    shown[i, j] = frames[row, j]
 
     return step
 

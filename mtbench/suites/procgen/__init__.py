@@ -125,9 +125,9 @@ def max_steps(game: str, mode: str) -> int:
     return 2000 if (game, mode) == ("jumper", "memory") else _TIMEOUTS.get(game, 1000)
 
 
-def mark(frame: Frame) -> None:
-    """Draw the box of later attempts."""
-    frame[_BOX, _BOX] = 0
+def mark(frames: Frame, which: Any = ...) -> None:
+    """Draw the box of later attempts into a frame, or into some of a batch."""
+    frames[which, _BOX, _BOX, :] = 0
 
 
 _DATA = resources.files("mtbench.suites.procgen") / "distinct-levels.json"

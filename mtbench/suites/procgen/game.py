@@ -32,18 +32,16 @@ class ProcgenGame(gym.Env[Frame, int]):
         self._buffers = Buffers.new()
         self._shown = np.zeros(FRAME, np.uint8)
         self._core: Core | None = None
-        self._level = -1
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Start level `seed`. The frame returned is this environment's own and changes with every step."""
         super().reset(seed=seed)
         level = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
-        if self._core is not None and level == self._level:
-            self._core.restart()
+        if self._core is None:
+            self._core = Core(self.game, self.mode, level, self._buffers)
         else:
-            self.close()
-            self._core, self._level = Core(self.game, self.mode, level, self._buffers), level
+            self._core.begin(level)
         self._steps = 0
         self._shown[:] = self._buffers.frame
         return self._shown, {}
@@ -65,7 +63,7 @@ class ProcgenGame(gym.Env[Frame, int]):
         """The current state, 512 x 512, with smooth edges; at an attempt's end, the level's start."""
         assert self._core is not None
         picture = np.zeros(PICTURE, np.uint8)
-        drawing = Core(self.game, self.mode, self._level, Buffers.new(), picture)
+        drawing = Core(self.game, self.mode, self._core.level, Buffers.new(), picture)
         drawing.restore(self._core.state())
         drawing.draw()
         drawing.close()
@@ -78,15 +76,14 @@ class ProcgenGame(gym.Env[Frame, int]):
             self._core = None
 
     def __getstate__(self) -> dict[str, Any]:
-        content = self.__dict__.copy()
-        content["_core"] = None if self._core is None else self._core.state()
-        return content
+        held = self._core and (self._core.level, self._core.state())
+        return {**self.__dict__, "_core": held, "_buffers": None}
 
     def __setstate__(self, content: dict[str, Any]) -> None:
-        state = content.pop("_core")
+        held = content.pop("_core")
         self.__dict__.update(content)
-        self._core = None
-        if state is not None:
-            self._buffers = Buffers.new()
-            self._core = Core(self.game, self.mode, self._level, self._buffers)
+        self._core, self._buffers = None, Buffers.new()
+        if held is not None:
+            level, state = held
+            self._core = Core(self.game, self.mode, level, self._buffers)
             self._core.restore(state)
