@@ -150,6 +150,13 @@ def test_one_atari(benchmark, game):
 
 
 @pytest.mark.parametrize("game", ATARI_GAMES)
+def test_one_atari_beside_its_interface(benchmark, game):
+    """The interface that ours is made of, with one environment; it is not seeded again after each game."""
+    ours, theirs = One(ATARI, game, 1500), ALEVector(game, 1, 1500, 1)
+    compare(benchmark, f"atari {game}, single, beside AtariVectorEnv, wall", ours, theirs, time.perf_counter)
+
+
+@pytest.mark.parametrize("game", ATARI_GAMES)
 def test_many_atari(benchmark, game):
     ours, theirs = Many("MTAtari-v0", 40, tasks=[game]), ALEVector(game, NUM_ENVS, 40, 1)
     compare(benchmark, f"atari {game}, {NUM_ENVS} environments, per core", ours, theirs)

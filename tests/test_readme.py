@@ -76,7 +76,7 @@ def test_your_own_policy(tmp_path):
 def test_looking_around(tmp_path):
     out = shell(block("mtbench list"), tmp_path)
     assert "MTPOPGym-v0" in out
-    assert {p.name for p in tmp_path.iterdir()} == {"tasks.png", "rollout.gif"}
+    assert {p.name for p in tmp_path.iterdir()} == {"tasks.png", "rollout.gif", "levels.mp4"}
 
 
 def test_training_an_agent(tmp_path):

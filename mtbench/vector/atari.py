@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -49,10 +49,14 @@ class AtariEngine(Engine):
         self._games = list(suite.tasks)
         self.num_actions = np.array([count_actions(game) for game in self._games], dtype=np.int64)
         self._playing: list[_Begun | None] = [None] * num_envs
-        self._prepared: list[_Begun | None] = [None] * num_envs
-        self._idle: dict[int, list[Console]] = defaultdict(list)
-        self._pool = _threads()
+        self._set_up()
         self._frames = np.zeros((num_envs, *FRAME), dtype=np.uint8)
+
+    def _set_up(self) -> None:
+        self._prepared: list[_Begun | None] = [None] * len(self._playing)
+        self._idle: list[list[Console]] = [[] for _ in self._games]
+        self._lock = threading.Lock()  # of the idle ones
+        self._pool = ThreadPoolExecutor(cpus(), "mtbench-atari")
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
         """A new game in every slot that begins."""
@@ -98,24 +102,22 @@ class AtariEngine(Engine):
         self._idle.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": [None] * len(self._prepared), "_idle": {}, "_pool": None}
+        return {name: self.__dict__[name] for name in ("_games", "num_actions", "_playing", "_frames")}
 
     def __setstate__(self, content: dict[str, Any]) -> None:
         self.__dict__.update(content)
-        self._idle = defaultdict(list)
-        self._pool = _threads()
+        self._set_up()
 
     def _begin(self, task: int, variant: int) -> _Begun:
-        idle = self._idle[task]
-        console = idle.pop() if idle else Console(self._games[task])
+        with self._lock:
+            console = self._idle[task].pop() if self._idle[task] else None
+        console = console or Console(self._games[task])
         return _Begun(task, variant, console, self._pool.submit(console.reset, variant))
 
     def _put_away(self, begun: _Begun | None) -> None:
-        if begun is not None:
-            if not begun.frame.cancel():
-                begun.frame.result()
+        if begun is None:
+            return
+        if not begun.frame.cancel():
+            begun.frame.result()
+        with self._lock:
             self._idle[begun.task].append(begun.console)
-
-
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cpus(), "mtbench-atari")

@@ -205,7 +205,10 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _spread(self, work: Callable[..., None], *arguments: Any) -> None:
         """Every chunk, each in its thread."""
-        waiting = [self._pool.submit(work, *chunk, *arguments) for chunk in self._chunks[1:]] if self._pool else []
+        if self._pool is None:
+            work(*self._chunks[0], *arguments)
+            return
+        waiting = [self._pool.submit(work, *chunk, *arguments) for chunk in self._chunks[1:]]
         try:
             work(*self._chunks[0], *arguments)
         finally:

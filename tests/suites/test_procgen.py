@@ -73,6 +73,28 @@ def test_both_attempts_equal_the_bare_core_at_that_level(game, mode, upstream):
 
 
 @pytest.mark.parametrize(("game", "mode"), BOTH_MODES)
+def test_a_core_moved_to_a_level_plays_it_like_a_new_one(game, mode):
+    rng = np.random.default_rng(0)
+    moved = core.Buffers.new()
+    mover = core.Core(game, mode, 777, moved)
+    for level in (3, 4, 4, 5):
+        for _ in range(30):  # leave traces of another level
+            moved.action[0] = rng.integers(core.NUM_ACTIONS)
+            mover.act()
+        mover.begin(level)
+        fresh = core.Buffers.new()
+        new = core.Core(game, mode, level, fresh)
+        assert np.array_equal(moved.frame, fresh.frame)
+        for action in [*range(9, 15), *rng.integers(core.NUM_ACTIONS, size=100)]:
+            moved.action[0] = fresh.action[0] = action
+            mover.act(), new.act()
+            assert np.array_equal(moved.frame, fresh.frame)
+            assert (moved.reward[0], moved.over[0]) == (fresh.reward[0], fresh.over[0])
+        new.close()
+    mover.close()
+
+
+@pytest.mark.parametrize(("game", "mode"), BOTH_MODES)
 def test_levels_differ(game, mode):
     env = MetaRollout(suite_of(mode), tasks=[game])
     frames = {env.reset(options={"variant": level})[0].tobytes() for level in range(20)}

@@ -50,7 +50,7 @@ def assert_same_rollouts(ours, theirs, steps, seed=5, options=None):
     rng = np.random.default_rng(0)
     ended = 0
     for _ in range(steps):
-        actions = rng.integers(27, size=ours.num_envs)
+        actions = rng.integers(ours.single_action_space.n, size=ours.num_envs)
         mine, yours = ours.step(actions), theirs.step(actions)
         for name, a, b in zip(("obs", "reward", "terminated", "truncated", "info"), mine, yours, strict=True):
             assert_equal(a, b, name)
