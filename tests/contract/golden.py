@@ -68,8 +68,10 @@ def cases(row):
     return [(split, task) for split in ("train", "test") for task in suite.splits[split].tasks]
 
 
-def platform_name():
-    return f"{sys.platform}-{platform.machine()}"
+def platform_name(row):
+    """The machine, and the packages that draw: Procgen's wheels were built with different libraries."""
+    packages = load_suite(row.kwargs["suite"]).distributions
+    return " ".join([f"{sys.platform}-{platform.machine()}", *packages])
 
 
 def path_of(env_id):
@@ -85,7 +87,7 @@ def main():
     for row in TABLE:
         known = read(row.id)
         if not known and gym.make(row.id).observation_space.dtype == np.uint8:
-            known["platform"] = platform_name()  # which may decide how frames are drawn
+            known["platform"] = platform_name(row)  # which may decide how frames are drawn
         for split, task in cases(row):
             key = f"{split}/{task}"
             if key not in known:

@@ -1,7 +1,9 @@
 """Procgen's C++ core, called without the packages around it.
 
 The wheels `procgen`, `procgen-mirror` and `procgen-gym` ship one shared library, whose interface is libenv's (gym3's
-``libenv.h``, version 1). Only the library and its pictures are used: neither ``gym`` nor ``gym3`` is imported.
+``libenv.h``; version 1, or procgen-gym's version 3). Only the library and its pictures are used: neither ``gym`` nor
+``gym3`` is imported. The same level is the same game in all three, but each was built with another Qt, and a few pixels
+of some games differ.
 
 A :class:`Core` plays the levels of one game. The library starts a level of its choice where an attempt ends, and draws
 that one's first frame instead of the attempt's last (``game.cpp``). Here it gets no choice: its saved state names a
@@ -55,13 +57,16 @@ class _Options(ctypes.Structure):
 
 
 class _Buffers(ctypes.Structure):
-    _fields_ = (
-        ("observations", ctypes.POINTER(ctypes.c_void_p)),
-        ("rewards", ctypes.c_void_p),
-        ("firsts", ctypes.c_void_p),
-        ("infos", ctypes.POINTER(ctypes.c_void_p)),
-        ("actions", ctypes.POINTER(ctypes.c_void_p)),
-    )
+    """Pointers to memory, and to arrays of such pointers; their order is :data:`_ORDER`'s."""
+
+    _fields_ = tuple((f"pointer{i}", ctypes.c_void_p) for i in range(5))
+
+
+# By libenv's version: the order of its buffers. From version 2 on, options are handed over by address.
+_ORDER = {
+    1: ("observations", "rewards", "firsts", "infos", "actions"),
+    3: ("observations", "actions", "infos", "rewards", "firsts"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +118,20 @@ class Core:
         self._buffers = buffers
         options = _options(game, MODES[mode], level, picture is not None, centered)
         with _MAKING:
-            self.handle = int(self._library.libenv_make(1, options.structure))
+            self.handle = int(self._library.libenv_make(1, options.structure))  # or its address: see `library`
         self._infos = np.zeros((3, 1), dtype=np.int32)  # previous level, whether it was completed, level
         infos = [self._infos[0], self._infos[1], self._infos[2], *([] if picture is None else [picture])]
-        pointers = (_pointers(buffers.frame), _pointers(*infos), _pointers(buffers.action))
-        self._pointed = _Buffers(
-            pointers[0], buffers.reward.ctypes.data, buffers.over.ctypes.data, pointers[1], pointers[2]
-        )
+        arrays = {
+            "observations": _pointers(buffers.frame),
+            "infos": _pointers(*infos),
+            "actions": _pointers(buffers.action),
+        }
+        addresses = {name: ctypes.addressof(array) for name, array in arrays.items()}
+        addresses |= {"rewards": buffers.reward.ctypes.data, "firsts": buffers.over.ctypes.data}
+        self._pointed = _Buffers(*(addresses[name] for name in _ORDER[self._library.libenv_version()]))
         self._library.libenv_set_buffers(self.handle, ctypes.byref(self._pointed))  # starts the level
         # The library must not outlive what it writes to.
-        keep = (self._pointed, pointers, infos, buffers)
+        keep = (self._pointed, arrays, infos, buffers)
         self.close = weakref.finalize(self, _close, self._library, self.handle, keep)
         self._start = self.state()
         # In a state: its version, the game's name with its length, 12 options, the grid's step (Game::serialize).
@@ -214,11 +223,14 @@ def library() -> Any:
     # As gym3 loads it: its Qt is not to mix with another one in the process.
     mode = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0) if hasattr(os, "RTLD_NOW") else 0
     loaded = ctypes.CDLL(str(folder / name), mode=mode)
-    if loaded.libenv_version() != 1:
-        raise UsageError(f"{folder / name} has version {loaded.libenv_version()} of libenv; mtbench knows version 1.")
+    version = loaded.libenv_version()
+    if version not in _ORDER:
+        raise UsageError(
+            f"{name} of {folder.parent.parent.name} has version {version} of libenv; mtbench knows 1 and 3."
+        )
     handle, number, data = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
     loaded.libenv_make.restype = handle
-    loaded.libenv_make.argtypes = [number, _Options]
+    loaded.libenv_make.argtypes = [number, _Options if version == 1 else ctypes.POINTER(_Options)]
     loaded.libenv_set_buffers.argtypes = [handle, ctypes.POINTER(_Buffers)]
     for function in (loaded.libenv_act, loaded.libenv_observe, loaded.libenv_close):
         function.restype, function.argtypes = None, [handle]
