@@ -124,8 +124,7 @@ def compare(benchmark, name, ours, theirs, clock=time.process_time):
         into.append(side.steps / (clock() - began))
 
     timed(theirs, []), timed(ours, [])
-    setup = lambda: timed(theirs, rates["theirs"])  # noqa: E731
-    benchmark.pedantic(lambda: timed(ours, rates["ours"]), setup=setup, rounds=ROUNDS)
+    benchmark.pedantic(lambda: timed(ours, rates["ours"]), setup=lambda: timed(theirs, rates["theirs"]), rounds=ROUNDS)
     best = {side: max(values) for side, values in rates.items()}
     ROWS.append((name, best["ours"], best["theirs"]))
     benchmark.extra_info["ratio"] = best["ours"] / best["theirs"]
@@ -174,12 +173,9 @@ def test_many_atari_on_the_wall(benchmark, game):
 def test_all_games(benchmark, env_id, batches):
     """The whole ID: all cores beside one."""
     one, all_of_them = Many(env_id, batches, num_workers=1), Many(env_id, batches)
-    if env_id == "MTAtari-v0":  # its consoles have threads of their own
-        compare(benchmark, f"{env_id}, {NUM_ENVS} environments, wall / per core", all_of_them, one, time.perf_counter)
-    else:
-        compare(
-            benchmark, f"{env_id}, {NUM_ENVS} environments, all cores / one, wall", all_of_them, one, time.perf_counter
-        )
+    # Atari's consoles have threads of their own.
+    compared = "wall / per core" if env_id == "MTAtari-v0" else "all cores / one, wall"
+    compare(benchmark, f"{env_id}, {NUM_ENVS} environments, {compared}", all_of_them, one, time.perf_counter)
 
 
 def test_print_the_table(capsys):

@@ -108,6 +108,16 @@ class Split:
     also: tuple[str, ...] = ()
 
 
+def seed_splits(tasks: Sequence[str], also: Sequence[str] = ()) -> dict[str, Split]:
+    """Train and test where any seed is a valid variant: equal blocks keep both, and the evaluation of both, apart."""
+    block = 2**29
+    ranges = [VariantRange(i * block, (i + 1) * block) for i in range(4)]
+    return {
+        "train": Split("train", tuple(tasks), ranges[0], ranges[1], tuple(also)),
+        "test": Split("test", tuple(tasks), ranges[2], ranges[3], tuple(also)),
+    }
+
+
 @dataclass(slots=True)
 class Progress:
     """What an agent may know about its own rollout, on any suite. It carries no label.
@@ -178,7 +188,7 @@ class Suite(ABC):
     @property
     def room(self) -> str:
         """The module under ``mtbench.suites``; also the extra that installs what it needs."""
-        return self.name.partition("-")[0]
+        return room_of(self.name)
 
     @abstractmethod
     def observation_space(self, k: int) -> gym.Space[Any]:
@@ -235,6 +245,11 @@ class Suite(ABC):
         return self.splits[name]
 
 
+def room_of(name: str) -> str:
+    """The module under ``mtbench.suites`` that holds the suite of this name."""
+    return name.partition("-")[0]
+
+
 def load_suite(name: str) -> Suite:
     """A suite by name (``"popgym"``, ``"procgen-easy"``), or any by import path (``"my_package.my_suite:SUITE"``).
 
@@ -247,7 +262,7 @@ def load_suite(name: str) -> Suite:
         if not isinstance(suite, Suite):
             raise UsageError(f"{name!r} is a {type(suite).__name__}, not a mtbench.suite.Suite.")
         return suite
-    room = f"mtbench.suites.{name.partition('-')[0]}"
+    room = f"mtbench.suites.{room_of(name)}"
     try:
         suites: Mapping[str, Suite] = importlib.import_module(room).SUITES
     except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 
 from mtbench.errors import unknown
+from mtbench.suite import room_of
 
 # Rooms with an engine. All need Numba.
 ENGINES = {
@@ -74,7 +75,7 @@ def make_vector(
 
 def engine_of(suite: str) -> str:
     """Where the engine of a suite is, as ``"module:class"``; "" where it has none."""
-    return ENGINES.get(suite.partition("-")[0], "")
+    return ENGINES.get(room_of(suite), "")
 
 
 def _checked_mode(mode: str | gym.vector.AutoresetMode) -> gym.vector.AutoresetMode:

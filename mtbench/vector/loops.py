@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtbench.vector import streams
-from mtbench.vector.compiled import SOURCES, kernel
+from mtbench.vector.compiled import SOURCES, compiled, kernel
 from mtbench.vector.engine import Array
 
 # What the next step meets, in PROGRESS["phase"].
@@ -17,6 +17,13 @@ NOT_RESET, PLAYING, BETWEEN, OVER = range(4)
 GOES_ON, NEXT_ATTEMPT, NEXT_ROLLOUT = range(3)
 # When the next rollout, or attempt, begins.
 NEXT_STEP, SAME_STEP, NEVER = range(3)
+
+
+@compiled
+def _draw_variant(stream: Any, first: int, count: int, listed: Array) -> int:
+    """One of `count` variants from `first` on, or of those `listed`."""
+    drawn = streams.below(stream, count)
+    return listed[drawn] if len(listed) else first + drawn
 
 
 def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
@@ -152,8 +159,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
                     if j and same_variant:
                         variants[i, j] = variants[i, 0]
                     else:
-                        drawn = streams.below(random[i], num_variants)
-                        variants[i, j] = listed[drawn] if len(listed) else first_variant + drawn
+                        variants[i, j] = _draw_variant(random[i], first_variant, num_variants, listed)
             if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
                 one.phase = PLAYING
             begins[i] = variants[i, one.attempt]
@@ -181,8 +187,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
             stream = random[i]
             high, low, spare, has_spare = stream.state_high, stream.state_low, stream.spare, stream.has_spare
             next_tasks[i] = drawn_from[streams.below(stream, len(drawn_from))]
-            drawn = streams.below(stream, num_variants)
-            next_variants[i] = listed[drawn] if len(listed) else first_variant + drawn
+            next_variants[i] = _draw_variant(stream, first_variant, num_variants, listed)
             stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare
 
     return refused, before, after, move_on, foresee

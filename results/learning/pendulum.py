@@ -25,10 +25,9 @@ from rich.progress import Progress
 
 from mtbench.records import write_atomically
 from mtbench.rollout import MetaRollout
-from mtbench.suite import Split, Suite, Task, VariantRange
+from mtbench.suite import Suite, Task, seed_splits
 
 TASK = Task("PositionOnlyPendulumEasy", "popgym.envs:PositionOnlyPendulumEasy", "PositionOnlyPendulum", 200)
-_BLOCK = 2**29
 
 
 class _Codec:
@@ -46,15 +45,7 @@ class Pendulum(Suite):
     title: ClassVar = "POPGym's pendulum"
     distributions: ClassVar = ("popgym",)
     tasks: ClassVar = {TASK.name: TASK}
-    splits: ClassVar = {
-        name: Split(
-            name,
-            (TASK.name,),
-            variants=VariantRange(2 * i * _BLOCK, (2 * i + 1) * _BLOCK),
-            evaluation=VariantRange((2 * i + 1) * _BLOCK, (2 * i + 2) * _BLOCK),
-        )
-        for i, name in enumerate(("train", "test"))
-    }
+    splits: ClassVar = seed_splits([TASK.name])
     attempt_variants: ClassVar = "new"
     frame_shape: ClassVar = (64, 64, 3)
 

@@ -28,7 +28,7 @@ def without_box(frame):
 
 @pytest.fixture(scope="module")
 def upstream():
-    """gym3's environment on one level; it starts four threads, and is made once for each game."""
+    """gym3's environment."""
     pytest.importorskip("gym3")
     try:
         from procgen.env import ProcgenGym3Env
@@ -54,9 +54,7 @@ def test_both_attempts_equal_the_bare_core_at_that_level(game, mode, upstream):
             while env.playing:  # to the end of the first attempt, looking left
                 frame, *_ = env.step(1)
             frame, *_ = env.step(0)
-            bare = upstream(
-                1, game, start_level=level, num_levels=1, distribution_mode=mode, num_threads=0, rand_seed=8
-            )
+            bare = upstream(1, game, rand_seed=8, **options)
         assert np.array_equal(frame[1:5, 1:5], np.zeros((4, 4, 3))) == bool(attempt)
         _, theirs, _ = bare.observe()
         assert np.array_equal(without_box(frame), without_box(theirs["rgb"][0]))

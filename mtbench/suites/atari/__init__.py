@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.pictures import captioned
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
 from mtbench.suites.atari.game import FRAME, NUM_ACTIONS, AtariGame
 
 PAPER_GAMES = (
@@ -44,15 +44,8 @@ OTHER_GAMES = (
 FEWER_ACTIONS = {"lost_luggage": 9, "skiing": 9}
 
 _MOST_STEPS = 27_000  # 108,000 frames
-TASKS = {
-    game: Task(game, "mtbench.suites.atari.game:AtariGame", game, _MOST_STEPS) for game in PAPER_GAMES + OTHER_GAMES
-}
-_BLOCK = 2**29
-_RANGES = [VariantRange(i * _BLOCK, (i + 1) * _BLOCK) for i in range(4)]
-SPLITS = {
-    "train": Split("train", PAPER_GAMES, _RANGES[0], _RANGES[1], also=OTHER_GAMES),
-    "test": Split("test", PAPER_GAMES, _RANGES[2], _RANGES[3], also=OTHER_GAMES),
-}
+TASKS = {game: Task(game, "", game, _MOST_STEPS) for game in PAPER_GAMES + OTHER_GAMES}
+SPLITS = seed_splits(PAPER_GAMES, also=OTHER_GAMES)
 
 
 def count_actions(game: str) -> int:

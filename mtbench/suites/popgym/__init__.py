@@ -27,7 +27,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.spaces import Vector, native_actions, observation_writer
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
 
 GAME_CHANNELS = 26
 NUM_ACTIONS = 27
@@ -53,13 +53,7 @@ TASKS: dict[str, Task] = {
     for difficulty, max_steps in lengths.items()
 }
 
-# Any seed is a valid variant: four equal blocks keep training, its evaluation and both test uses apart.
-_BLOCK = 2**29
-_RANGES = [VariantRange(i * _BLOCK, (i + 1) * _BLOCK) for i in range(4)]
-SPLITS: dict[str, Split] = {
-    "train": Split("train", tuple(TASKS), variants=_RANGES[0], evaluation=_RANGES[1]),
-    "test": Split("test", tuple(TASKS), variants=_RANGES[2], evaluation=_RANGES[3]),
-}
+SPLITS = seed_splits(tuple(TASKS))
 
 
 class _Codec:

@@ -62,7 +62,7 @@ class _Buffers(ctypes.Structure):
     _fields_ = tuple((f"pointer{i}", ctypes.c_void_p) for i in range(5))
 
 
-# By libenv's version: the order of its buffers. From version 2 on, options are handed over by address.
+# By libenv's version: the order of its buffers. Version 3 takes options by their address.
 _ORDER = {
     1: ("observations", "rewards", "firsts", "infos", "actions"),
     3: ("observations", "actions", "infos", "rewards", "firsts"),
@@ -239,6 +239,11 @@ def library() -> Any:
     return loaded
 
 
+@lru_cache
+def _assets() -> str:
+    return f"{require_library() / 'data' / 'assets'}{os.sep}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Converted:
     structure: _Options
@@ -255,7 +260,7 @@ def _options(game: str, mode: int, level: int, drawing: bool, centered: bool) ->
         "num_threads": 0,
         "rand_seed": 0,  # chooses among levels, of which there is one
         "render_human": drawing,
-        "resource_root": f"{require_library() / 'data' / 'assets'}{os.sep}",
+        "resource_root": _assets(),
         "center_agent": centered,
         "use_backgrounds": True,
     }
