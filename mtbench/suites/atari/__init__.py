@@ -5,7 +5,8 @@ action played for 4 frames, at most 108,000 frames, all 18 joystick actions in e
 no life is a loss. The paper's own command line skips 5 frames; its text and its code's default say 4.
 
 Observation: ``Box(84, 84, 3)`` uint8: the last of the 4 frames, in colour, averaged down; no stack and no maximum over
-frames. A meta-rollout is one game; its end flags are the game's own. A variant is the seed of the sticky actions.
+frames. The frame that ends a game is the one before it, which is what the ALE's vector interface gives. A meta-rollout
+is one game; its end flags are the game's own. A variant is the seed of the sticky actions.
 """
 
 from __future__ import annotations
@@ -93,10 +94,12 @@ class Atari(Suite):
         return _Codec(range(count_actions(task.name)))
 
     def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
-        """The console's screen, twice its size, over a line of text."""
+        """The console's screen, about twice its size, over a line of text."""
+        from PIL import Image
+
         assert isinstance(base, AtariGame)
-        enlarged = base.screen().repeat(2, axis=0).repeat(2, axis=1)
-        return captioned(enlarged, task, progress, self.frame_shape)
+        enlarged = Image.fromarray(base.screen()).resize((320, 420), Image.Resampling.NEAREST)
+        return captioned(np.asarray(enlarged), task, progress, self.frame_shape)
 
 
 SUITE = Atari()
