@@ -32,7 +32,7 @@ class ProcgenGame(gym.Env[Frame, int]):
         self._buffers = Buffers.new()
         self._shown = np.zeros(FRAME, np.uint8)
         self._core: Core | None = None
-        self._steps = 0
+        self._steps, self._over = 0, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Start level `seed`. The frame returned is this environment's own and changes with every step."""
@@ -42,7 +42,7 @@ class ProcgenGame(gym.Env[Frame, int]):
             self._core = Core(self.game, self.mode, level, self._buffers)
         else:
             self._core.begin(level)
-        self._steps = 0
+        self._steps, self._over = 0, False
         self._shown[:] = self._buffers.frame
         return self._shown, {}
 
@@ -53,7 +53,7 @@ class ProcgenGame(gym.Env[Frame, int]):
         buffers.action[0] = action
         self._core.act()
         self._steps += 1
-        over = bool(buffers.over[0])
+        self._over = over = bool(buffers.over[0])
         if not over:
             self._shown[:] = buffers.frame
         timeout = over and self._steps == self.max_steps
@@ -64,7 +64,7 @@ class ProcgenGame(gym.Env[Frame, int]):
         assert self._core is not None
         picture = np.zeros(PICTURE, np.uint8)
         drawing = Core(self.game, self.mode, self._core.level, Buffers.new(), picture)
-        drawing.restore(self._core.state())
+        drawing.restore(self._core.start if self._over else self._core.state())
         drawing.draw()
         drawing.close()
         return picture
