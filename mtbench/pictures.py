@@ -44,8 +44,8 @@ def write_video(frames: Iterable[Frame], path: Path, fps: int) -> None:
     write_atomically(path, lambda temporary: write(iter(frames), temporary, fps))
 
 
-def captioned(frame: Frame, task: Task, progress: Progress, shape: tuple[int, int, int]) -> Frame:
-    """A picture over a line that says what is played and how far it is, filling `shape`."""
+def captioned(frame: Frame, task: Task, progress: Progress, shape: tuple[int, int, int], second: str = "") -> Frame:
+    """A picture over a line that says what is played and how far it is, and a second one, filling `shape`."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = shape[:2]
@@ -54,8 +54,11 @@ def captioned(frame: Frame, task: Task, progress: Progress, shape: tuple[int, in
     line = [task.name, f"step {progress.attempt_steps}", f"reward {progress.reward:g}"]
     if progress.k > 1:
         line.insert(1, f"attempt {progress.attempt + 1} of {progress.k}")
-    middle = (frame.shape[0] + height) / 2
-    ImageDraw.Draw(image).text((10, middle), "   ".join(line), (230, 232, 235), ImageFont.load_default(16), "lm")
+    lines = ["   ".join(line), *([second] if second else [])]
+    space = (height - frame.shape[0]) / len(lines)
+    for number, text in enumerate(lines):
+        middle = frame.shape[0] + space * (number + 0.5)
+        ImageDraw.Draw(image).text((10, middle), text, (230, 232, 235), ImageFont.load_default(16), "lm")
     return np.array(image)
 
 

@@ -45,6 +45,7 @@ TABLE: tuple[Row, ...] = (
         "16 video games, large or hard levels",
         {"suite": "procgen-memory-hard", "k": 2, "objective": "k-episode", "max_steps": 5000},
     ),
+    Row("MTBabyAI-v0", "50 and 18 instructions in grid worlds", {"suite": "babyai", "k": 2, "objective": "k-episode"}),
     Row("MTAtari-v0", "ten Atari games", _ATARI),
     Row("MTAtari-Clipped-v0", "the same with clipped rewards", {**_ATARI, "clip_rewards": True}),
 )

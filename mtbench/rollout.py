@@ -391,6 +391,8 @@ def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> lis
     if not isinstance(tasks, Sequence):
         raise UsageError(f"`tasks` is a list of names, got {tasks!r}.")
     for task in tasks:
+        if task in suite.refused:
+            raise UsageError(f"Suite {suite.name!r} cannot play {task!r}: {suite.refused[task]}.")
         if task not in available:
             raise unknown("task", task, available, f"split {split!r} of suite {suite.name!r}")
     if not tasks or len(set(tasks)) != len(tasks):

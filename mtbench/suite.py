@@ -11,6 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import gymnasium as gym
@@ -168,6 +169,7 @@ class Suite(ABC):
         single_attempt: Pass the base environment's end flags through instead of the rollout's own.
         has_success: Whether :meth:`success` is defined.
         frame_shape: Shape of every rendered frame.
+        refused: Upstream's tasks that the suite cannot play, and why.
     """
 
     name: str
@@ -179,6 +181,7 @@ class Suite(ABC):
     single_attempt: bool = False
     has_success: bool = False
     frame_shape: tuple[int, int, int]
+    refused: Mapping[str, str] = MappingProxyType({})
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ ENGINES = {
     "popgym": "mtbench.vector.popgym.engine:POPGymEngine",
     "procgen": "mtbench.vector.procgen:ProcgenEngine",
     "atari": "mtbench.vector.atari:AtariEngine",
+    "babyai": "mtbench.vector.babyai:BabyAIEngine",
 }
 
 

@@ -121,7 +121,7 @@ class AtariEngine(Engine):
     """
 
     envs_per_worker: ClassVar[int] = sys.maxsize  # consoles have threads of their own
-    prepares: ClassVar[bool] = True
+    prepares = True
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._games = list(suite.tasks)

@@ -32,7 +32,8 @@ def kernel(function: F) -> F:
 
 def _sources() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    package = Path(__file__).parent.parent
+    for path in sorted(path for folder in ("suites", "vector") for path in (package / folder).rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from mtbench.suite import Suite
 
 Array = npt.NDArray[Any]
+# Observations: an array, or a Dict space's arrays.
+Batch = Array | dict[str, Array]
 
 #: What an agent may know of its own rollout: `elapsed`, `attempt`, `valid` (the action) and `reward` as in
 #: :class:`mtbench.suite.Progress`. `phase` is the rollout layer's own.
@@ -37,11 +39,13 @@ class Engine(ABC):
         num_actions: ``(tasks,)`` int64, in the suite's order: an agent's larger actions do not exist there.
         envs_per_worker: Fewer for each thread cost more to hand out than to step.
         prepares: Whether it wants :meth:`prepare` to be called.
+        success: ``(N,)`` bool, written by :meth:`step` where the suite defines success: the step made it one.
     """
 
     num_actions: Array
+    success: Array
     envs_per_worker: ClassVar[int] = 2048
-    prepares: ClassVar[bool] = False
+    prepares: bool = False
 
     @abstractmethod
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None: ...
@@ -71,14 +75,14 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
+    def observe(self, begin: int, end: int, progress: Array, out: Any) -> None:
         """Write what an agent sees.
 
         Args:
             begin: First slot.
             end: Behind the last one.
             progress: ``(N,)`` of :data:`PROGRESS`.
-            out: Observations; written whole.
+            out: Observations, an array or a Dict space's arrays; written whole.
         """
 
     def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:  # noqa: B027 (most need not)

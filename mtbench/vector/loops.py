@@ -70,6 +70,18 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
             played[i] = action
 
     @kernel
+    def note(begin: int, end: int, progress: Any, played: Array, success: Array, successes: Array) -> None:
+        """Remember which attempts succeeded."""
+        sources  # noqa: B018
+        for i in range(begin, end):
+            if played[i] < 0:
+                continue
+            if progress[i].elapsed == 0:
+                successes[i] = False
+            if success[i]:
+                successes[i, progress[i].attempt] = True
+
+    @kernel
     def after(
         begin: int,
         end: int,
@@ -190,7 +202,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
             next_variants[i] = _draw_variant(stream, first_variant, num_variants, listed)
             stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare
 
-    return refused, before, after, move_on, foresee
+    return refused, before, note, after, move_on, foresee
 
 
-refused, before, after, move_on, foresee = _kernels(SOURCES)
+refused, before, note, after, move_on, foresee = _kernels(SOURCES)

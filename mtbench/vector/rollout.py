@@ -21,10 +21,7 @@ from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index
 from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
-from mtbench.vector.engine import PROGRESS, Array, Engine, cpus
-
-# Observations: an array, or a Dict space's arrays.
-Batch = Array | dict[str, Array]
+from mtbench.vector.engine import PROGRESS, Array, Batch, Engine, cpus
 
 _MODES = {
     AutoresetMode.NEXT_STEP: loops.NEXT_STEP,
@@ -36,8 +33,8 @@ _MODES = {
 class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     """N meta-rollouts, each of its own task.
 
-    Rewards are float64, flags bool, all of shape ``(N,)``. Where rollouts end, ``info["rollout"]`` has ``returns`` and
-    ``lengths`` of shape ``(N, k)``, with masks as Gymnasium makes them.
+    Rewards are float64, flags bool, all of shape ``(N,)``. Where rollouts end, ``info["rollout"]`` has ``returns``,
+    ``lengths`` and, where the suite defines it, ``successes`` of shape ``(N, k)``, with masks as Gymnasium makes them.
 
     ``reset`` takes ``options`` as a single environment does, for all alike; and ``"task"`` as N names, ``"variant"`` as
     ``(N, k)`` or ``(N, 1)`` integers, ``"reset_mask"`` as N bools.
@@ -82,6 +79,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._task, self._begins = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
         self._variants = np.zeros((n, k), dtype=np.int64)
         self._returns, self._lengths = np.zeros((n, k)), np.zeros((n, k), dtype=np.int64)
+        self._statistics = {"returns": self._returns, "lengths": self._lengths}
+        if one.suite.has_success:
+            self._statistics["successes"] = np.zeros((n, k), dtype=np.bool_)
         # Within a step: actions of the games (-1 for none), what they answer, what follows.
         self._played = np.full(n, -1, dtype=np.int64)
         self._follows, self._renews = np.zeros((2, n), dtype=np.int8)
@@ -236,6 +236,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         streams, counts, kept = self._streams, self._engine.num_actions, (self._returns, self._lengths)
         loops.before(*chunk, progress, streams, self._task, counts, actions, self._played, *kept)
         self._engine.step(*chunk, self._played, self._earned, *self._base_over)
+        if "successes" in self._statistics:
+            loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
         base = (self._earned, *self._base_over, self._task, self._scales)
         loops.after(*chunk, progress, *base, *kept, self._follows, reward, terminated, truncated, self._rules)
         if folded is not None:
@@ -265,16 +267,22 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         loops.move_on(begin, end, *slots, *drawn)
 
     def _observe(self, begin: int, end: int, out: Batch) -> None:
-        if isinstance(out, dict):
-            seen, label = out["observation"], out["task"]
-        elif self.expose_task_label:
-            seen, label = np.split(out, [out.shape[1] - len(self._names)], axis=1)
-        else:
-            self._engine.observe(begin, end, self._progress, out)
-            return
+        seen, label = self._parts(out)
         self._engine.observe(begin, end, self._progress, seen)
-        label[begin:end] = 0.0
-        label[np.arange(begin, end), self._task[begin:end]] = 1.0
+        if label is not None:
+            label[begin:end] = 0.0
+            label[np.arange(begin, end), self._task[begin:end]] = 1.0
+
+    def _parts(self, out: Batch) -> tuple[Batch, Array | None]:
+        """What the engine sees, and the label's rows, of observations that :func:`mtbench.spaces.with_vector` made."""
+        if not self.expose_task_label:
+            return out, None
+        if not isinstance(out, dict):
+            seen, label = np.split(out, [out.shape[1] - len(self._names)], axis=1)
+            return seen, label
+        if not isinstance(self._one.suite.observation_space(self.k), gym.spaces.Dict):
+            return out["observation"], out["task"]
+        return {name: part for name, part in out.items() if name != "task"}, out["task"]
 
     def _empty(self) -> Batch:
         def empty(space: gym.Space[Any]) -> Array:
@@ -295,7 +303,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
                 _add(infos, "final_attempt_obs", _only(folded, at), at)
         if ended.any():
             rollout: dict[str, Any] = {}
-            for name, values in (("returns", self._returns), ("lengths", self._lengths)):
+            for name, values in self._statistics.items():
                 _add(rollout, name, _only(values, ended), ended)
             if finals is not None:
                 rows = np.full(self.num_envs, None, dtype=object)

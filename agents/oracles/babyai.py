@@ -1,0 +1,325 @@
+"""The expert for BabyAI: it sees the whole grid and plans an attempt before it plays it.
+
+Minigrid's own ``BabyAIBot`` is no expert for every task (3.2.0: it raises on KeyInBox, and plans for ever on
+UnlockToUnlock and some layouts of Unlock and GoToImpUnlock). This planner is one for all: it walks the cheapest way to
+what the mission asks for; a locked door on that way sends it for the key first, and an object in the way is put
+elsewhere. It plans by playing on a copy of the world, so that plans are as long as attempts at most.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from mtbench.suites.babyai.layouts import AFTER, ALONE, GO_TO, NOTHING, OPEN_IT, PICK_UP, PUT_NEXT, WALL, World
+from mtbench.suites.babyai.rules import play_one
+
+if TYPE_CHECKING:
+    from mtbench.rollout import MetaRollout
+
+Cell = tuple[int, int]
+State = tuple[int, int, int]  # x, y, the way one faces
+
+_LEFT, _RIGHT, _FORWARD, _PICKUP, _DROP, _TOGGLE, _DO_NOTHING = range(7)
+_DOOR, _KEY, _BOX = 4, 5, 7
+_OPEN, _LOCKED = 0, 2
+_WAYS = ((1, 0), (0, 1), (-1, 0), (0, -1))
+
+_TO_FETCH_A_KEY = 40  # roughly in steps
+
+
+class _Taste(NamedTuple):
+    """What to avoid, and how much, roughly in steps. The first plan that succeeds counts."""
+
+    to_move_an_object: float
+    to_drop_near_a_door: float
+    to_drop_in_the_way: float
+
+
+_TASTES = (_Taste(10, 15, 60), _Taste(10, 4, 10), _Taste(25, 2, 20), _Taste(4, 40, 60))
+
+_plans: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
+
+
+def action(env: MetaRollout) -> int:
+    """The expert's action in the current state."""
+    if not env.playing:
+        return _DO_NOTHING
+    base: Any = env.base
+    played, plan = base.played, _plans.get(base, [])
+    if not played or len(played) >= len(plan) or plan[: len(played)] != played:
+        plan = _plans[base] = [*played, *plan_from(base.world), _DO_NOTHING]
+    return plan[len(played)]
+
+
+def plan_from(world: World) -> list[int]:
+    """Actions that lead to success, if the planner finds any.
+
+    Args:
+        world: ``(1,)`` of :data:`~mtbench.suites.babyai.layouts.WORLD`; it is left as it is.
+    """
+    for taste in _TASTES:
+        planner = _Planner(world, taste)
+        with suppress(_Over, _Stuck, RecursionError):
+            planner.follow_the_mission()
+        if planner.succeeded:
+            break
+    return planner.actions
+
+
+class _Over(Exception):
+    """The attempt has ended."""
+
+
+class _Stuck(Exception):
+    """There is no way."""
+
+
+class _Planner:
+    """Plays on a copy of a world, and remembers what it did."""
+
+    def __init__(self, world: World, taste: _Taste) -> None:
+        self._taste, self.succeeded = taste, False
+        self._worlds = world.copy()
+        self.world: Any = self._worlds[0]
+        self.actions: list[int] = []
+        self._closed: set[Cell] = set()  # ways that are being cleared: no way leads through them meanwhile
+
+    def follow_the_mission(self) -> None:
+        """Its clauses in the order in which they count."""
+        for clause in (1, 0) if self.world["joined"] == AFTER else (0, 1):
+            if clause == 0 or self.world["joined"] != ALONE:
+                self._follow(clause)
+
+    def _follow(self, clause: int) -> None:
+        world = self.world
+        kind = world["clause"][clause]
+        moved = [thing for thing in range(64) if int(world["moved"][clause]) >> thing & 1]
+        if kind == GO_TO:
+            self._go(self._places(clause))
+        elif kind == OPEN_IT:
+            self._open([cell for thing in moved if (cell := self._cell_of(thing))], again=True)
+        elif kind == PICK_UP:
+            self._get(moved)
+        while kind == PUT_NEXT:  # until it counts: what was carried from the start does not
+            self._get(moved)
+            beside = {cell for place in self._places(clause) for cell in _beside(place)}
+            beside -= {cell for cell in beside if self._at(cell) == WALL or self._is_door(cell)}
+            free = {cell for cell in beside if self._at(cell) == NOTHING}
+            if free:
+                self._go(free)
+                self._act(_DROP)
+            elif beside:
+                self._clear(min(beside), beside)
+            else:
+                raise _Stuck
+
+    # ---- what there is ----
+
+    def _at(self, cell: Cell) -> int:
+        return int(self.world["cells"][cell])
+
+    def _here(self) -> State:
+        return int(self.world["x"]), int(self.world["y"]), int(self.world["facing"])
+
+    def _places(self, clause: int) -> list[Cell]:
+        return [(int(x), int(y)) for x, y in zip(*np.nonzero(self.world["places"][clause]), strict=True)]
+
+    def _cell_of(self, thing: int) -> Cell | None:
+        """Where an object is, or the box that holds it."""
+        for wanted in (thing, *np.flatnonzero(self.world["contains"] == thing).tolist()):
+            found = np.argwhere(self.world["cells"] == wanted)
+            if len(found):
+                return int(found[0][0]), int(found[0][1])
+        return None
+
+    def _is_door(self, cell: Cell, *states: int) -> bool:
+        thing = self._at(cell)
+        return bool(self.world["kind"][thing] == _DOOR) and (not states or int(self.world["state"][thing]) in states)
+
+    def _opens(self, thing: int, door: Cell) -> bool:
+        world = self.world
+        return bool(world["kind"][thing] == _KEY and world["color"][thing] == world["color"][self._at(door)])
+
+    # ---- what it does ----
+
+    def _act(self, action: int) -> None:
+        reward, terminated, truncated = play_one(self._worlds, action)
+        self.actions.append(action)
+        self.succeeded = reward > 0
+        if terminated or truncated:
+            raise _Over
+
+    def _go(self, targets: Iterable[Cell]) -> None:
+        """Walk until one of the targets is ahead."""
+        targets = set(targets)
+        while (way := self._way(targets)) is not None:
+            for step, ahead in way:
+                blocked = step == _FORWARD and not self._is_free(ahead)
+                if blocked and not self._make_way(ahead, {cell for _, cell in way}):
+                    break  # it led elsewhere
+                self._act(step)
+            else:
+                return
+        raise _Stuck
+
+    def _make_way(self, ahead: Cell, way: set[Cell]) -> bool:
+        """Open or clear the cell ahead; whether it can be entered from here now."""
+        if self._is_door(ahead, _LOCKED):
+            here = self._here()
+            self._open([ahead])
+            return self._here() == here
+        if self._is_door(ahead) or self._strict(PICK_UP):  # a box is gone then
+            self._act(_TOGGLE)
+            return self._is_free(ahead)
+        self._clear(ahead, way)
+        return False
+
+    def _open(self, doors: list[Cell], again: bool = False) -> None:
+        """Open one of some doors; `again` if it is open, for missions that count the act."""
+        locked = [door for door in doors if self._is_door(door, _LOCKED)]
+        if len(locked) < len(doors):
+            self._go(set(doors) - set(locked))
+        else:
+            door = locked[0]
+            if not self._opens(int(self.world["carrying"]), door):
+                with self._closing(door):
+                    self._get([thing for thing in range(2, 64) if self._opens(thing, door)])
+            self._go([door])
+        self._act(_TOGGLE)
+        if again:
+            self._act(_TOGGLE)
+
+    def _get(self, things: list[int]) -> None:
+        """Carry one of some objects."""
+        while int(self.world["carrying"]) not in things:
+            cells = {cell for thing in things if (cell := self._cell_of(thing))}
+            if self.world["carrying"] != NOTHING:
+                self._put_away({cell for _, cell in self._way(cells) or ()} | cells)
+            self._go(cells)
+            x, y, facing = self._here()
+            ahead = x + _WAYS[facing][0], y + _WAYS[facing][1]
+            if self.world["carrying"] != NOTHING:
+                continue  # a door on the way was locked: the key is in hand
+            if self._at(ahead) not in things:
+                self._act(_TOGGLE)  # the box around it
+            self._act(_PICKUP)
+
+    def _clear(self, cell: Cell, way: set[Cell]) -> None:
+        """Put what is in a cell elsewhere; what is carried is carried again then."""
+        held = int(self.world["carrying"])
+        with self._closing(cell):
+            if held != NOTHING:
+                self._put_away(way)
+            self._go([cell])
+            if self.world["carrying"] == NOTHING:
+                self._act(_PICKUP)
+            self._put_away(way)
+        if held != NOTHING:
+            self._get([held])
+
+    def _put_away(self, way: set[Cell]) -> None:
+        """Drop what is carried where it disturbs least."""
+        best: tuple[float, State] | None = None
+        costs, _ = self._search(None, walking=True)
+        for state, cost in costs.items():
+            x, y, facing = state
+            ahead = x + _WAYS[facing][0], y + _WAYS[facing][1]
+            if self._at(ahead) != NOTHING:
+                continue
+            cost += self._taste.to_drop_near_a_door * sum(self._is_door(cell) for cell in _beside(ahead))
+            cost += self._taste.to_drop_in_the_way * (ahead in way)
+            if best is None or (cost, state) < best:
+                best = cost, state
+        if best is None:
+            raise _Stuck
+        for step, _ in self._steps_to(best[1], self._search(None, walking=True)[1]):
+            self._act(step)
+        self._act(_DROP)
+
+    @contextmanager
+    def _closing(self, cell: Cell) -> Iterator[None]:
+        if cell in self._closed:
+            raise _Stuck
+        self._closed.add(cell)
+        try:
+            yield
+        finally:
+            self._closed.discard(cell)
+
+    # ---- ways ----
+
+    def _is_free(self, cell: Cell) -> bool:
+        return self._at(cell) == NOTHING or self._is_door(cell, _OPEN)
+
+    def _cost(self, cell: Cell, walking: bool) -> float | None:
+        """Of entering a cell; None where it cannot be."""
+        if cell in self._closed and not self._is_free(cell):
+            return None
+        thing = self._at(cell)
+        if thing == WALL or (walking and not self._is_free(cell)):
+            return None
+        if self._is_free(cell):
+            return 1
+        if self._is_door(cell, _LOCKED):
+            return 2 if self._opens(int(self.world["carrying"]), cell) else _TO_FETCH_A_KEY
+        if self._is_door(cell):
+            return None if self._strict(OPEN_IT) else 2
+        if self._strict(PICK_UP):
+            return 2 if self.world["kind"][thing] == _BOX else None
+        return self._taste.to_move_an_object * (1 if self.world["carrying"] == NOTHING else 2)
+
+    def _strict(self, kind: int) -> bool:
+        """Whether the mission fails where anything else is opened, or picked up."""
+        return bool(np.any(self.world["strict"].astype(bool) & (self.world["clause"] == kind)))
+
+    def _way(self, targets: set[Cell]) -> list[tuple[int, Cell]] | None:
+        """Steps to the cheapest state that faces a target, each with the cell ahead of it; None if there is none."""
+        costs, before = self._search(targets, walking=False)
+        facing = {state for state in costs if self._ahead(state) in targets}
+        return self._steps_to(min(facing, key=lambda state: (costs[state], state)), before) if facing else None
+
+    @staticmethod
+    def _ahead(state: State) -> Cell:
+        x, y, facing = state
+        return x + _WAYS[facing][0], y + _WAYS[facing][1]
+
+    def _search(self, targets: set[Cell] | None, walking: bool) -> tuple[dict[State, float], dict[State, Any]]:
+        """Costs of states by Dijkstra's algorithm, up to the first that faces a target; and how each is reached."""
+        costs: dict[State, float] = {}
+        before: dict[State, Any] = {}
+        entering: dict[Cell, float | None] = {}
+        waiting: list[tuple[float, State, Any]] = [(0, self._here(), None)]
+        while waiting:
+            cost, state, how = heapq.heappop(waiting)
+            if state in costs:
+                continue
+            costs[state], before[state] = cost, how
+            ahead = self._ahead(state)
+            if targets and ahead in targets:
+                break
+            x, y, facing = state
+            for step, way in ((_LEFT, facing - 1), (_RIGHT, facing + 1)):
+                heapq.heappush(waiting, (cost + 1, (x, y, way % 4), (step, state)))
+            if ahead not in entering:
+                entering[ahead] = self._cost(ahead, walking)
+            entered = entering[ahead]
+            if entered is not None:
+                heapq.heappush(waiting, (cost + entered, (*ahead, facing), (_FORWARD, state)))
+        return costs, before
+
+    def _steps_to(self, state: State, before: dict[State, Any]) -> list[tuple[int, Cell]]:
+        steps: list[tuple[int, Cell]] = []
+        while before[state] is not None:
+            step, state = before[state]
+            steps.append((step, self._ahead(state)))
+        return steps[::-1]
+
+
+def _beside(cell: Cell) -> list[Cell]:
+    return [(cell[0] + x, cell[1] + y) for x, y in _WAYS]

@@ -1,0 +1,146 @@
+"""Multi-Task BabyAI: instructions in a grid world, two attempts on the same layout (paper Appendix B).
+
+The tasks are MiniGrid's (Chevalier-Boisvert et al. 2019, 2023). Observation, a Dict:
+
+========= ==================== =====================================================================================
+image     (7, 7, 3) uint8      the view ahead: kind, color and state of each cell, as upstream's
+direction (4,) float32         the way the agent faces (east, south, west, north), one-hot
+mission   (9,) int64           the words of the instruction: 0 is padding, 1 a word that is none of :data:`WORDS`
+attempt   (1,) float32         the attempt, from 0, over k
+========= ==================== =====================================================================================
+
+Actions: ``Discrete(7)``, upstream's. An attempt succeeds where its reward is positive: 1 - 0.9 (steps / most steps).
+
+A variant is a layout's seed. The released code of the paper trains on the seeds 0 to 5,000 and tests on those up to
+1,000,000: here these are cut in three, for evaluation on the tasks of training, and for the test split to draw from and
+to evaluate on. One task of training is the same environment as one held out, under another name (:data:`SAME`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from mtbench.pictures import captioned
+from mtbench.spaces import one_hot
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+
+#: The words that missions of the 68 tasks have, in the order of their numbers from 2 on.
+WORDS = (
+    *("a", "ball", "behind", "blue", "box", "door", "door,", "front", "go", "green", "grey", "in", "key", "left"),
+    *("object", "of", "on", "open", "pick", "purple", "red", "right", "the", "then", "to", "up", "yellow", "you"),
+    "your",
+)
+MOST_WORDS = 9
+_NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
+
+_DATA = json.loads((resources.files("mtbench.suites.babyai") / "tasks.json").read_text())
+TRAIN_TASKS, TEST_TASKS, OTHER_TASKS = (tuple(_DATA[name]) for name in ("train", "test", "also"))
+#: Held-out tasks that are the same environment as one of training.
+SAME: dict[str, str] = _DATA["same"]
+
+
+def _family(name: str) -> str:
+    """``BabyAI-GoToLocalS8N7-v0`` is a ``GoToLocal``."""
+    return re.sub(r"(S\d+)?(N\d+|R\d+)?(Carrying)?-v\d+$", "", name.removeprefix("BabyAI-"))
+
+
+def mission_numbers(mission: str) -> npt.NDArray[np.int64]:
+    """A mission as ``(9,)`` int64."""
+    numbers = np.zeros(MOST_WORDS, dtype=np.int64)
+    for at, word in enumerate(mission.split()):
+        numbers[at] = _NUMBERS.get(word, 1)
+    return numbers
+
+
+class _Codec:
+    """Names the parts of an observation."""
+
+    actions = range(7)
+
+    def __init__(self) -> None:
+        self._mission, self._numbers = "", mission_numbers("")
+
+    def encode(self, observation: Any, progress: Progress) -> dict[str, npt.NDArray[Any]]:
+        image, direction, mission = observation
+        if mission != self._mission:
+            self._mission, self._numbers = mission, mission_numbers(mission)
+        return {
+            "attempt": np.array([progress.attempt / progress.k], dtype=np.float32),
+            "direction": one_hot(direction, 4),
+            "image": image,
+            "mission": self._numbers.copy(),
+        }
+
+
+class BabyAI(Suite):
+    """68 tasks and 15 more; see the module for layouts, observations and splits."""
+
+    name = "babyai"
+    title = "Multi-Task BabyAI"
+    distributions = ("minigrid",)
+    packages = ("minigrid", "numba")
+    tasks = {  # noqa: RUF012 (declared once)
+        name: Task(name, "", _family(name), steps)
+        for part in ("train", "test", "also")
+        for name, steps in _DATA[part].items()
+    }
+    splits = {  # noqa: RUF012
+        "train": Split("train", TRAIN_TASKS, VariantRange(0, 5001), VariantRange(5001, 300_000), also=OTHER_TASKS),
+        "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
+    }
+    attempt_variants = "same"
+    has_success = True
+    refused = {  # noqa: RUF012
+        name: f"its missions have up to {words} words, and observations have room for {MOST_WORDS}"
+        for name, words in _DATA["too_long"].items()
+    }
+    frame_shape = (544, 512, 3)
+
+    def observation_space(self, k: int) -> spaces.Dict:
+        """See the module."""
+        return spaces.Dict(
+            {
+                "attempt": spaces.Box(0.0, 1.0, (1,), np.float32),
+                "direction": spaces.Box(0.0, 1.0, (4,), np.float32),
+                "image": spaces.Box(0, 255, (7, 7, 3), np.uint8),
+                "mission": spaces.MultiDiscrete([len(WORDS) + 2] * MOST_WORDS),
+            }
+        )
+
+    def action_space(self) -> spaces.Discrete:
+        """``Discrete(7)``: left, right, forward, pick up, drop, toggle, done."""
+        return spaces.Discrete(7)
+
+    def make_base(self, task: Task) -> gym.Env[Any, Any]:
+        """One task."""
+        from mtbench.suites.babyai.game import BabyAIGame
+
+        return BabyAIGame(task.name)
+
+    def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
+        """Names the parts of an observation."""
+        return _Codec()
+
+    def success(self, reward: float, info: dict[str, Any]) -> bool:
+        """A reward is paid for a mission that is done, and for nothing else."""
+        return reward > 0
+
+    def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
+        """The whole grid over the mission and a line of text; what the agent sees is lighter."""
+        from PIL import Image, ImageOps
+
+        picture = Image.fromarray(base.picture())  # type: ignore[attr-defined]
+        fitted = ImageOps.pad(picture, (512, 496), Image.Resampling.BILINEAR, color=(24, 26, 29))
+        return captioned(np.asarray(fitted), task, progress, self.frame_shape, second=base.mission)  # type: ignore[attr-defined]
+
+
+SUITE = BabyAI()
+SUITES = {SUITE.name: SUITE}

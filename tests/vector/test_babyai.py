@@ -1,0 +1,86 @@
+"""Batches of BabyAI beside Gymnasium's own vector environment, and the processes that draw layouts."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+pytest.importorskip("minigrid")
+pytest.importorskip("numba")
+
+from mtbench.suites.babyai.layouts import Layouts
+from mtbench.vector.drawers import Drawers
+
+from .test_rollout import assert_same_rollouts
+
+TASKS = ["BabyAI-GoToObjS6-v1", "BabyAI-PickupDist-v0", "BabyAI-UnlockPickup-v0"]
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def _make(num_envs=12, **kwargs):
+        made.append(gym.make_vec("mtbench:MTBabyAI-v0", num_envs=num_envs, **{"tasks": TASKS, **kwargs}))
+        return made[-1]
+
+    yield _make
+    for venv in made:
+        venv.close()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"num_workers": 2},
+        {"attempt_reset": "same-step", "k": 3, "objective": "k-shot", "max_steps": 120},
+        {"expose_task_label": True, "max_steps": 40, "attempt_reset": "same-step"},
+    ],
+    ids=["defaults", "same-step", "labels"],
+)
+def test_equal_to_gymnasiums_own_vector_environment(make, mode, kwargs):
+    ours = make(autoreset_mode=mode, **kwargs)
+    alone = {key: value for key, value in kwargs.items() if key != "num_workers"}
+    theirs = make(vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **alone)
+    assert type(ours).__name__ == "VectorMetaRollout"
+    assert ours.observation_space == theirs.observation_space
+    assert assert_same_rollouts(ours, theirs, 250) > 1
+
+
+def test_seeds_and_options_as_gymnasiums_own(make):
+    ours, theirs = make(4), make(4, vectorization_mode="sync")
+    for options in (None, {"task": TASKS[1]}, {"variant": 7}):
+        assert_same_rollouts(ours, theirs, 60, seed=[3, 2**40, 9, 3], options=options)
+
+
+def test_layouts_from_other_processes_are_the_same():
+    drawers = Drawers(2)
+    wanted = [(task, seed) for seed in range(3) for task in TASKS]
+    for future, (task, seed) in zip([drawers.draw(*one) for one in wanted], wanted, strict=True):
+        world, mission = future.result()
+        assert (world, mission) == Layouts(task).draw(seed)
+    with pytest.raises(gym.error.NameNotFound):
+        drawers.draw("BabyAI-NoSuchTask-v0", 0).result()
+    drawers.close()
+
+
+def test_a_drawer_that_is_killed_costs_time_only():
+    drawers = Drawers(1)
+    process = drawers._idle.get()
+    process.kill()
+    process.wait()
+    drawers._idle.put(process)
+    assert drawers.draw(TASKS[0], 4).result() == Layouts(TASKS[0]).draw(4)
+    drawers.close()
+
+
+def test_closing_leaves_no_process_behind(make):
+    venv = make(16)
+    venv.reset(seed=0)
+    venv.step(np.zeros(16, dtype=int))
+    drawers = venv._engine._drawers
+    process = drawers._idle.get()
+    drawers._idle.put(process)
+    venv.close()
+    assert process.poll() is not None
