@@ -110,6 +110,8 @@ def info(
         cells = [f"{known[entry].value:.3f}" if entry in known else "-" for entry in entries]
         table.add_row(task, str(suite.tasks[task].max_steps), *cells)
     _out.print(table)
+    for task, twin in suite.repeats.items():
+        _out.print(f"{task} (test) is the same environment as {twin} (train): scores are given with and without it.")
     for entry in entries:
         _out.print(f"{entry}: {references.sources[entry]}", markup=False)
     if figure:
@@ -319,7 +321,8 @@ def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
         played = Playthrough(rollout, load_policy("random"), 0, {"task": task})
         halfway = min(20, rollout.suite.tasks[task].max_steps // 3)
         frames.append([frame for frame, _ in zip(played.frames(), range(halfway), strict=False)][-1])
-    write_image(contact_sheet(frames, columns=3 if len(frames) > 4 else len(frames), width=320), path)
+    columns = min(len(frames), 4 if len(frames) <= 4 else 3 if len(frames) <= 30 else 8)
+    write_image(contact_sheet(frames, columns=columns, width=320 if columns < 8 else 240), path)
     _out.print(f"wrote {path}", markup=False)
 
 

@@ -170,6 +170,8 @@ class Suite(ABC):
         has_success: Whether :meth:`success` is defined.
         frame_shape: Shape of every rendered frame.
         refused: Upstream's tasks that the suite cannot play, and why.
+        repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
+            without them.
     """
 
     name: str
@@ -182,6 +184,7 @@ class Suite(ABC):
     has_success: bool = False
     frame_shape: tuple[int, int, int]
     refused: Mapping[str, str] = MappingProxyType({})
+    repeats: Mapping[str, str] = MappingProxyType({})
 
     @property
     def packages(self) -> tuple[str, ...]:

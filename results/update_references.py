@@ -1,6 +1,7 @@
-"""Write the `oracle` entries of a suite's reference scores from a committed oracle run.
+"""Write a suite's reference scores from committed runs: each agent's mean return becomes the entry of its name.
 
 python results/update_references.py results/MTPOPGym-v0/oracle
+python results/update_references.py results/MTBabyAI-v0/*/*
 """
 
 import json
@@ -9,14 +10,16 @@ from pathlib import Path
 
 from mtbench.records import read_run, write_json
 
-run = read_run(sys.argv[1])
-path = Path(__file__).parent.parent / "mtbench" / "scoring" / "data" / f"{run.manifest['suite']}.json"
-data = json.loads(path.read_text())
-last = run.episodes[run.episodes["attempt"] == run.manifest["k"]]
-for task, returns in last.groupby("task")["return"]:
-    data["tasks"][task]["oracle"] = {
-        "mean": round(float(returns.mean()), 4),
-        "sem": round(float(returns.sem()), 4),
-        "episodes": len(returns),
-    }
-write_json(path, data)
+for folder in sys.argv[1:]:
+    run = read_run(folder)
+    path = Path(__file__).parent.parent / "mtbench" / "scoring" / "data" / f"{run.manifest['suite']}.json"
+    data = json.loads(path.read_text())
+    last_counts = run.manifest["objective"] == "k-shot"
+    scored = run.episodes[run.episodes["attempt"] == run.manifest["k"]] if last_counts else run.episodes
+    for task, returns in scored.groupby("task")["return"]:
+        data["tasks"].setdefault(task, {})[run.manifest["agent"]] = {
+            "mean": round(float(returns.mean()), 4),
+            "sem": round(float(returns.sem()), 4),
+            "episodes": len(returns),
+        }
+    write_json(path, data)

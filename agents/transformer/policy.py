@@ -70,4 +70,6 @@ def load_run(folder: Path) -> TransformerPolicy:
     env.close()
     model.load_state_dict(state["model"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return TransformerPolicy(model, device, folder.resolve().name, config.seed, int(state["steps"]))
+    parent, name = folder.resolve().parts[-2:]
+    agent = f"{parent}-best" if name == "best" else name
+    return TransformerPolicy(model, device, agent, config.seed, int(state["steps"]))

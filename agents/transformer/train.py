@@ -24,6 +24,7 @@ import torch
 from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
 from mtbench.records import write_json
+from mtbench.scoring.references import load_references
 
 from . import checkpoint
 from .collector import Collector
@@ -45,8 +46,9 @@ class Trainer:
 
     Args:
         config: All settings.
-        folder: ``config.json``, ``log.jsonl``, ``checkpoints/`` and ``evaluations/`` live here. If it holds a run with
-            these settings, that run goes on.
+        folder: ``config.json``, ``log.jsonl``, ``checkpoints/`` and ``evaluations/`` live here, and ``best/``: the
+            agent at the best of these evaluations, a run to evaluate like any other. If it holds a run with these
+            settings, that run goes on.
 
     Raises:
         UsageError: The folder holds a run with other settings, or a checkpoint that does not fit.
@@ -213,9 +215,26 @@ class Trainer:
             env_kwargs=env_kwargs,
         )
         last = run.episodes[run.episodes["attempt"] == run.manifest["k"]]
-        return {"evaluation": {task: round(float(v), 4) for task, v in last.groupby("task")["return"].mean().items()}}
+        returns = {str(task): round(float(v), 4) for task, v in last.groupby("task")["return"].mean().items()}
+        self._keep_if_best(standing(run.manifest["suite"], returns))
+        return {"evaluation": returns}
 
     # ---- checkpoints ----
+
+    def _keep_if_best(self, score: float) -> None:
+        folder = self.folder / "best"
+        before = checkpoint.newest(folder / "checkpoints", with_replay=False)
+        if before is not None and before[1]["score"] >= score:
+            return
+        write_json(folder / "config.json", to_dict(self.config))
+        state = {
+            "model": self.model.state_dict(),
+            "updates": self.learner.updates,
+            "steps": self.collector.steps,
+            "spaces": self._spaces,
+            "score": score,
+        }
+        checkpoint.save(folder / "checkpoints", self.learner.updates, state, {}, keep=1)
 
     def save(self) -> None:
         """Write a checkpoint, and begin new rollouts as a resumed run would."""
@@ -247,6 +266,15 @@ class Trainer:
         self.replay.load_state(replay)
         self.collector.restart(self.learner.updates)
         self.log.cut(self.learner.updates)
+
+
+def standing(suite: str, returns: dict[str, float]) -> float:
+    """Mean over tasks on the suite's first scale; of plain returns where the suite has no references."""
+    try:
+        scale = next(iter(load_references(suite).scales.values()))
+    except UsageError:
+        return float(np.mean(list(returns.values())))
+    return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))
 
 
 def _prefetching(device: torch.device) -> bool:

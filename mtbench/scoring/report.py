@@ -28,6 +28,8 @@ def tables(scores: Scores) -> list[Table]:
     built = [_aggregate_table(scores), _task_table(scores)]
     if scores.k > 1:
         built.append(_adaptation_table(scores))
+    if any(own.success for own in scores.agents):
+        built.append(_success_table(scores))
     if scores.improvement:
         built.append(_improvement_table(scores))
     return built
@@ -51,6 +53,8 @@ def notes(scores: Scores) -> list[str]:
             lines.append(f"{own.agent} is privileged: it reads hidden state that no agent sees.")
         if own.task_label_exposed:
             lines.append(f"{own.agent} was told the task.")
+    for task, twin in scores.repeated.items():
+        lines.append(f"{task} is the same environment as {twin} of the train split: `new tasks` leaves it out.")
     for name, scale in scores.references.scales.items():
         lines.append(f"Scale {name}: {scale.description}")
         fallbacks = _fallbacks(scores, name)
@@ -80,9 +84,11 @@ def summary(scores: Scores) -> str:
 
 def _aggregate_table(scores: Scores) -> Table:
     rows = [
-        [own.agent, scale, *(_bracket(own.aggregates[scale][name]) for name in AGGREGATES)]
+        [f"{own.agent}{only}", scale, *(_bracket(aggregates[scale][name]) for name in AGGREGATES)]
         for scale in scores.references.scales
+        for only, part in (("", "aggregates"), (", new tasks", "new"))
         for own in scores.agents
+        if (aggregates := getattr(own, part))
     ]
     return Table("Aggregate scores over tasks", ["agent", "scale", *AGGREGATES], rows)
 
@@ -115,6 +121,16 @@ def _adaptation_table(scores: Scores) -> Table:
             row += [_fixed(attempt.value) for attempt in own.attempts[task]] + [_bracket(own.adaptation[task])]
         rows.append(row)
     return Table("Return of each attempt", header, rows)
+
+
+def _success_table(scores: Scores) -> Table:
+    shown = [own for own in scores.agents if own.success]
+    header = ["task", *(f"{own.agent}: attempt {i + 1}" for own in shown for i in range(scores.k))]
+    rows = [[task, *(_bracket(one) for own in shown for one in own.success[task])] for task in scores.tasks]
+    means = [
+        _fixed(sum(own.success[t][i].value for t in scores.tasks) / len(rows)) for own in shown for i in range(scores.k)
+    ]
+    return Table("Success of each attempt", header, [*rows, ["mean over tasks", *means]])
 
 
 def _improvement_table(scores: Scores) -> Table:

@@ -19,6 +19,7 @@ from mtbench.scoring.aggregates import (
     probability_of_improvement,
 )
 from mtbench.scoring.references import References, Scale, load_references
+from mtbench.suite import load_suite
 
 # What two runs must share for their scores to be comparable.
 _SAME = ("env_id", "suite", "split", "tasks", "k", "objective", "evaluation_version")
@@ -50,6 +51,8 @@ class AgentScores:
         adaptation: By task, last attempt minus first.
         normalized: By scale, then task.
         aggregates: By scale, then aggregate.
+        new: The same of those tasks alone that repeat none of training; empty where none does.
+        success: By task, the share of successes in each attempt; empty where the suite defines none.
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
     """
@@ -64,6 +67,8 @@ class AgentScores:
     adaptation: dict[str, Estimate] = field(default_factory=dict)
     normalized: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     aggregates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    new: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    success: dict[str, list[Estimate]] = field(default_factory=dict)
     profiles: dict[str, Floats] = field(default_factory=dict)
 
 
@@ -82,6 +87,7 @@ class Scores:
         improvement: By ordered pair of agents, the probability that the first scores above the second.
         references: The constants used.
         replicates: Bootstrap replicates behind every interval.
+        repeated: Held-out tasks that are the same environment as one of training, and which.
     """
 
     env_id: str
@@ -94,6 +100,7 @@ class Scores:
     improvement: dict[tuple[str, str], Estimate]
     references: References
     replicates: int
+    repeated: dict[str, str]
 
 
 def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scores:
@@ -124,13 +131,17 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scor
                 f"{_protocol(runs[0])} in one and {_protocol(run)} in the other."
             )
     references = load_references(first["suite"])
+    repeats = load_suite(first["suite"]).repeats if first["split"] == "test" else {}
+    repeated = {task: repeats[task] for task in first["tasks"] if task in repeats}
     by_agent: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_agent[run.manifest["agent"]].append(run)
 
     rng = np.random.default_rng(seed)
     returns = {agent: _returns(own) for agent, own in by_agent.items()}
-    agents = [_score_agent(own, returns[agent], references, replicates, rng) for agent, own in by_agent.items()]
+    agents = [
+        _score_agent(own, returns[agent], references, set(repeated), replicates, rng) for agent, own in by_agent.items()
+    ]
     scored = {agent: _scored(values, first["objective"]) for agent, values in returns.items()}
     improvement = {
         (x, y): _improvement(scored[x], scored[y], replicates, rng)
@@ -149,6 +160,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scor
         improvement=improvement,
         references=references,
         replicates=replicates,
+        repeated=repeated,
     )
 
 
@@ -158,8 +170,8 @@ def _protocol(run: Run) -> dict[str, object]:
     return {key: value for key, value in kwargs.items() if key not in ("split", "tasks", "expose_task_label")}
 
 
-def _returns(runs: list[Run]) -> Floats:
-    """Returns of one agent, of shape (runs, tasks, rollouts, attempts)."""
+def _returns(runs: list[Run], column: str = "return") -> Floats:
+    """Returns of one agent, or another column of the records, of shape (runs, tasks, rollouts, attempts)."""
     first = runs[0].manifest
     for run in runs[1:]:
         if run.manifest["rollouts_per_task"] != first["rollouts_per_task"]:
@@ -178,7 +190,7 @@ def _returns(runs: list[Run]) -> Floats:
         order = {task: i for i, task in enumerate(first["tasks"])}
         keyed = run.episodes.assign(order=run.episodes["task"].map(order))
         rows = keyed.sort_values(["order", "rollout", "attempt"])
-        stacked.append(rows["return"].to_numpy().reshape(shape))
+        stacked.append(rows[column].to_numpy(dtype=np.float64).reshape(shape))
     return np.stack(stacked)
 
 
@@ -188,7 +200,12 @@ def _scored(returns: Floats, objective: str) -> Floats:
 
 
 def _score_agent(
-    runs: list[Run], returns: Floats, references: References, replicates: int, rng: np.random.Generator
+    runs: list[Run],
+    returns: Floats,
+    references: References,
+    repeated: set[str],
+    replicates: int,
+    rng: np.random.Generator,
 ) -> AgentScores:
     manifest = runs[0].manifest
     tasks = manifest["tasks"]
@@ -210,10 +227,22 @@ def _score_agent(
     for name, scale in references.scales.items():
         score, spread = (_normalize(scale, tasks, v) for v in (point, replicated))
         own.normalized[name] = _per_task(tasks, score, spread)
-        own.aggregates[name] = {key: _estimate(f(score), f(spread)) for key, f in AGGREGATES.items()}
+        own.aggregates[name] = _aggregated(score, spread)
+        if repeated:
+            new = [task not in repeated for task in tasks]
+            own.new[name] = _aggregated(score[..., new], spread[..., new])
         curves = performance_profile(spread, PROFILE_THRESHOLDS)
         own.profiles[name] = np.stack([performance_profile(score, PROFILE_THRESHOLDS), *interval(curves)])
+    if all(run.episodes["success"].notna().all() for run in runs):
+        successes = _returns(runs, "success")
+        point, replicated = successes.mean(axis=2), bootstrap(successes, replicates, rng)
+        each = [_per_task(tasks, point[..., i], replicated[..., i]) for i in range(point.shape[-1])]
+        own.success.update({task: [attempt[task] for attempt in each] for task in tasks})
     return own
+
+
+def _aggregated(score: Floats, spread: Floats) -> dict[str, Estimate]:
+    return {key: _estimate(f(score), f(spread)) for key, f in AGGREGATES.items()}
 
 
 def _normalize(scale: Scale, tasks: Sequence[str], scores: Floats) -> Floats:

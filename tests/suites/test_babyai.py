@@ -8,7 +8,7 @@ pytest.importorskip("minigrid")
 pytest.importorskip("numba")
 
 from mtbench.rollout import MetaRollout
-from mtbench.suites.babyai import MOST_WORDS, SAME, SUITE, TEST_TASKS, TRAIN_TASKS, WORDS, mission_numbers
+from mtbench.suites.babyai import MOST_WORDS, SUITE, TEST_TASKS, TRAIN_TASKS, WORDS, mission_numbers
 from mtbench.suites.babyai.game import BabyAIGame
 from mtbench.suites.babyai.layouts import Layouts
 
@@ -107,7 +107,7 @@ def test_splits_share_no_task_and_no_layout_but_for_the_marked_one():
     for i, one in enumerate(ranges):
         for other in ranges[i + 1 :]:
             assert one.stop <= other.start or other.stop <= one.start
-    for held_out, trained in SAME.items():
+    for held_out, trained in SUITE.repeats.items():
         assert held_out in TEST_TASKS
         assert trained in TRAIN_TASKS
         assert Layouts(held_out).draw(5) == Layouts(trained).draw(5)

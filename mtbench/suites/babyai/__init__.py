@@ -13,7 +13,7 @@ Actions: ``Discrete(7)``, upstream's. An attempt succeeds where its reward is po
 
 A variant is a layout's seed. The released code of the paper trains on the seeds 0 to 5,000 and tests on those up to
 1,000,000: here these are cut in three, for evaluation on the tasks of training, and for the test split to draw from and
-to evaluate on. One task of training is the same environment as one held out, under another name (:data:`SAME`).
+to evaluate on. One task of training is the same environment as one held out, under another name (``repeats``).
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ _NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
 
 _DATA = json.loads((resources.files("mtbench.suites.babyai") / "tasks.json").read_text())
 TRAIN_TASKS, TEST_TASKS, OTHER_TASKS = (tuple(_DATA[name]) for name in ("train", "test", "also"))
-#: Held-out tasks that are the same environment as one of training.
-SAME: dict[str, str] = _DATA["same"]
 
 
 def _family(name: str) -> str:
@@ -98,6 +96,7 @@ class BabyAI(Suite):
     }
     attempt_variants = "same"
     has_success = True
+    repeats: dict[str, str] = _DATA["same"]
     refused = {  # noqa: RUF012
         name: f"its missions have up to {words} words, and observations have room for {MOST_WORDS}"
         for name, words in _DATA["too_long"].items()

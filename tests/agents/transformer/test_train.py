@@ -17,11 +17,12 @@ from mtbench_agents.transformer import train as train_module
 from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, to_dict, updated
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
-from mtbench_agents.transformer.train import Trainer
+from mtbench_agents.transformer.train import Trainer, standing
 
 from mtbench.errors import UsageError
 from mtbench.options import parsed_options
 from mtbench.records import read_run
+from mtbench.scoring.references import load_references
 
 TINY = updated(
     preset("debug"),
@@ -174,6 +175,33 @@ def test_evaluation_during_training_writes_records(tmp_path):
     assert set(lines[-1]["evaluation"]) == {"MineSweeperEasy", "PositionOnlyCartPoleEasy"}
 
 
+def test_the_best_of_all_evaluations_is_kept(tmp_path, monkeypatch):
+    scores, kept = iter([0.3, 0.5, 0.4, 0.5]), {}
+    monkeypatch.setattr(train_module, "standing", lambda suite, returns: next(scores))
+
+    class Watched(Trainer):
+        def _keep_if_best(self, score):
+            kept[self.learner.updates] = weights(self)
+            super()._keep_if_best(score)
+
+    trainer = Watched(dataclasses.replace(TINY, evaluate_rounds=1, evaluate_rollouts=1), tmp_path)
+    trainer.run()
+    assert list(kept) == [3, 6, 9, 12]
+    best = load_run(tmp_path / "best")
+    assert best.agent == f"{tmp_path.name}-best"
+    assert best.step < trainer.collector.steps
+    for name, value in kept[6].items():
+        assert torch.equal(value, best._model.state_dict()[name])
+    assert [path.name for path in (tmp_path / "best" / "checkpoints").iterdir()] == ["update-000000006"]
+
+
+def test_standing_is_on_the_suites_scale():
+    scale = next(iter(load_references("popgym").scales.values()))
+    ends = {task: anchor.value for task, anchor in scale.high.items()}
+    assert standing("popgym", ends) == pytest.approx(1)
+    assert standing("nobodys", {"one": 2.0, "two": 4.0}) == 3.0
+
+
 def test_a_run_loads_as_a_policy(tmp_path):
     trainer = trained(tmp_path)
     policy = load_run(tmp_path)
@@ -221,7 +249,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from mtbench_agents.transformer.config import from_dict
-from mtbench_agents.transformer.train import Trainer
+from mtbench_agents.transformer.train import Trainer, standing
 Trainer(from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])).run(lambda numbers: print("round", flush=True))
 """
 
