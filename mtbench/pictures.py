@@ -51,14 +51,15 @@ def captioned(frame: Frame, task: Task, progress: Progress, shape: tuple[int, in
     height, width = shape[:2]
     image = Image.new("RGB", (width, height), (24, 26, 29))
     image.paste(Image.fromarray(frame), ((width - frame.shape[1]) // 2, 0))
-    line = [task.name, f"step {progress.attempt_steps}", f"reward {progress.reward:g}"]
+    line = [task.name, f"step {progress.attempt_steps}", f"reward {progress.reward:.4g}"]
     if progress.k > 1:
         line.insert(1, f"attempt {progress.attempt + 1} of {progress.k}")
     lines = ["   ".join(line), *([second] if second else [])]
     space = (height - frame.shape[0]) / len(lines)
     for number, text in enumerate(lines):
         middle = frame.shape[0] + space * (number + 0.5)
-        ImageDraw.Draw(image).text((10, middle), text, (230, 232, 235), ImageFont.load_default(16), "lm")
+        fitting = min(16.0, 16 * (width - 20) / ImageFont.load_default(16).getlength(text))
+        ImageDraw.Draw(image).text((10, middle), text, (230, 232, 235), ImageFont.load_default(fitting), "lm")
     return np.array(image)
 
 
