@@ -10,7 +10,9 @@ from mtbench_agents.oracles import babyai as oracle
 
 from mtbench.records import read_run
 from mtbench.rollout import MetaRollout
+from mtbench.scoring import score
 from mtbench.scoring.references import load_references
+from mtbench.scoring.report import render
 from mtbench.suites.babyai import SUITE, TEST_TASKS, TRAIN_TASKS
 from mtbench.suites.babyai.game import BabyAIGame
 from mtbench.suites.babyai.layouts import WALL
@@ -114,3 +116,23 @@ def test_what_is_not_solved_cannot_be(task):
         assert solved == solvable(world)
         failed += not solved
     assert 0 < failed < 10
+
+
+def test_held_out_scores_come_with_and_without_the_repeated_task():
+    runs = [read_run(RESULTS / "MTBabyAI-v0" / "test" / agent) for agent in ("random", "oracle")]
+    scores = score(runs, replicates=50)
+    assert scores.repeated == SUITE.repeats
+    for own, run in zip(scores.agents, runs, strict=True):
+        means = run.episodes.groupby("task")["return"].mean()
+        assert own.aggregates["raw"]["mean"].value == pytest.approx(means.mean())
+        assert own.new["raw"]["mean"].value == pytest.approx(means.drop(list(SUITE.repeats)).mean())
+        successes = run.episodes.groupby(["task", "attempt"])["success"].mean()
+        for task, estimates in own.success.items():
+            assert [estimate.value for estimate in estimates] == pytest.approx(successes[task].tolist())
+    text = render(scores, "markdown")
+    assert "random, new tasks" in text
+    assert "BabyAI-KeyCorridorS6R3-v0 is the same environment as BabyAI-KeyCorridor-v0 of the train split" in text
+    assert "Success of each attempt" in text
+    train = score([read_run(RESULTS / "MTBabyAI-v0" / "train" / "random")], replicates=50)
+    assert train.repeated == {}
+    assert "new tasks" not in render(train, "markdown")
