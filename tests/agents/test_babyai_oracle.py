@@ -129,10 +129,10 @@ def test_held_out_scores_come_with_and_without_the_repeated_task():
         successes = run.episodes.groupby(["task", "attempt"])["success"].mean()
         for task, estimates in own.success.items():
             assert [estimate.value for estimate in estimates] == pytest.approx(successes[task].tolist())
-    text = render(scores, "markdown")
+    text = render(scores, "md")
     assert "random, new tasks" in text
     assert "BabyAI-KeyCorridorS6R3-v0 is the same environment as BabyAI-KeyCorridor-v0 of the train split" in text
     assert "Success of each attempt" in text
     train = score([read_run(RESULTS / "MTBabyAI-v0" / "train" / "random")], replicates=50)
     assert train.repeated == {}
-    assert "new tasks" not in render(train, "markdown")
+    assert "new tasks" not in render(train, "md")
