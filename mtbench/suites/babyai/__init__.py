@@ -3,7 +3,7 @@
 The tasks are MiniGrid's (Chevalier-Boisvert et al. 2019, 2023). Observation, a Dict:
 
 ========= ==================== =====================================================================================
-image     (7, 7, 3) uint8      the view ahead: kind, color and state of each cell, as upstream's
+image     (7, 7, 3) uint8      the view ahead: kind, color and state of each cell, as upstream's; at most 10
 direction (4,) float32         the way the agent faces (east, south, west, north), one-hot
 mission   (9,) int64           the words of the instruction: 0 is padding, 1 a word that is none of :data:`WORDS`
 attempt   (1,) float32         the attempt, from 0, over k
@@ -39,6 +39,8 @@ WORDS = (
     "your",
 )
 MOST_WORDS = 9
+#: Of the numbers in an image: they are kinds, colors and states, and no brightness.
+LARGEST = 10
 _NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
 
 _DATA = json.loads((resources.files("mtbench.suites.babyai") / "tasks.json").read_text())
@@ -109,7 +111,7 @@ class BabyAI(Suite):
             {
                 "attempt": spaces.Box(0.0, 1.0, (1,), np.float32),
                 "direction": spaces.Box(0.0, 1.0, (4,), np.float32),
-                "image": spaces.Box(0, 255, (7, 7, 3), np.uint8),
+                "image": spaces.Box(0, LARGEST, (7, 7, 3), np.uint8),
                 "mission": spaces.MultiDiscrete([len(WORDS) + 2] * MOST_WORDS),
             }
         )
