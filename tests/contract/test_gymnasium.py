@@ -28,6 +28,7 @@ def test_stable_baselines_checker_is_content(env_id, split):
         warnings.simplefilter("error")
         # BabyAI's views have the shape of an image and are none: with a bound of 10 they are flattened, as they should.
         warnings.filterwarnings("ignore", "It seems that your observation space image is an image but the upper")
+        warnings.filterwarnings("ignore", "The minimal resolution for an image is 36x36")
         checker.check_env(gym.make(env_id, split=split))
 
 
