@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from mtbench.suites.babyai.layouts import AFTER, ALONE, GO_TO, NOTHING, OPEN_IT, PICK_UP, PUT_NEXT, WALL, World
+from mtbench.suites.babyai.layouts import AFTER, ALONE, GO_TO, NOTHING, OBJECTS, OPEN_IT, PICK_UP, PUT_NEXT, WALL, World
 from mtbench.suites.babyai.rules import play_one
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Planner:
     def _follow(self, clause: int) -> None:
         world = self.world
         kind = world["clause"][clause]
-        moved = [thing for thing in range(64) if int(world["moved"][clause]) >> thing & 1]
+        moved = [thing for thing in range(OBJECTS) if int(world["moved"][clause]) >> thing & 1]
         if kind == GO_TO:
             self._go(self._places(clause))
         elif kind == OPEN_IT:
@@ -195,7 +195,7 @@ class _Planner:
             door = locked[0]
             if not self._opens(int(self.world["carrying"]), door):
                 with self._closing(door):
-                    self._get([thing for thing in range(2, 64) if self._opens(thing, door)])
+                    self._get([thing for thing in range(OBJECTS) if self._opens(thing, door)])
             self._go([door])
         self._act(_TOGGLE)
         if again:
@@ -232,7 +232,7 @@ class _Planner:
     def _put_away(self, way: set[Cell]) -> None:
         """Drop what is carried where it disturbs least."""
         best: tuple[float, State] | None = None
-        costs, _ = self._search(None, walking=True)
+        costs, before = self._search(None, walking=True)
         for state, cost in costs.items():
             x, y, facing = state
             ahead = x + _WAYS[facing][0], y + _WAYS[facing][1]
@@ -244,7 +244,7 @@ class _Planner:
                 best = cost, state
         if best is None:
             raise _Stuck
-        for step, _ in self._steps_to(best[1], self._search(None, walking=True)[1]):
+        for step, _ in self._steps_to(best[1], before):
             self._act(step)
         self._act(_DROP)
 

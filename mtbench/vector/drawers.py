@@ -103,7 +103,9 @@ def _work() -> None:
             return
         answer: Any
         try:
-            answer = layouts.setdefault(task, Layouts(task) if task not in layouts else layouts[task]).draw(seed)
+            if task not in layouts:
+                layouts[task] = Layouts(task)
+            answer = layouts[task].draw(seed)
         except Exception as error:
             answer = error
         _send(answers, answer)
