@@ -9,13 +9,13 @@ import time
 import gymnasium as gym
 import numpy as np
 import pytest
+from sides import Sides
 
 from mtbench.rollout import MetaRollout
 from mtbench.suites.babyai import SUITE
 from mtbench.suites.babyai.layouts import upstream
 
-ROUNDS = 5
-ROWS = []
+SIDES = Sides()
 TASKS = ["GoToRedBall", "PickupDist", "UnlockPickup", "KeyCorridorS3R3", "GoTo", "GoToImpUnlock"]
 
 
@@ -69,45 +69,24 @@ class Many:
             self.venv.step(actions)
 
 
-def compare(benchmark, name, ours, theirs, clock):
-    """In turns; the best of each counts."""
-    rates = {"ours": [], "theirs": []}
-
-    def timed(side, into):
-        began = clock()
-        side.play()
-        into.append(side.steps / (clock() - began))
-
-    timed(theirs, []), timed(ours, [])
-    benchmark.pedantic(lambda: timed(ours, rates["ours"]), setup=lambda: timed(theirs, rates["theirs"]), rounds=ROUNDS)
-    best = {side: max(values) for side, values in rates.items()}
-    ROWS.append((name, best["ours"], best["theirs"]))
-    benchmark.extra_info["ratio"] = best["ours"] / best["theirs"]
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_one_task(benchmark, task):
     names = [f"BabyAI-{task}-v0"]
-    compare(benchmark, f"{task}, single, per core", One(names, 20_000), Upstream(names, 3000), time.process_time)
+    SIDES.compare(benchmark, f"{task}, single, per core", One(names, 20_000), Upstream(names, 3000), time.process_time)
 
 
 def test_all_tasks(benchmark):
     names = list(SUITE.splits["train"].tasks)
     ours, theirs = One(names, 40_000), Upstream(names, 10_000)
-    compare(benchmark, "all 50 tasks of training, single, per core", ours, theirs, time.process_time)
+    SIDES.compare(benchmark, "all 50 tasks of training, single, per core", ours, theirs, time.process_time)
 
 
 @pytest.mark.parametrize("num_envs", [64, 256])
 def test_batches(benchmark, num_envs):
     names = list(SUITE.splits["train"].tasks)
     ours, theirs = Many(num_envs, 100_000 // num_envs), Upstream(names, 10_000)
-    compare(benchmark, f"MTBabyAI-v0, {num_envs} environments, all cores, wall", ours, theirs, time.perf_counter)
+    SIDES.compare(benchmark, f"MTBabyAI-v0, {num_envs} environments, all cores, wall", ours, theirs, time.perf_counter)
 
 
 def test_print_the_table(capsys):
-    if not ROWS:
-        pytest.skip("nothing was timed")
-    with capsys.disabled():
-        print(f"\n{'steps a second':62}{'ours':>10}{'upstream':>10}{'ratio':>8}")
-        for name, ours, theirs in ROWS:
-            print(f"{name:62}{ours:10,.0f}{theirs:10,.0f}{ours / theirs:8.2f}")
+    SIDES.show(capsys)

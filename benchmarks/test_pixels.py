@@ -12,14 +12,14 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+from sides import Sides
 
 from mtbench.rollout import MetaRollout
 from mtbench.suites.atari import SUITE as ATARI
 from mtbench.suites.procgen import SUITES
 
 NUM_ENVS = 64
-ROUNDS = 5
-ROWS = []
+SIDES = Sides()
 
 PROCGEN_GAMES = ["climber", "coinrun", "jumper", "ninja", "leaper"]
 ATARI_GAMES = ["breakout", "ms_pacman", "pong", "boxing"]  # from short games to long ones
@@ -114,57 +114,41 @@ class ALEVector:
             self.env.step(actions)
 
 
-def compare(benchmark, name, ours, theirs, clock=time.process_time):
-    """In turns; the best of each counts."""
-    rates = {"ours": [], "theirs": []}
-
-    def timed(side, into):
-        began = clock()
-        side.play()
-        into.append(side.steps / (clock() - began))
-
-    timed(theirs, []), timed(ours, [])
-    benchmark.pedantic(lambda: timed(ours, rates["ours"]), setup=lambda: timed(theirs, rates["theirs"]), rounds=ROUNDS)
-    best = {side: max(values) for side, values in rates.items()}
-    ROWS.append((name, best["ours"], best["theirs"]))
-    benchmark.extra_info["ratio"] = best["ours"] / best["theirs"]
-
-
 @pytest.mark.parametrize("game", PROCGEN_GAMES)
 def test_one_procgen(benchmark, game):
     ours = One(SUITES["procgen-easy"], game, 2000, k=2)
-    compare(benchmark, f"procgen {game}, single, per core", ours, Gym3(game, "easy", 1, 2000))
+    SIDES.compare(benchmark, f"procgen {game}, single, per core", ours, Gym3(game, "easy", 1, 2000))
 
 
 @pytest.mark.parametrize("game", PROCGEN_GAMES)
 def test_many_procgen(benchmark, game):
     ours = Many("MTProcgen-Easy-v0", 100, tasks=[game], num_workers=1)
     theirs = Gym3(game, "easy", NUM_ENVS, 100)
-    compare(benchmark, f"procgen {game}, {NUM_ENVS} environments, per core", ours, theirs)
+    SIDES.compare(benchmark, f"procgen {game}, {NUM_ENVS} environments, per core", ours, theirs)
 
 
 @pytest.mark.parametrize("game", ATARI_GAMES)
 def test_one_atari(benchmark, game):
-    compare(benchmark, f"atari {game}, single, per core", One(ATARI, game, 1500), ALE(game, 1500))
+    SIDES.compare(benchmark, f"atari {game}, single, per core", One(ATARI, game, 1500), ALE(game, 1500))
 
 
 @pytest.mark.parametrize("game", ATARI_GAMES)
 def test_one_atari_beside_its_interface(benchmark, game):
     """The interface that ours is made of, with one environment; it is not seeded again after each game."""
     ours, theirs = One(ATARI, game, 1500), ALEVector(game, 1, 1500, 1)
-    compare(benchmark, f"atari {game}, single, beside AtariVectorEnv, wall", ours, theirs, time.perf_counter)
+    SIDES.compare(benchmark, f"atari {game}, single, beside AtariVectorEnv, wall", ours, theirs, time.perf_counter)
 
 
 @pytest.mark.parametrize("game", ATARI_GAMES)
 def test_many_atari(benchmark, game):
     ours, theirs = Many("MTAtari-v0", 40, tasks=[game]), ALEVector(game, NUM_ENVS, 40, 1)
-    compare(benchmark, f"atari {game}, {NUM_ENVS} environments, per core", ours, theirs)
+    SIDES.compare(benchmark, f"atari {game}, {NUM_ENVS} environments, per core", ours, theirs)
 
 
 @pytest.mark.parametrize("game", ATARI_GAMES)
 def test_many_atari_on_the_wall(benchmark, game):
     ours, theirs = Many("MTAtari-v0", 40, tasks=[game]), ALEVector(game, NUM_ENVS, 40, os.cpu_count())
-    compare(benchmark, f"atari {game}, {NUM_ENVS} environments, all cores, wall", ours, theirs, time.perf_counter)
+    SIDES.compare(benchmark, f"atari {game}, {NUM_ENVS} environments, all cores, wall", ours, theirs, time.perf_counter)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +159,8 @@ def test_all_games(benchmark, env_id, batches):
     one, all_of_them = Many(env_id, batches, num_workers=1), Many(env_id, batches)
     # Atari's consoles have threads of their own.
     compared = "wall / per core" if env_id == "MTAtari-v0" else "all cores / one, wall"
-    compare(benchmark, f"{env_id}, {NUM_ENVS} environments, {compared}", all_of_them, one, time.perf_counter)
+    SIDES.compare(benchmark, f"{env_id}, {NUM_ENVS} environments, {compared}", all_of_them, one, time.perf_counter)
 
 
 def test_print_the_table(capsys):
-    if not ROWS:
-        pytest.skip("nothing was timed")
-    with capsys.disabled():
-        print(f"\n{'steps a second':62}{'ours':>10}{'upstream':>10}{'ratio':>8}")
-        for name, ours, theirs in ROWS:
-            print(f"{name:62}{ours:10,.0f}{theirs:10,.0f}{ours / theirs:8.2f}")
+    SIDES.show(capsys)

@@ -18,7 +18,32 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from mtbench.suites.babyai.layouts import AFTER, ALONE, GO_TO, NOTHING, OBJECTS, OPEN_IT, PICK_UP, PUT_NEXT, WALL, World
+from mtbench.suites.babyai.layouts import (
+    AFTER,
+    ALONE,
+    BOX,
+    DO_NOTHING,
+    DOOR,
+    DROP,
+    FORWARD,
+    GO_TO,
+    KEY,
+    LEFT,
+    LOCKED,
+    NOTHING,
+    OBJECTS,
+    OPEN,
+    OPEN_IT,
+    PICK_UP,
+    PICKUP,
+    PUT_NEXT,
+    RIGHT,
+    TO_X,
+    TO_Y,
+    TOGGLE,
+    WALL,
+    World,
+)
 from mtbench.suites.babyai.rules import play_one
 
 if TYPE_CHECKING:
@@ -27,11 +52,7 @@ if TYPE_CHECKING:
 Cell = tuple[int, int]
 State = tuple[int, int, int]  # x, y, the way one faces
 
-_LEFT, _RIGHT, _FORWARD, _PICKUP, _DROP, _TOGGLE, _DO_NOTHING = range(7)
-_DOOR, _KEY, _BOX = 4, 5, 7
-_OPEN, _LOCKED = 0, 2
-_WAYS = ((1, 0), (0, 1), (-1, 0), (0, -1))
-
+_WAYS = tuple(zip(TO_X, TO_Y, strict=True))
 _TO_FETCH_A_KEY = 40  # roughly in steps
 
 
@@ -51,11 +72,11 @@ _plans: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
 def action(env: MetaRollout) -> int:
     """The expert's action in the current state."""
     if not env.playing:
-        return _DO_NOTHING
+        return DO_NOTHING
     base: Any = env.base
     played, plan = base.played, _plans.get(base, [])
     if not played or len(played) >= len(plan) or plan[: len(played)] != played:
-        plan = _plans[base] = [*played, *plan_from(base.world), _DO_NOTHING]
+        plan = _plans[base] = [*played, *plan_from(base.world), DO_NOTHING]
     return plan[len(played)]
 
 
@@ -116,7 +137,7 @@ class _Planner:
             free = {cell for cell in beside if self._at(cell) == NOTHING}
             if free:
                 self._go(free)
-                self._act(_DROP)
+                self._act(DROP)
             elif beside:
                 self._clear(min(beside), beside)
             else:
@@ -143,11 +164,11 @@ class _Planner:
 
     def _is_door(self, cell: Cell, *states: int) -> bool:
         thing = self._at(cell)
-        return bool(self.world["kind"][thing] == _DOOR) and (not states or int(self.world["state"][thing]) in states)
+        return bool(self.world["kind"][thing] == DOOR) and (not states or int(self.world["state"][thing]) in states)
 
     def _opens(self, thing: int, door: Cell) -> bool:
         world = self.world
-        return bool(world["kind"][thing] == _KEY and world["color"][thing] == world["color"][self._at(door)])
+        return bool(world["kind"][thing] == KEY and world["color"][thing] == world["color"][self._at(door)])
 
     # ---- what it does ----
 
@@ -163,7 +184,7 @@ class _Planner:
         targets = set(targets)
         while (way := self._way(targets)) is not None:
             for step, ahead in way:
-                blocked = step == _FORWARD and not self._is_free(ahead)
+                blocked = step == FORWARD and not self._is_free(ahead)
                 if blocked and not self._make_way(ahead, {cell for _, cell in way}):
                     break  # it led elsewhere
                 self._act(step)
@@ -173,7 +194,7 @@ class _Planner:
 
     def _make_way(self, ahead: Cell, way: set[Cell]) -> bool:
         """Open or clear the cell ahead; whether it can be entered from here now."""
-        if self._is_door(ahead, _LOCKED):
+        if self._is_door(ahead, LOCKED):
             here = self._here()
             try:
                 self._open([ahead])
@@ -181,14 +202,14 @@ class _Planner:
                 self._hopeless.add(ahead)
             return self._here() == here and self._is_free(ahead)
         if self._is_door(ahead) or self._strict(PICK_UP):  # a box is gone then
-            self._act(_TOGGLE)
+            self._act(TOGGLE)
             return self._is_free(ahead)
         self._clear(ahead, way)
         return False
 
     def _open(self, doors: list[Cell], again: bool = False) -> None:
         """Open one of some doors; `again` if it is open, for missions that count the act."""
-        locked = [door for door in doors if self._is_door(door, _LOCKED)]
+        locked = [door for door in doors if self._is_door(door, LOCKED)]
         if len(locked) < len(doors):
             self._go(set(doors) - set(locked))
         else:
@@ -197,9 +218,9 @@ class _Planner:
                 with self._closing(door):
                     self._get([thing for thing in range(OBJECTS) if self._opens(thing, door)])
             self._go([door])
-        self._act(_TOGGLE)
+        self._act(TOGGLE)
         if again:
-            self._act(_TOGGLE)
+            self._act(TOGGLE)
 
     def _get(self, things: list[int]) -> None:
         """Carry one of some objects."""
@@ -208,13 +229,11 @@ class _Planner:
             if self.world["carrying"] != NOTHING:
                 self._put_away({cell for _, cell in self._way(cells) or ()} | cells)
             self._go(cells)
-            x, y, facing = self._here()
-            ahead = x + _WAYS[facing][0], y + _WAYS[facing][1]
             if self.world["carrying"] != NOTHING:
                 continue  # a door on the way was locked: the key is in hand
-            if self._at(ahead) not in things:
-                self._act(_TOGGLE)  # the box around it
-            self._act(_PICKUP)
+            if self._at(self._ahead(self._here())) not in things:
+                self._act(TOGGLE)  # the box around it
+            self._act(PICKUP)
 
     def _clear(self, cell: Cell, way: set[Cell]) -> None:
         """Put what is in a cell elsewhere; what is carried is carried again then."""
@@ -224,7 +243,7 @@ class _Planner:
                 self._put_away(way)
             self._go([cell])
             if self.world["carrying"] == NOTHING:
-                self._act(_PICKUP)
+                self._act(PICKUP)
             self._put_away(way)
         if held != NOTHING:
             self._get([held])
@@ -234,8 +253,7 @@ class _Planner:
         best: tuple[float, State] | None = None
         costs, before = self._search(None, walking=True)
         for state, cost in costs.items():
-            x, y, facing = state
-            ahead = x + _WAYS[facing][0], y + _WAYS[facing][1]
+            ahead = self._ahead(state)
             if self._at(ahead) != NOTHING:
                 continue
             cost += self._taste.to_drop_near_a_door * sum(self._is_door(cell) for cell in _beside(ahead))
@@ -246,7 +264,7 @@ class _Planner:
             raise _Stuck
         for step, _ in self._steps_to(best[1], before):
             self._act(step)
-        self._act(_DROP)
+        self._act(DROP)
 
     @contextmanager
     def _closing(self, cell: Cell) -> Iterator[None]:
@@ -261,7 +279,7 @@ class _Planner:
     # ---- ways ----
 
     def _is_free(self, cell: Cell) -> bool:
-        return self._at(cell) == NOTHING or self._is_door(cell, _OPEN)
+        return self._at(cell) == NOTHING or self._is_door(cell, OPEN)
 
     def _cost(self, cell: Cell, walking: bool) -> float | None:
         """Of entering a cell; None where it cannot be."""
@@ -272,12 +290,12 @@ class _Planner:
             return None
         if self._is_free(cell):
             return 1
-        if self._is_door(cell, _LOCKED):
+        if self._is_door(cell, LOCKED):
             return 2 if self._opens(int(self.world["carrying"]), cell) else _TO_FETCH_A_KEY
         if self._is_door(cell):
             return None if self._strict(OPEN_IT) else 2
         if self._strict(PICK_UP):
-            return 2 if self.world["kind"][thing] == _BOX else None
+            return 2 if self.world["kind"][thing] == BOX else None
         return self._taste.to_move_an_object * (1 if self.world["carrying"] == NOTHING else 2)
 
     def _strict(self, kind: int) -> bool:
@@ -310,13 +328,13 @@ class _Planner:
             if targets and ahead in targets:
                 break
             x, y, facing = state
-            for step, way in ((_LEFT, facing - 1), (_RIGHT, facing + 1)):
+            for step, way in ((LEFT, facing - 1), (RIGHT, facing + 1)):
                 heapq.heappush(waiting, (cost + 1, (x, y, way % 4), (step, state)))
             if ahead not in entering:
                 entering[ahead] = self._cost(ahead, walking)
             entered = entering[ahead]
             if entered is not None:
-                heapq.heappush(waiting, (cost + entered, (*ahead, facing), (_FORWARD, state)))
+                heapq.heappush(waiting, (cost + entered, (*ahead, facing), (FORWARD, state)))
         return costs, before
 
     def _steps_to(self, state: State, before: dict[State, Any]) -> list[tuple[int, Cell]]:

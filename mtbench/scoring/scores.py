@@ -220,8 +220,7 @@ def _score_agent(
     attempts, replicated_attempts = returns.mean(axis=2), bootstrap(returns, replicates, rng)
     point, replicated = (_scored(each, manifest["objective"]) for each in (attempts, replicated_attempts))
     own.returns.update(_per_task(tasks, point, replicated))
-    each = [_per_task(tasks, attempts[..., i], replicated_attempts[..., i]) for i in range(attempts.shape[-1])]
-    own.attempts.update({task: [attempt[task] for attempt in each] for task in tasks})
+    own.attempts.update(_per_attempt(tasks, attempts, replicated_attempts))
     gain, replicated_gain = (v[..., -1] - v[..., 0] for v in (attempts, replicated_attempts))
     own.adaptation.update(_per_task(tasks, gain, replicated_gain))
     for name, scale in references.scales.items():
@@ -235,9 +234,7 @@ def _score_agent(
         own.profiles[name] = np.stack([performance_profile(score, PROFILE_THRESHOLDS), *interval(curves)])
     if all(run.episodes["success"].notna().all() for run in runs):
         successes = _returns(runs, "success")
-        point, replicated = successes.mean(axis=2), bootstrap(successes, replicates, rng)
-        each = [_per_task(tasks, point[..., i], replicated[..., i]) for i in range(point.shape[-1])]
-        own.success.update({task: [attempt[task] for attempt in each] for task in tasks})
+        own.success.update(_per_attempt(tasks, successes.mean(axis=2), bootstrap(successes, replicates, rng)))
     return own
 
 
@@ -254,6 +251,12 @@ def _per_task(tasks: Sequence[str], point: Floats, replicated: Floats) -> dict[s
     """Estimates by task from ``(runs, tasks)`` and ``(replicates, runs, tasks)``."""
     over_runs, spread = point.mean(axis=0), replicated.mean(axis=1)
     return {task: _estimate(over_runs[i], spread[:, i]) for i, task in enumerate(tasks)}
+
+
+def _per_attempt(tasks: Sequence[str], point: Floats, replicated: Floats) -> dict[str, list[Estimate]]:
+    """The same of every attempt, which are on a further axis, the last."""
+    each = [_per_task(tasks, point[..., i], replicated[..., i]) for i in range(point.shape[-1])]
+    return {task: [attempt[task] for attempt in each] for task in tasks}
 
 
 def _estimate(point: Floats | float, replicated: Floats) -> Estimate:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtbench.suite import Suite
 from mtbench.suites.babyai import MOST_WORDS, mission_numbers
-from mtbench.suites.babyai.layouts import WORLD, Layouts, World
+from mtbench.suites.babyai.layouts import NUM_ACTIONS, WORLD, Layouts, World
 from mtbench.suites.babyai.rules import play
 from mtbench.vector.compiled import SOURCES, kernel
 from mtbench.vector.drawers import Drawers, Drawn
@@ -28,7 +28,7 @@ class BabyAIEngine(Engine):
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._tasks, self._k = list(suite.tasks), k
-        self.num_actions = np.full(len(self._tasks), 7, dtype=np.int64)
+        self.num_actions = np.full(len(self._tasks), NUM_ACTIONS, dtype=np.int64)
         self.success = np.zeros(num_envs, dtype=np.bool_)
         self.prepares = num_envs > _FEW
         self._worlds, self._starts = np.zeros((2, num_envs), WORLD)

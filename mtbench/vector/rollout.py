@@ -67,6 +67,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(one.observation_space, num_envs)
         self.action_space = batch_space(one.action_space, num_envs)
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
+        self._sees_a_dict = isinstance(one.suite.observation_space(one.k), gym.spaces.Dict)
 
         n, k, names = num_envs, one.k, list(one.suite.tasks)
         self._names = np.array(names, dtype=object)
@@ -280,7 +281,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         if not isinstance(out, dict):
             seen, label = np.split(out, [out.shape[1] - len(self._names)], axis=1)
             return seen, label
-        if not isinstance(self._one.suite.observation_space(self.k), gym.spaces.Dict):
+        if not self._sees_a_dict:
             return out["observation"], out["task"]
         return {name: part for name, part in out.items() if name != "task"}, out["task"]
 

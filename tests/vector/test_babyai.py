@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 from mtbench.suites.babyai.layouts import Layouts
 from mtbench.vector.drawers import Drawers
 
-from .test_rollout import assert_same_rollouts
+from .test_rollout import assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 TASKS = ["BabyAI-GoToObjS6-v1", "BabyAI-PickupDist-v0", "BabyAI-UnlockPickup-v0"]
 
@@ -40,12 +40,7 @@ def make():
     ids=["defaults", "same-step", "labels"],
 )
 def test_equal_to_gymnasiums_own_vector_environment(make, mode, kwargs):
-    ours = make(autoreset_mode=mode, **kwargs)
-    alone = {key: value for key, value in kwargs.items() if key != "num_workers"}
-    theirs = make(vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **alone)
-    assert type(ours).__name__ == "VectorMetaRollout"
-    assert ours.observation_space == theirs.observation_space
-    assert assert_same_rollouts(ours, theirs, 250) > 1
+    assert_equal_to_gymnasiums_own(make, mode, kwargs, 250)
 
 
 def test_seeds_and_options_as_gymnasiums_own(make):

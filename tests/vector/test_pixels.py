@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 
 from mtbench.suites.procgen import core
 
-from .test_rollout import assert_same_rollouts
+from .test_rollout import assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 pytest.importorskip("numba")
 
@@ -44,12 +44,7 @@ def make(request):
     ids=["defaults", "same-step", "labels"],
 )
 def test_equal_to_gymnasiums_own_vector_environment(make, mode, kwargs):
-    ours = make(autoreset_mode=mode, **kwargs)
-    alone = {key: value for key, value in kwargs.items() if key != "num_workers"}
-    theirs = make(vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **alone)
-    assert type(ours).__name__ == "VectorMetaRollout"
-    assert ours.observation_space == theirs.observation_space
-    assert assert_same_rollouts(ours, theirs, 250 if ours.suite.room == "procgen" else 85) > 1
+    assert_equal_to_gymnasiums_own(make, mode, kwargs, lambda ours: 250 if ours.suite.room == "procgen" else 85)
 
 
 def test_seeds_and_options_as_gymnasiums_own(make):

@@ -44,6 +44,16 @@ def assert_equal(ours, theirs, where=""):
         assert ours == theirs, where
 
 
+def assert_equal_to_gymnasiums_own(make, mode, kwargs, steps):
+    """A batch of ours beside a SyncVectorEnv of the same; `steps` may depend on the batch."""
+    ours = make(autoreset_mode=mode, **kwargs)
+    alone = {key: value for key, value in kwargs.items() if key != "num_workers"}
+    theirs = make(vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **alone)
+    assert type(ours).__name__ == "VectorMetaRollout"
+    assert ours.observation_space == theirs.observation_space
+    assert assert_same_rollouts(ours, theirs, steps(ours) if callable(steps) else steps) > 1
+
+
 def assert_same_rollouts(ours, theirs, steps, seed=5, options=None):
     disabled = ours.metadata["autoreset_mode"] == AutoresetMode.DISABLED
     assert_equal(ours.reset(seed=seed, options=options), theirs.reset(seed=seed, options=options))

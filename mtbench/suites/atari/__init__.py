@@ -20,7 +20,7 @@ from gymnasium import spaces
 
 from mtbench.pictures import captioned
 from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
-from mtbench.suites.atari.game import FRAME, NUM_ACTIONS, AtariGame
+from mtbench.suites.atari.game import FRAME, FRAME_SKIP, MOST_FRAMES, NUM_ACTIONS, AtariGame
 
 PAPER_GAMES = (
     *("pong", "boxing", "breakout", "gopher", "ms_pacman"),
@@ -44,7 +44,7 @@ OTHER_GAMES = (
 #: Games whose joystick has no button: the first actions alone exist.
 FEWER_ACTIONS = {"lost_luggage": 9, "skiing": 9}
 
-_MOST_STEPS = 27_000  # 108,000 frames
+_MOST_STEPS = MOST_FRAMES // FRAME_SKIP
 TASKS = {game: Task(game, "", game, _MOST_STEPS) for game in PAPER_GAMES + OTHER_GAMES}
 SPLITS = seed_splits(PAPER_GAMES, also=OTHER_GAMES)
 
@@ -70,7 +70,7 @@ class Atari(Suite):
     name = "atari"
     title = "Multi-Game Atari"
     distributions = ("ale-py",)
-    packages = ("ale_py",)
+    packages = ("ale_py", "numba")
     tasks = TASKS
     splits = SPLITS
     attempt_variants = "new"

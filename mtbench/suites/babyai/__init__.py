@@ -31,6 +31,7 @@ from gymnasium import spaces
 from mtbench.pictures import captioned
 from mtbench.spaces import one_hot
 from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS
 
 #: The words that missions of the 68 tasks have, in the order of their numbers from 2 on.
 WORDS = (
@@ -52,6 +53,22 @@ def _family(name: str) -> str:
     return re.sub(r"(S\d+)?(N\d+|R\d+)?(Carrying)?-v\d+$", "", name.removeprefix("BabyAI-"))
 
 
+TASKS = {
+    name: Task(name, "", _family(name), steps)
+    for part in ("train", "test", "also")
+    for name, steps in _DATA[part].items()
+}
+SPLITS = {
+    "train": Split("train", TRAIN_TASKS, VariantRange(0, 5001), VariantRange(5001, 300_000), also=OTHER_TASKS),
+    "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
+}
+REPEATS: dict[str, str] = _DATA["same"]
+REFUSED = {
+    name: f"its missions have up to {words} words, and observations have room for {MOST_WORDS}"
+    for name, words in _DATA["too_long"].items()
+}
+
+
 def mission_numbers(mission: str) -> npt.NDArray[np.int64]:
     """A mission as ``(9,)`` int64."""
     numbers = np.zeros(MOST_WORDS, dtype=np.int64)
@@ -63,7 +80,7 @@ def mission_numbers(mission: str) -> npt.NDArray[np.int64]:
 class _Codec:
     """Names the parts of an observation."""
 
-    actions = range(7)
+    actions = range(NUM_ACTIONS)
 
     def __init__(self) -> None:
         self._mission, self._numbers = "", mission_numbers("")
@@ -87,22 +104,12 @@ class BabyAI(Suite):
     title = "Multi-Task BabyAI"
     distributions = ("minigrid",)
     packages = ("minigrid", "numba")
-    tasks = {  # noqa: RUF012 (declared once)
-        name: Task(name, "", _family(name), steps)
-        for part in ("train", "test", "also")
-        for name, steps in _DATA[part].items()
-    }
-    splits = {  # noqa: RUF012
-        "train": Split("train", TRAIN_TASKS, VariantRange(0, 5001), VariantRange(5001, 300_000), also=OTHER_TASKS),
-        "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
-    }
+    tasks = TASKS
+    splits = SPLITS
     attempt_variants = "same"
     has_success = True
-    repeats: dict[str, str] = _DATA["same"]
-    refused = {  # noqa: RUF012
-        name: f"its missions have up to {words} words, and observations have room for {MOST_WORDS}"
-        for name, words in _DATA["too_long"].items()
-    }
+    repeats = REPEATS
+    refused = REFUSED
     frame_shape = (544, 512, 3)
 
     def observation_space(self, k: int) -> spaces.Dict:
@@ -111,14 +118,14 @@ class BabyAI(Suite):
             {
                 "attempt": spaces.Box(0.0, 1.0, (1,), np.float32),
                 "direction": spaces.Box(0.0, 1.0, (4,), np.float32),
-                "image": spaces.Box(0, LARGEST, (7, 7, 3), np.uint8),
+                "image": spaces.Box(0, LARGEST, IMAGE, np.uint8),
                 "mission": spaces.MultiDiscrete([len(WORDS) + 2] * MOST_WORDS),
             }
         )
 
     def action_space(self) -> spaces.Discrete:
         """``Discrete(7)``: left, right, forward, pick up, drop, toggle, done."""
-        return spaces.Discrete(7)
+        return spaces.Discrete(NUM_ACTIONS)
 
     def make_base(self, task: Task) -> gym.Env[Any, Any]:
         """One task."""
@@ -138,9 +145,12 @@ class BabyAI(Suite):
         """The whole grid over the mission and a line of text; what the agent sees is lighter."""
         from PIL import Image, ImageOps
 
-        picture = Image.fromarray(base.picture())  # type: ignore[attr-defined]
+        from mtbench.suites.babyai.game import BabyAIGame
+
+        assert isinstance(base, BabyAIGame)
+        picture = Image.fromarray(base.picture())
         fitted = ImageOps.pad(picture, (512, 496), Image.Resampling.BILINEAR, color=(24, 26, 29))
-        return captioned(np.asarray(fitted), task, progress, self.frame_shape, second=base.mission)  # type: ignore[attr-defined]
+        return captioned(np.asarray(fitted), task, progress, self.frame_shape, second=base.mission)
 
 
 SUITE = BabyAI()

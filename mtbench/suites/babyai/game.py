@@ -10,11 +10,8 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtbench.suite import Frame
-from mtbench.suites.babyai.layouts import VIEW, WORLD, Layouts, upstream
+from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS, WORLD, Layouts, upstream
 from mtbench.suites.babyai.rules import play_one
-
-NUM_ACTIONS = 7
-IMAGE = (VIEW, VIEW, 3)
 
 Seen = tuple[npt.NDArray[np.uint8], int, str]
 

@@ -13,10 +13,18 @@ from mtbench.errors import UsageError
 
 #: Width and height of what the agent sees.
 VIEW = 7
+IMAGE = (VIEW, VIEW, 3)
 #: Cells a side at most, and objects, of which the first two numbers mean none and a wall.
 SIZE, OBJECTS = 24, 64
 NOTHING, WALL = 0, 1
-EMPTY_KIND, WALL_KIND, GREY = 1, 2, 5  # minigrid/core/constants.py
+# minigrid/core/constants.py: kinds, states of doors, the way one faces.
+EMPTY_KIND, WALL_KIND, DOOR, KEY, BALL, BOX = 1, 2, 4, 5, 6, 7
+GREY = 5
+OPEN, CLOSED, LOCKED = range(3)
+TO_X, TO_Y = (1, 0, -1, 0), (0, 1, 0, -1)
+# minigrid/core/actions.py
+LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DO_NOTHING = range(7)
+NUM_ACTIONS = 7
 
 # What a clause of a mission asks for, and how two are joined.
 GO_TO, OPEN_IT, PICK_UP, PUT_NEXT = range(4)
@@ -31,7 +39,7 @@ WORLD = np.dtype(
         ("color", "u1", (OBJECTS,)),
         ("state", "u1", (OBJECTS,)),
         ("contains", "u1", (OBJECTS,)),
-        ("image", "u1", (VIEW, VIEW, 3)),  # what the agent sees: kind, color and state by [across, ahead]
+        ("image", "u1", IMAGE),  # what the agent sees: kind, color and state by [across, ahead]
         ("x", "i4"),
         ("y", "i4"),
         ("facing", "i4"),

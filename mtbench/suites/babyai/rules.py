@@ -15,23 +15,32 @@ import numpy as np
 from mtbench.suites.babyai.layouts import (
     AFTER,
     ALONE,
+    BALL,
     BEFORE,
+    BOX,
+    CLOSED,
+    DOOR,
+    DROP,
+    FORWARD,
     GO_TO,
+    KEY,
+    LEFT,
+    LOCKED,
     NOTHING,
+    OPEN,
     OPEN_IT,
     PICK_UP,
+    PICKUP,
+    RIGHT,
     SIZE,
+    TO_X,
+    TO_Y,
+    TOGGLE,
     VIEW,
     WALL,
     World,
 )
 from mtbench.vector.compiled import SOURCES, compiled, kernel
-
-# minigrid/core/constants.py and actions.py
-_DOOR, _KEY, _BALL, _BOX = 4, 5, 6, 7
-_OPEN, _CLOSED, _LOCKED = 0, 1, 2
-_TO_X, _TO_Y = (1, 0, -1, 0), (0, 1, 0, -1)  # by the way one faces
-_LEFT, _RIGHT, _FORWARD, _PICKUP, _DROP, _TOGGLE = range(6)
 
 # How far a clause is.
 _GOES_ON, _DONE, _FAILED = range(3)
@@ -45,26 +54,26 @@ def _among(bits: Any, thing: int) -> bool:
 @compiled
 def _ahead(world: Any) -> tuple[int, int]:
     """The cell in front of the agent."""
-    return world.x + _TO_X[world.facing], world.y + _TO_Y[world.facing]
+    return world.x + TO_X[world.facing], world.y + TO_Y[world.facing]
 
 
 @compiled
 def _opaque(world: Any, thing: int) -> bool:
-    return thing == WALL or (world.kind[thing] == _DOOR and world.state[thing] != _OPEN)
+    return thing == WALL or (world.kind[thing] == DOOR and world.state[thing] != OPEN)
 
 
 @compiled
 def _toggle(world: Any, x: int, y: int) -> None:
     thing = world.cells[x, y]
-    if world.kind[thing] == _BOX:
+    if world.kind[thing] == BOX:
         world.cells[x, y] = world.contains[thing]
-    elif world.kind[thing] == _DOOR:
-        if world.state[thing] == _LOCKED:
+    elif world.kind[thing] == DOOR:
+        if world.state[thing] == LOCKED:
             held = world.carrying
-            if held != NOTHING and world.kind[held] == _KEY and world.color[held] == world.color[thing]:
-                world.state[thing] = _OPEN
+            if held != NOTHING and world.kind[held] == KEY and world.color[held] == world.color[thing]:
+                world.state[thing] = OPEN
         else:
-            world.state[thing] = _CLOSED if world.state[thing] == _OPEN else _OPEN
+            world.state[thing] = CLOSED if world.state[thing] == OPEN else OPEN
 
 
 @compiled
@@ -72,22 +81,22 @@ def _act(world: Any, action: int) -> None:
     x, y = _ahead(world)
     thing = world.cells[x, y]
     kind = world.kind[thing]
-    if action == _LEFT:
+    if action == LEFT:
         world.facing = (world.facing + 3) % 4
-    elif action == _RIGHT:
+    elif action == RIGHT:
         world.facing = (world.facing + 1) % 4
-    elif action == _FORWARD:
-        if thing == NOTHING or (kind == _DOOR and world.state[thing] == _OPEN):
+    elif action == FORWARD:
+        if thing == NOTHING or (kind == DOOR and world.state[thing] == OPEN):
             world.x, world.y = x, y
-    elif action == _PICKUP:
-        if kind in (_KEY, _BALL, _BOX) and world.carrying == NOTHING:
+    elif action == PICKUP:
+        if kind in (KEY, BALL, BOX) and world.carrying == NOTHING:
             world.carrying = thing
             world.cells[x, y] = NOTHING
-    elif action == _DROP:
+    elif action == DROP:
         if thing == NOTHING and world.carrying != NOTHING:
             world.cells[x, y] = world.carrying
             world.carrying = NOTHING
-    elif action == _TOGGLE:
+    elif action == TOGGLE:
         _toggle(world, x, y)
 
 
@@ -122,22 +131,22 @@ def _clause(world: Any, clause: int, action: int) -> int:
     if kind == GO_TO:
         return _DONE if world.places[clause, x, y] else _GOES_ON
     if kind == OPEN_IT:
-        if action != _TOGGLE or world.kind[ahead] != _DOOR:
+        if action != TOGGLE or world.kind[ahead] != DOOR:
             return _GOES_ON
-        if _among(moved, ahead) and world.state[ahead] == _OPEN:
+        if _among(moved, ahead) and world.state[ahead] == OPEN:
             return _DONE
         return _FAILED if strict else _GOES_ON
     carried, carrying = world.carried[clause], world.carrying
     world.carried[clause] = carrying
     if kind == PICK_UP:
-        if action != _PICKUP or carrying == NOTHING:
+        if action != PICKUP or carrying == NOTHING:
             return _GOES_ON
         if carried == NOTHING and _among(moved, carrying):
             return _DONE
         return _FAILED if strict else _GOES_ON
-    if strict and action == _PICKUP and carrying != NOTHING:
+    if strict and action == PICKUP and carrying != NOTHING:
         return _FAILED
-    dropped = action == _DROP and carried != NOTHING and carrying == NOTHING and _among(moved, carried)
+    dropped = action == DROP and carried != NOTHING and carrying == NOTHING and _among(moved, carried)
     return _DONE if dropped and _next_to_a_place(world, clause, x, y) else _GOES_ON
 
 
@@ -182,7 +191,7 @@ def _spread(seen: Any, opaque: Any, i: int, j: int, to: int) -> None:
 
 @compiled
 def _see(world: Any) -> None:
-    fx, fy = _TO_X[world.facing], _TO_Y[world.facing]
+    fx, fy = TO_X[world.facing], TO_Y[world.facing]
     things = np.empty((VIEW, VIEW), np.uint8)
     opaque = np.empty((VIEW, VIEW), np.bool_)
     seen = np.zeros((VIEW, VIEW), np.bool_)
@@ -214,7 +223,7 @@ def play(world: Any, action: int) -> tuple[float, bool, bool]:
     """One step: the reward, and whether the attempt has ended or has taken too long."""
     world.steps += 1
     _act(world, action)
-    if action == _DROP:
+    if action == DROP:
         _look_again(world)
     _see(world)
     status = _mission(world, action)
