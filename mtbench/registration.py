@@ -27,6 +27,7 @@ class Row(NamedTuple):
 
 _PROCGEN_EASY: dict[str, Any] = {"suite": "procgen-easy", "k": 2, "objective": "k-episode", "max_steps": 2500}
 _ATARI: dict[str, Any] = {"suite": "atari", "k": 1, "objective": "k-episode"}
+_META_WORLD: dict[str, Any] = {"k": 3, "objective": "k-episode"}
 
 TABLE: tuple[Row, ...] = (
     Row(
@@ -46,6 +47,8 @@ TABLE: tuple[Row, ...] = (
         {"suite": "procgen-memory-hard", "k": 2, "objective": "k-episode", "max_steps": 5000},
     ),
     Row("MTBabyAI-v0", "50 and 18 instructions in grid worlds", {"suite": "babyai", "k": 2, "objective": "k-episode"}),
+    Row("ML45-v0", "45 and 5 manipulation skills, hidden goals", {**_META_WORLD, "suite": "metaworld-ml45"}),
+    Row("ML10-v0", "10 and 5 of them", {**_META_WORLD, "suite": "metaworld-ml10"}),
     Row("MTAtari-v0", "ten Atari games", _ATARI),
     Row("MTAtari-Clipped-v0", "the same with clipped rewards", {**_ATARI, "clip_rewards": True}),
 )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
 
-# The modules here are named after suites; each has `action(env)`, the expert's action in a MetaRollout.
+# The modules here are named after rooms of suites; each has `action(env)`, the expert's action in a MetaRollout.
 _Expert = Callable[["MetaRollout"], Any]
 
 
@@ -36,12 +36,12 @@ class Oracle:
         Raises:
             ValueError: The suite has no oracle.
         """
-        suite = environments[0].suite.name
-        module = f"{__name__}.{suite}"
+        suite = environments[0].suite
+        module = f"{__name__}.{suite.room}"
         if importlib.util.find_spec(module) is None:
             from mtbench.errors import UsageError
 
-            raise UsageError(f"There is no oracle for the suite {suite!r} yet.")
+            raise UsageError(f"There is no oracle for the suite {suite.name!r} yet.")
         self._expert: _Expert = importlib.import_module(module).action
         self._environments = environments
 

@@ -31,7 +31,7 @@ def make(request, env_id):
 
     def _make(**kwargs):
         games = SHORT_GAMES.get(gym.spec(env_id).kwargs["suite"])
-        kwargs = {"tasks": games, **kwargs} if games else kwargs
+        kwargs = {"tasks": games[kwargs.get("split", "train")], **kwargs} if games else kwargs
         batched = request.param == "vector" and "render_mode" not in kwargs  # pictures are drawn of single ones
         made.append(Unbatched(env_id, **kwargs) if batched else gym.make(env_id, **kwargs))
         return made[-1]

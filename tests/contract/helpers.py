@@ -8,7 +8,12 @@ from mtbench.suite import load_suite
 SEEDS = range(6)
 
 # Where games are long, the contract is tested on short ones; golden traces cover them all.
-SHORT_GAMES = {"atari": ["breakout", "qbert", "chopper_command"]}
+_GAMES = ["breakout", "qbert", "chopper_command"]
+SHORT_GAMES = {
+    "atari": {"train": _GAMES, "test": _GAMES},
+    "metaworld-ml45": {"train": ["reach-v3", "hammer-v3"], "test": ["door-lock-v3", "bin-picking-v3"]},
+    "metaworld-ml10": {"train": ["push-v3", "sweep-v3"], "test": ["lever-pull-v3", "sweep-into-v3"]},
+}
 
 
 def arguments(env_id):
@@ -17,7 +22,7 @@ def arguments(env_id):
 
 def tasks_of(env_id, split="train"):
     suite = arguments(env_id)["suite"]
-    return SHORT_GAMES.get(suite) or list(load_suite(suite).split(split).tasks)
+    return SHORT_GAMES[suite][split] if suite in SHORT_GAMES else list(load_suite(suite).split(split).tasks)
 
 
 def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):

@@ -1,0 +1,144 @@
+"""Meta-World: manipulation skills with a hidden goal, three attempts at each (paper Appendix B).
+
+============== ======================================================================================
+metaworld-ml45 45 skills to train on and 5 held out (Yu et al. 2019; ``env_dict.py``, ``ML45_V3``)
+metaworld-ml10 10 and 5 of the same
+============== ======================================================================================
+
+Skills are those of ``metaworld`` 3 (``-v3``) under its second reward (0 to 10 a step), 500 steps an attempt. An attempt
+succeeds if upstream says so at any of its steps.
+
+Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, now and a step before) with the
+goal's three zeroed, as its meta-learning benchmarks do; whether an attempt begins; the attempt's steps / 500.
+
+A variant is the number of a goal. Goals are drawn by upstream's rules and shipped (``draw_goals.py``): 50 of each skill
+for training, 50 for its evaluation, and as many for the test split.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from mtbench.pictures import captioned
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+
+MOST_STEPS = 500
+GOALS = 50  # of each skill, for each use
+
+_ML45_TRAIN = (
+    *("assembly", "basketball", "button-press-topdown", "button-press-topdown-wall", "button-press"),
+    *("button-press-wall", "coffee-button", "coffee-pull", "coffee-push", "dial-turn", "disassemble"),
+    *("door-close", "door-open", "drawer-close", "drawer-open", "faucet-open", "faucet-close", "hammer"),
+    *("handle-press-side", "handle-press", "handle-pull-side", "handle-pull", "lever-pull"),
+    *("pick-place-wall", "pick-out-of-hole", "push-back", "pick-place", "plate-slide", "plate-slide-side"),
+    *("plate-slide-back", "plate-slide-back-side", "peg-insert-side", "peg-unplug-side", "soccer"),
+    *("stick-push", "stick-pull", "push-wall", "push", "reach-wall", "reach", "shelf-place", "sweep-into"),
+    *("sweep", "window-open", "window-close"),
+)
+_ML45_TEST = (*("bin-picking", "box-close", "hand-insert", "door-lock", "door-unlock"),)
+_ML10_TRAIN = (
+    *("reach", "push", "pick-place", "door-open", "drawer-close", "button-press-topdown"),
+    *("peg-insert-side", "window-open", "sweep", "basketball"),
+)
+_ML10_TEST = (*("drawer-open", "door-close", "shelf-place", "sweep-into", "lever-pull"),)
+
+_HAND = [-0.525, 0.348, -0.0525], [0.525, 1.025, 0.7]  # sawyer_xyz_env.py: _HAND_SPACE
+
+
+def _bound(hand: list[float], gripper: float, objects: float, extra: list[float]) -> npt.NDArray[np.float32]:
+    now = [*hand, gripper, *[objects] * 14]
+    return np.array([*now, *now, 0, 0, 0, *extra], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """Adds where in its attempt an observation is."""
+
+    actions: None = None
+
+    def encode(self, observation: npt.NDArray[np.float64], progress: Progress) -> npt.NDArray[np.float32]:
+        row = np.empty(41, dtype=np.float32)
+        row[:39] = observation
+        row[39], row[40] = progress.attempt_start, progress.attempt_steps / MOST_STEPS
+        return row
+
+
+class MetaWorld(Suite):
+    """One of upstream's meta-learning benchmarks.
+
+    Args:
+        name: Of the suite.
+        title: For people.
+        train: Skills to train on, without their version.
+        test: Held-out ones.
+    """
+
+    distributions = ("metaworld", "mujoco")
+    packages = ("metaworld", "mujoco")
+    attempt_variants = "same"
+    has_success = True
+    frame_shape = (512, 480, 3)
+
+    def __init__(self, name: str, title: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+        self.name, self.title = name, title
+        skills = [tuple(f"{skill}-v3" for skill in part) for part in (train, test)]
+        self.tasks = {skill: Task(skill, "", skill, MOST_STEPS) for part in skills for skill in part}
+        goals = [VariantRange(i * GOALS, (i + 1) * GOALS) for i in range(4)]
+        self.splits = {
+            "train": Split("train", skills[0], goals[0], goals[1]),
+            "test": Split("test", skills[1], goals[2], goals[3]),
+        }
+
+    def require_packages(self) -> None:
+        """Check for Meta-World, and have MuJoCo draw off the screen: it decides on that when it is imported."""
+        if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+            found = next((name for name in ("EGL", "OSMesa") if ctypes.util.find_library(name)), None)
+            if found:
+                os.environ.setdefault("MUJOCO_GL", found.lower())
+        super().require_packages()
+
+    def observation_space(self, k: int) -> spaces.Box:
+        """``Box(41,)`` float32; see the module."""
+        low, high = _HAND
+        return spaces.Box(_bound(low, -1, -np.inf, [0, 0]), _bound(high, 1, np.inf, [1, 1]), dtype=np.float32)
+
+    def action_space(self) -> spaces.Box:
+        """``Box(4,)`` float32: the hand's motion along three axes, and the gripper's effort."""
+        return spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    def make_base(self, task: Task) -> gym.Env[Any, Any]:
+        """One skill."""
+        from mtbench.suites.metaworld.game import SkillGame
+
+        return SkillGame(task.name)
+
+    def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
+        """Adds where in its attempt an observation is."""
+        return _Codec()
+
+    def success(self, reward: float, info: dict[str, Any]) -> bool:
+        """Upstream's flag."""
+        return bool(info["success"])
+
+    def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
+        """The robot from a corner, over a line of text."""
+        picture = base.picture()  # type: ignore[attr-defined]
+        return captioned(picture, task, progress, self.frame_shape)
+
+
+SUITES: dict[str, MetaWorld] = {
+    suite.name: suite
+    for suite in (
+        MetaWorld("metaworld-ml45", "Meta-World ML45", _ML45_TRAIN, _ML45_TEST),
+        MetaWorld("metaworld-ml10", "Meta-World ML10", _ML10_TRAIN, _ML10_TEST),
+    )
+}

@@ -1,0 +1,109 @@
+"""Meta-World beside upstream's own classes."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("metaworld")
+
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ML10_V3, ML45_V3
+
+from mtbench.rollout import MetaRollout
+from mtbench.suites.metaworld import SUITES
+from mtbench.suites.metaworld.draw_goals import SEED, draw
+from mtbench.suites.metaworld.game import SkillGame, goals
+
+ML45 = SUITES["metaworld-ml45"]
+
+
+def upstream(skill, goal):
+    env = ALL_V3_ENVIRONMENTS[skill]()
+    env._freeze_rand_vec = env._set_task_called = True
+    env._last_rand_vec = goals()[skill][goal].copy()
+    return env
+
+
+@pytest.mark.parametrize("skill", sorted(ALL_V3_ENVIRONMENTS))
+def test_equal_to_upstream(skill):
+    """Under random actions, and on the scripted policy's way: observations, rewards, flags and every entry of info."""
+    from metaworld.policies import ENV_POLICY_MAP
+
+    ours, policy, rng = SkillGame(skill), ENV_POLICY_MAP[skill](), np.random.default_rng(0)
+    for goal in (0, 1, 57):
+        theirs = upstream(skill, goal)
+        observation, _ = theirs.reset()
+        assert np.array_equal(ours.reset(seed=goal)[0], observation)
+        for _ in range(200 if goal else 500):
+            if goal == 1:
+                action = rng.uniform(-1, 1, size=4)
+            else:
+                told = np.concatenate([observation[:36], theirs._get_pos_goal()])
+                with np.errstate(all="ignore"):
+                    action = np.clip(policy.get_action(told), -1, 1)
+            action = action.astype(np.float32)
+            seen, *rest, info = ours.step(action)
+            observation, *their_rest, their_info = theirs.step(action)
+            assert np.array_equal(seen, observation)
+            assert rest == their_rest
+            np.testing.assert_equal(info, their_info)
+
+
+def test_splits_are_upstreams_and_share_no_skill_and_no_goal():
+    for name, classes in (("metaworld-ml45", ML45_V3), ("metaworld-ml10", ML10_V3)):
+        splits = SUITES[name].splits
+        assert list(splits["train"].tasks) == list(classes["train"])
+        assert list(splits["test"].tasks) == list(classes["test"])
+        assert not set(splits["train"].tasks) & set(splits["test"].tasks)
+        numbers = [set(range(part.start, part.stop)) for s in splits.values() for part in (s.variants, s.evaluation)]
+        assert sum(map(len, numbers)) == len(set.union(*numbers)) == 200
+
+
+def test_goals_are_all_different_and_follow_from_their_seed():
+    assert sorted(goals()) == sorted(ALL_V3_ENVIRONMENTS)
+    assert SEED == 0
+    for skill, drawn in goals().items():
+        assert drawn.dtype == np.float64
+        assert len(np.unique(drawn, axis=0)) == 200, skill
+    number = sorted(ALL_V3_ENVIRONMENTS).index("pick-place-v3")
+    assert np.array_equal(draw("pick-place-v3", number), goals()["pick-place-v3"])
+
+
+def test_the_goal_is_hidden_and_the_same_in_every_attempt():
+    env = MetaRollout(ML45, tasks=["pick-place-v3"], k=3, max_steps=1600)
+    obs, _ = env.reset(seed=0)
+    starts, over = [obs], False
+    while not over:
+        obs, _, over, _, info = env.step(np.zeros(4, dtype=np.float32))
+        assert not obs[36:39].any()
+        if obs[39]:
+            starts.append(obs)
+    assert len(starts) == 3
+    assert all(np.array_equal(start, starts[0]) for start in starts)
+    assert info["rollout"]["lengths"].tolist() == [500, 500, 500]
+
+
+def test_success_is_upstreams_flag_at_any_step():
+    from mtbench_agents.oracles.metaworld import action
+
+    env = MetaRollout(ML45, tasks=["reach-v3"], k=2)
+    env.reset(seed=1)
+    over = False
+    while not over:
+        wanted = action(env) if env._progress.attempt == 0 else np.zeros(4, dtype=np.float32)
+        _, _, over, _, info = env.step(wanted)
+    assert info["rollout"]["successes"].tolist() == [True, False]
+
+
+def test_a_copy_goes_on_alike():
+    import copy
+
+    one = SkillGame("door-open-v3")
+    one.reset(seed=2)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        one.step(rng.uniform(-1, 1, 4).astype(np.float32))
+    other = copy.deepcopy(one)
+    for _ in range(30):
+        action = rng.uniform(-1, 1, 4).astype(np.float32)
+        mine, its = one.step(action), other.step(action)
+        assert np.array_equal(mine[0], its[0])
+        assert mine[1:4] == its[1:4]
