@@ -10,7 +10,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ML10_V3, ML45_V3
 from mtbench.rollout import MetaRollout
 from mtbench.suites.metaworld import SUITES
 from mtbench.suites.metaworld.draw_goals import SEED, draw
-from mtbench.suites.metaworld.game import SkillGame, goals
+from mtbench.suites.metaworld.game import SkillGame, goals, loaded
 
 ML45 = SUITES["metaworld-ml45"]
 
@@ -24,15 +24,22 @@ def upstream(skill, goal):
 
 @pytest.mark.parametrize("skill", sorted(ALL_V3_ENVIRONMENTS))
 def test_equal_to_upstream(skill):
-    """Under random actions, and on the scripted policy's way: observations, rewards, flags and every entry of info."""
+    """Under random actions, and on the scripted policy's way: observations, rewards, flags and every entry of info.
+
+    Another game has the same model meanwhile, and the first attempt is followed by one that begins from memory.
+    """
     from metaworld.policies import ENV_POLICY_MAP
 
-    ours, policy, rng = SkillGame(skill), ENV_POLICY_MAP[skill](), np.random.default_rng(0)
+    ours, other = SkillGame(skill), SkillGame(skill)
+    policy, rng = ENV_POLICY_MAP[skill](), np.random.default_rng(0)
+    other.reset(seed=100)
     for goal in (0, 1, 57):
         theirs = upstream(skill, goal)
-        observation, _ = theirs.reset()
+        start, _ = theirs.reset()
+        observation = start
         assert np.array_equal(ours.reset(seed=goal)[0], observation)
-        for _ in range(200 if goal else 500):
+        expected = []
+        for step in range(500):
             if goal == 1:
                 action = rng.uniform(-1, 1, size=4)
             else:
@@ -45,6 +52,36 @@ def test_equal_to_upstream(skill):
             assert np.array_equal(seen, observation)
             assert rest == their_rest
             np.testing.assert_equal(info, their_info)
+            if step < 60:
+                expected.append((action, observation, their_rest))
+            if step % 7 == 0 and step < 490:
+                other.step(-action)
+        other.reset(seed=100)
+        assert np.array_equal(ours.reset(seed=goal)[0], start)
+        for action, observation, their_rest in expected:
+            seen, *rest, _ = ours.step(action)
+            assert np.array_equal(seen, observation)
+            assert rest == their_rest
+
+
+@pytest.mark.parametrize("skill", sorted(ALL_V3_ENVIRONMENTS))
+def test_all_that_changes_in_a_model_is_moved_back(skill):
+    game = SkillGame(skill)
+    game.reset(seed=0)
+    shared = loaded(skill)
+
+    def content():
+        arrays = {name: getattr(shared.model, name) for name in dir(shared.model) if not name.startswith("_")}
+        return {name: value.copy() for name, value in arrays.items() if isinstance(value, np.ndarray)}
+
+    first = content()
+    assert len(first) > 200
+    for goal in (5, 150):
+        game.reset(seed=goal)
+        for _ in range(20):
+            game.step(np.ones(4, dtype=np.float32))
+    changed = {name for name, value in content().items() if not np.array_equal(value, first[name], equal_nan=True)}
+    assert changed <= {"body_pos", "site_pos"}
 
 
 def test_splits_are_upstreams_and_share_no_skill_and_no_goal():
