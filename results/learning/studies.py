@@ -3,7 +3,8 @@
     python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
     python results/learning/studies.py collect                       # curves.csv, runs.csv and learning.png, here
 
-A run that is complete is not run again, and one that was interrupted goes on.
+A run that is complete is not run again, and one that was interrupted goes on. Where training kept the agent of its best
+evaluation, that one plays variants that neither training nor the choice has seen.
 """
 
 import argparse
@@ -23,12 +24,13 @@ from rich.progress import track
 from scipy import stats
 
 from mtbench.provenance import provenance
-from mtbench.records import write_atomically
+from mtbench.records import MANIFEST, read_run, write_atomically
 from mtbench.scoring.references import load_references
 
 ORACLE = load_references("popgym").scales["oracle"]
 HERE = Path(__file__).parent
 RUNS = Path("runs/learning")
+FRESH = 500  # rollouts of a kept agent
 _BEGIN, _END = "<!-- table: written by `studies.py collect` -->", "<!-- end of table -->"
 
 
@@ -50,14 +52,34 @@ class Run:
         return RUNS / self.study / self.name
 
     @property
+    def _env(self) -> list[str]:
+        env = {"tasks": list(self.tasks), "k": self.k, **self.env}
+        return [text for key, value in env.items() for text in ("--env", f"{key}={json.dumps(value)}")]
+
+    @property
     def command(self) -> list[str]:
         """What repeats it."""
-        env = {"tasks": list(self.tasks), "k": self.k, **self.env}
-        options = [text for key, value in env.items() for text in ("--env", f"{key}={json.dumps(value)}")]
         return [
-            *("mtbench", "train", "MTPOPGym-v0", "--preset", "small", "--sync", *options),
+            *("mtbench", "train", "MTPOPGym-v0", "--preset", "small", "--sync", *self._env),
             *(f"seed={self.seed}", *self.settings, "--out", str(self.folder)),
         ]
+
+    @property
+    def play_kept(self) -> list[str]:
+        """What plays its kept agent, on the split of test."""
+        return [
+            *("mtbench", "evaluate", "MTPOPGym-v0", "--policy", str(self.folder / "best"), "--split", "test"),
+            *("--rollouts-per-task", str(FRESH), *self._env, "--out", str(self.folder / "kept")),
+        ]
+
+    @property
+    def kept(self) -> float | None:
+        """Its score on the oracle scale, mean over tasks; None where no agent was kept."""
+        if not (self.folder / "kept" / MANIFEST).exists():
+            return None
+        episodes = read_run(self.folder / "kept").episodes
+        means = episodes[episodes["attempt"] == self.k].groupby("task")["return"].mean()
+        return round(float(np.mean([ORACLE.normalize(task, np.array(mean)) for task, mean in means.items()])), 4)
 
 
 def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
@@ -131,8 +153,10 @@ def run(studies: list[str], workers: int) -> None:
     def train(r: Run) -> None:
         r.folder.mkdir(parents=True, exist_ok=True)
         with (r.folder / "output.txt").open("a") as output:
-            command = [Path(sys.executable).parent / r.command[0], *r.command[1:]]
-            subprocess.run(command, check=True, stdout=output, stderr=output)
+            bin = Path(sys.executable).parent
+            subprocess.run([bin / r.command[0], *r.command[1:]], check=True, stdout=output, stderr=output)
+            if (r.folder / "best").exists():
+                subprocess.run([bin / r.play_kept[0], *r.play_kept[1:]], check=True, stdout=output, stderr=output)
 
     with ThreadPoolExecutor(workers) as pool:
         for _ in track(pool.map(train, missing), total=len(missing), description="runs"):
@@ -163,7 +187,7 @@ def collect() -> None:
         runs.append(
             {
                 **{"study": r.study, "run": r.name, "updates": last["updates"], "steps": last["steps"]},
-                **{"minutes": round(seconds / 60, 1), "hardware": hardware},
+                **{"kept": r.kept, "minutes": round(seconds / 60, 1), "hardware": hardware},
                 "command": shown(r.command),
             }
         )
@@ -212,11 +236,13 @@ def with_table(page: str, curves: pd.DataFrame, runs: pd.DataFrame) -> str:
     """The page with its table of final scores written anew."""
     head, _, rest = page.partition(_BEGIN)
     _, _, tail = rest.partition(_END)
-    rows = ["| study | run | score at the end | best on the way | updates | steps | minutes |", "| --- " * 7 + "|"]
+    columns = ["study", "run", "score at the end", "best on the way", "kept agent", "updates", "steps", "minutes"]
+    rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for run in runs.itertuples():
         curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
         by_update = curve.groupby("updates")["oracle_score"].mean()
-        scores = f"{by_update.iloc[-1]:.3f} | {by_update.max():.3f}"
+        kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
+        scores = f"{by_update.iloc[-1]:.3f} | {by_update.max():.3f} | {kept}"
         rows.append(f"| {run.study} | {run.run} | {scores} | {run.updates:,} | {run.steps:,} | {run.minutes} |")
     return "\n".join([head + _BEGIN, *rows, *scale_rows(curves), _END + tail])
 
