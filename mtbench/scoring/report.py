@@ -29,7 +29,7 @@ def tables(scores: Scores) -> list[Table]:
     if scores.k > 1:
         built.append(_adaptation_table(scores))
     if any(own.success for own in scores.agents):
-        built.append(_success_table(scores))
+        built += [_successes_table(scores), _success_table(scores)]
     if scores.improvement:
         built.append(_improvement_table(scores))
     return built
@@ -55,6 +55,8 @@ def notes(scores: Scores) -> list[str]:
             lines.append(f"{own.agent} was told the task.")
     for task, twin in scores.repeated.items():
         lines.append(f"{task} is the same environment as {twin} of the train split: `new tasks` leaves it out.")
+    if any(own.successes for own in scores.agents):
+        lines.append("coverage: the share of tasks whose attempts succeed at least two times in three.")
     for name, scale in scores.references.scales.items():
         lines.append(f"Scale {name}: {scale.description}")
         fallbacks = _fallbacks(scores, name)
@@ -121,6 +123,12 @@ def _adaptation_table(scores: Scores) -> Table:
             row += [_fixed(attempt.value) for attempt in own.attempts[task]] + [_bracket(own.adaptation[task])]
         rows.append(row)
     return Table("Return of each attempt", header, rows)
+
+
+def _successes_table(scores: Scores) -> Table:
+    shown = [own for own in scores.agents if own.successes]
+    header = ["agent", *shown[0].successes]
+    return Table("Success over tasks", header, [[own.agent, *map(_bracket, own.successes.values())] for own in shown])
 
 
 def _success_table(scores: Scores) -> Table:
@@ -253,6 +261,11 @@ def _numbers(own: AgentScores) -> Iterator[tuple[str, str, str, Estimate]]:
             yield "return", task, f"attempt {i + 1}", estimate
     for task, estimate in own.adaptation.items():
         yield "return", task, "last - first", estimate
+    for task, attempts in own.success.items():
+        for i, estimate in enumerate(attempts):
+            yield "success", task, f"attempt {i + 1}", estimate
+    for name, estimate in own.successes.items():
+        yield "success", "", name, estimate
     for scale, by_task in own.normalized.items():
         for task, estimate in by_task.items():
             yield scale, task, "mean", estimate

@@ -25,6 +25,7 @@ from mtbench.suite import load_suite
 _SAME = ("env_id", "suite", "split", "tasks", "k", "objective", "evaluation_version")
 
 PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
+COVERED = 2 / 3  # of a task's attempts succeed where it is covered
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class AgentScores:
         aggregates: By scale, then aggregate.
         new: The same of those tasks alone that repeat none of training; empty where none does.
         success: By task, the share of successes in each attempt; empty where the suite defines none.
+        successes: ``"success"`` of all attempts, mean over tasks, and ``"coverage"``: the share of tasks whose attempts
+            succeed at least two times in three (AMAGO-2, Figure 4).
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
     """
@@ -69,6 +72,7 @@ class AgentScores:
     aggregates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     new: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     success: dict[str, list[Estimate]] = field(default_factory=dict)
+    successes: dict[str, Estimate] = field(default_factory=dict)
     profiles: dict[str, Floats] = field(default_factory=dict)
 
 
@@ -234,7 +238,12 @@ def _score_agent(
         own.profiles[name] = np.stack([performance_profile(score, PROFILE_THRESHOLDS), *interval(curves)])
     if all(run.episodes["success"].notna().all() for run in runs):
         successes = _returns(runs, "success")
-        own.success.update(_per_attempt(tasks, successes.mean(axis=2), bootstrap(successes, replicates, rng)))
+        attempts, replicated_attempts = successes.mean(axis=2), bootstrap(successes, replicates, rng)
+        own.success.update(_per_attempt(tasks, attempts, replicated_attempts))
+        rate, spread = attempts.mean(axis=-1), replicated_attempts.mean(axis=-1)
+        own.successes["success"] = _estimate(rate.mean(), spread.mean(axis=(1, 2)))
+        covered, spread = (v >= COVERED - 1e-9 for v in (rate, spread))
+        own.successes["coverage"] = _estimate(covered.mean(), spread.mean(axis=(1, 2)))
     return own
 
 

@@ -15,8 +15,18 @@ from mtbench.suites.popgym import TASKS
 SCALES = load_references("popgym").scales
 
 
-def made_up(agent="mine", value=None, train_seed=None, rollouts=6, k=2, objective="k-shot", tasks=tuple(TASKS), **more):
-    """A run whose attempt i on a task returns `value(task, i, rollout)`."""
+def made_up(
+    agent="mine",
+    value=None,
+    train_seed=None,
+    rollouts=6,
+    k=2,
+    objective="k-shot",
+    tasks=tuple(TASKS),
+    success=lambda task, attempt, rollout: None,
+    **more,
+):
+    """A run whose attempt i on a task returns `value(task, i, rollout)`, and succeeds if `success(...)` says so."""
     value = value or (lambda task, attempt, rollout: attempt + rollout / 100)
     rows = [
         {
@@ -28,7 +38,7 @@ def made_up(agent="mine", value=None, train_seed=None, rollouts=6, k=2, objectiv
             "attempt": attempt,
             "return": value(task, attempt, rollout),
             "length": 1,
-            "success": None,
+            "success": success(task, attempt, rollout),
             "agent": agent,
             "train_seed": train_seed,
             "step": None,
@@ -52,6 +62,28 @@ def made_up(agent="mine", value=None, train_seed=None, rollouts=6, k=2, objectiv
         **more,
     }
     return Run(f"runs/{agent}-{train_seed}", episodes_frame(rows), manifest)
+
+
+def test_success_and_coverage():
+    """The second task succeeds in its last two of three attempts, the third in every other rollout."""
+    names = list(TASKS)[:3]
+
+    def success(task, attempt, rollout):
+        return [True, attempt > 1, rollout % 2 == 0][names.index(task)]
+
+    scores = score([made_up(tasks=names, k=3, success=success)])
+    own = scores.agents[0]
+    assert [estimate.value for estimate in own.success[names[1]]] == [0, 1, 1]
+    assert own.successes["success"].value == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    assert own.successes["coverage"].value == pytest.approx(2 / 3)
+    # Of six rollouts of the third task, at least four succeed in some replicates, in most not.
+    assert own.successes["coverage"].low == pytest.approx(2 / 3)
+    assert own.successes["coverage"].high == 1
+    assert own.successes["success"].low < own.successes["success"].value < own.successes["success"].high
+    text = render(scores, "md")
+    assert "Success over tasks" in text
+    assert f"success,{names[1]},attempt 2,1.0,1.0,1.0" in render(scores, "csv")
+    assert score([made_up()]).agents[0].successes == {}
 
 
 def test_the_last_attempt_counts_in_k_shot_and_the_mean_in_k_episode():
