@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
-from mtbench.spaces import action_index, join_vector, one_hot, with_vector
+from mtbench.spaces import action_index, box_action, join_vector, one_hot, with_vector
 from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
 Objective = Literal["k-episode", "k-shot"]
@@ -288,6 +288,8 @@ class MetaRollout(gym.Env[Any, Any]):
 
     def _base_action(self, action: Any) -> Any:
         """The base environment's action for the agent's, and whether the agent's was valid."""
+        if isinstance(self.action_space, spaces.Box):
+            return box_action(action, self.action_space)
         if self._num_actions is None or self._actions is None:
             if not self.action_space.contains(action):
                 raise gym.error.InvalidAction(f"{action!r} is outside the action space {self.action_space}.")

@@ -117,6 +117,32 @@ def action_index(action: Any, n: int) -> int:
     return index
 
 
+def box_action(action: Any, space: gym.Space[Any], where: Any = True) -> npt.NDArray[Any]:
+    """An agent's continuous action as an array of the space's shape and dtype.
+
+    Args:
+        action: Anything that NumPy makes numbers of.
+        space: A Box.
+        where: Which actions of a batch are looked at.
+
+    Raises:
+        gymnasium.error.InvalidAction: It has another shape, or is out of bounds.
+    """
+    assert isinstance(space, spaces.Box)
+    try:
+        given = np.asarray(action, dtype=space.dtype)
+    except (TypeError, ValueError):
+        given = np.full((), np.nan)
+    if given.shape == space.shape:
+        inside = (given >= space.low) & (given <= space.high)
+        if inside.all() or (where is not True and inside[where].all()):
+            return given
+    raise gym.error.InvalidAction(
+        f"{action!r} ({type(action).__name__}) is no action of this environment; "
+        f"give numbers from {space.low.min()} to {space.high.max()} of shape {space.shape}."
+    )
+
+
 def with_vector(space: gym.Space[Any], name: str, part: spaces.Box) -> gym.Space[Any]:
     """A space enlarged by a named vector: appended to a float vector, a further key of a Dict, else a new Dict.
 

@@ -5,7 +5,7 @@ import pytest
 from gymnasium import error, spaces
 from gymnasium.spaces.utils import flatdim, flatten
 
-from mtbench.spaces import action_index, join_vector, native_actions, observation_writer, stack, with_vector
+from mtbench.spaces import action_index, box_action, join_vector, native_actions, observation_writer, stack, with_vector
 
 WRITABLE = [
     spaces.Discrete(5),
@@ -29,6 +29,21 @@ def test_written_rows_equal_gymnasiums(space):
         write(row, observation)
         np.testing.assert_array_equal(row[: write.size], flatten(space, observation).astype(np.float32))
         assert not row[write.size :].any()
+
+
+def test_actions_of_a_box_are_numbers_within_it():
+    box = spaces.Box(-1, np.array([1, 2], dtype=np.float32))
+    for given in ([0, 2], np.array([0.0, 2.0]), np.array([0, 2], dtype=np.int8)):
+        taken = box_action(given, box)
+        assert (taken.dtype, taken.tolist()) == (np.float32, [0, 2])
+    for refused in ([0, 2.5], [np.nan, 0], [0], [[0, 1]], 0.5, "left", None, {}):
+        with pytest.raises(error.InvalidAction, match=r"numbers from -1.0 to 2.0 of shape \(2,\)"):
+            box_action(refused, box)
+    batch = spaces.Box(-1, 1, (3, 2))
+    actions = np.array([[0, 1], [9, 9], [1, 1]])
+    assert box_action(actions, batch, np.array([True, False, True])).tolist() == actions.tolist()
+    with pytest.raises(error.InvalidAction):
+        box_action(actions, batch, np.array([True, True, False]))
 
 
 def test_other_spaces_have_no_writer():
