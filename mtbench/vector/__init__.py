@@ -23,6 +23,7 @@ ENGINES = {
     "procgen": "mtbench.vector.procgen:ProcgenEngine",
     "atari": "mtbench.vector.atari:AtariEngine",
     "babyai": "mtbench.vector.babyai:BabyAIEngine",
+    "metaworld": "mtbench.vector.metaworld:MetaWorldEngine",
 }
 
 
@@ -45,8 +46,8 @@ def make_vector(
         suite: A suite's name.
         num_envs: How many environments.
         autoreset_mode: One of Gymnasium's three.
-        num_workers: Threads that share the environments; None uses the CPUs where there are enough environments. It
-            changes no result.
+        num_workers: Threads, on Meta-World processes, that share the environments; None uses the CPUs where there are
+            enough environments. It changes no result.
         copy: False hands out the same observation array at every step.
         render_mode: ``"rgb_array"`` or None.
         **kwargs: As for :class:`~mtbench.rollout.MetaRollout`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -25,6 +26,12 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def shares(n: int, workers: int) -> list[tuple[int, int]]:
+    """Begin and end of each worker's share of n slots."""
+    bounds = [n * i // workers for i in range(workers + 1)]
+    return list(itertools.pairwise(bounds))
+
+
 class Engine(ABC):
     """N attempts, each of its own task.
 
@@ -39,6 +46,8 @@ class Engine(ABC):
         num_actions: ``(tasks,)`` int64, in the suite's order: an agent's larger actions do not exist there.
         envs_per_worker: Fewer for each thread cost more to hand out than to step.
         prepares: Whether it wants :meth:`prepare` to be called.
+        spreads: Whether it spreads its slots over `workers` by itself: every call is then for all slots.
+        workers: As many as are wanted; set before the first call.
         success: ``(N,)`` bool, written by :meth:`step` where the suite defines success: the step made it one.
     """
 
@@ -46,6 +55,8 @@ class Engine(ABC):
     success: Array
     envs_per_worker: ClassVar[int] = 2048
     prepares: bool = False
+    spreads: ClassVar[bool] = False
+    workers: int = 1
 
     @abstractmethod
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None: ...
@@ -68,7 +79,8 @@ class Engine(ABC):
         Args:
             begin: First slot.
             end: Behind the last one.
-            actions: ``(N,)`` int64, which exist in the slot's task.
+            actions: ``(N,)`` int64, which exist in the slot's task; in a Box ``(N, ...)`` of its dtype, NaN where
+                none is played.
             reward: ``(N,)`` float64, written: on the default scale.
             terminated: ``(N,)`` bool, written.
             truncated: ``(N,)`` bool, written.

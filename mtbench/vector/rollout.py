@@ -6,7 +6,6 @@ whatever the number of environments or threads.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
@@ -18,10 +17,10 @@ from gymnasium.vector.utils import batch_space
 
 from mtbench.errors import UsageError
 from mtbench.rollout import MetaRollout
-from mtbench.spaces import action_index
+from mtbench.spaces import action_index, box_action
 from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
-from mtbench.vector.engine import PROGRESS, Array, Batch, Engine, cpus
+from mtbench.vector.engine import PROGRESS, Array, Batch, Engine, cpus, shares
 
 _MODES = {
     AutoresetMode.NEXT_STEP: loops.NEXT_STEP,
@@ -85,6 +84,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             self._statistics["successes"] = np.zeros((n, k), dtype=np.bool_)
         # Within a step: actions of the games (-1 for none), what they answer, what follows.
         self._played = np.full(n, -1, dtype=np.int64)
+        box = self.action_space if isinstance(self.action_space, gym.spaces.Box) else None
+        self._moves = None if box is None else np.full(box.shape, np.nan, dtype=box.dtype)
+        self._any_move = np.zeros(n, dtype=np.int64)
         self._follows, self._renews = np.zeros((2, n), dtype=np.int8)
         self._next = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)  # tasks and variants
         self._earned = np.zeros(n)
@@ -103,13 +105,14 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         listed = variants.values if isinstance(variants, VariantList) else ()
         first = variants.start if isinstance(variants, VariantRange) else 0
         self._drawn_variants = first, len(variants), np.array(listed, dtype=np.int64)
-        workers = num_workers or max(1, min(cpus(), n // self._engine.envs_per_worker))
-        bounds = np.linspace(0, n, min(workers, n) + 1).astype(int).tolist()
-        self._chunks = list(itertools.pairwise(bounds))
+        workers = min(n, num_workers or max(1, min(cpus(), n // self._engine.envs_per_worker)))
+        self._engine.workers = workers
+        self._chunks = [(0, n)] if self._engine.spreads else shares(n, workers)
         self._pool = self._threads()
         # Everything compiles now, on no environments at all, and not at the first step.
         none, over = np.zeros(n), self._base_over
-        self._step_chunk(0, 0, self._played, none, over[0], over[1], self._observations, None, None)
+        actions = self._played if self._moves is None else self._moves
+        self._step_chunk(0, 0, actions, none, over[0], over[1], self._observations, None, None)
         loops.refused(self._progress[:0], self._played[:0], 0, 0)
 
     # ---- privileged: for evaluators, loggers and oracles, never for a policy ----
@@ -169,7 +172,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         """Play one step in every environment, as :meth:`MetaRollout.step` does in one.
 
         Args:
-            actions: ``(N,)`` integers.
+            actions: ``(N,)`` integers, or ``(N, ...)`` floats in a Box.
 
         Raises:
             gymnasium.error.InvalidAction: An action is outside ``single_action_space``. Nothing has been played.
@@ -235,8 +238,13 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         chunk, progress = (begin, end), self._progress
         streams, counts, kept = self._streams, self._engine.num_actions, (self._returns, self._lengths)
-        loops.before(*chunk, progress, streams, self._task, counts, actions, self._played, *kept)
-        self._engine.step(*chunk, self._played, self._earned, *self._base_over)
+        given = actions if self._moves is None else self._any_move
+        loops.before(*chunk, progress, streams, self._task, counts, given, self._played, *kept)
+        played = self._played if self._moves is None else self._moves
+        if self._moves is not None:
+            self._moves[begin:end] = actions[begin:end]
+            self._moves[begin:end][self._played[begin:end] < 0] = np.nan
+        self._engine.step(*chunk, played, self._earned, *self._base_over)
         if "successes" in self._statistics:
             loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
         base = (self._earned, *self._base_over, self._task, self._scales)
@@ -370,19 +378,23 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         return lambda i: all_alike
 
     def _checked_actions(self, actions: Any) -> Array:
-        given = np.asarray(actions)
-        n = self.num_envs
-        if given.shape != (n,) or given.dtype.kind not in "iu":
-            raise gym.error.InvalidAction(f"Give {n} integers, one for each environment, not {actions!r}.")
-        converted = np.ascontiguousarray(given, dtype=np.int64)
-        assert isinstance(self.single_action_space, gym.spaces.Discrete)
-        limit = int(self.single_action_space.n)
-        i = loops.refused(self._progress, converted, limit, self._mode)
-        if i >= 0:
-            phase = self._progress[i]["phase"]
-            if phase == loops.PLAYING:
+        if isinstance(self.single_action_space, gym.spaces.Discrete):
+            given = np.asarray(actions)
+            if given.shape != (self.num_envs,) or given.dtype.kind not in "iu":
+                raise gym.error.InvalidAction(
+                    f"Give {self.num_envs} integers, one for each environment, not {actions!r}."
+                )
+            limit = int(self.single_action_space.n)
+            converted = np.ascontiguousarray(given, dtype=np.int64)
+            i = loops.refused(self._progress, converted, limit, self._mode)
+            if i >= 0 and self._progress[i]["phase"] == loops.PLAYING:
                 action_index(given[i], limit)
-            why = f"the meta-rollout of environment {i} is over" if phase == loops.OVER else "no meta-rollout has begun"
+        else:
+            converted = box_action(actions, self.action_space, self._progress["phase"] == loops.PLAYING)
+            i = loops.refused(self._progress, self._any_move, 1, self._mode)
+        if i >= 0:
+            over = self._progress[i]["phase"] == loops.OVER
+            why = f"the meta-rollout of environment {i} is over" if over else "no meta-rollout has begun"
             raise gym.error.ResetNeeded(f"Call reset() before step(): {why}.")
         return converted
 

@@ -19,8 +19,13 @@ def test_same_seed_and_actions_give_the_same_rollouts(make):
 
 def test_seeds_differ(make):
     env = make()
-    starts = [play(env, seed, max_steps=60) for seed in range(20)]
-    assert sum(same_trace(starts[0], other) for other in starts[1:]) == 0
+    starts = {}
+    for seed in range(20):
+        trace = play(env, seed, max_steps=60)
+        starts[env.unwrapped.task, env.unwrapped.variant] = trace
+    assert len(starts) > 15  # of few variants some come twice
+    first, *others = starts.values()
+    assert sum(same_trace(first, other) for other in others) == 0
 
 
 def test_unseeded_reset_after_a_seeded_one_is_determined(make):
@@ -38,7 +43,7 @@ def test_unseeded_resets_differ(make):
     for _ in range(20):
         env.reset()
         variants.append((env.unwrapped.task, env.unwrapped.variant))
-    assert len(set(variants)) == 20
+    assert len(set(variants)) > 15
 
 
 _FINGERPRINT = """

@@ -84,7 +84,7 @@ def test_frames_have_one_size_and_are_not_shared(make, env_id):
 def test_rendering_changes_nothing(make):
     drawn, plain = make(render_mode="rgb_array"), make()
     drawn.action_space.seed(0)
-    expected = play(plain, 3)
+    expected = play(plain, 3, max_steps=100)
     drawn.reset(seed=3)
     for step in expected[1:]:
         drawn.render()

@@ -1,5 +1,9 @@
 """Meta-World beside upstream's own classes."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -144,3 +148,34 @@ def test_a_copy_goes_on_alike():
         mine, its = one.step(action), other.step(action)
         assert np.array_equal(mine[0], its[0])
         assert mine[1:4] == its[1:4]
+
+
+@pytest.mark.parametrize("platform", ["disable", "glfw"])
+def test_pictures_without_a_platform_for_them_are_refused(platform):
+    code = """
+import gymnasium as gym
+env = gym.make("mtbench:ML45-v0", render_mode="rgb_array", tasks=["reach-v3"])
+env.reset(seed=0)
+env.step(env.action_space.sample())
+try:
+    env.render()
+except gym.error.DependencyNotInstalled as error:
+    print(error)
+"""
+    environment = {**os.environ, "MUJOCO_GL": platform, "DISPLAY": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "need a display, EGL or OSMesa" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_pictures_show_the_robot_at_work():
+    """The hand's motion changes the picture where the hand is, and nothing else of the suite's frame."""
+    game = SkillGame("drawer-open-v3")
+    game.reset(seed=0)
+    first = game.picture()
+    assert (first.shape, first.dtype) == ((480, 480, 3), np.uint8)
+    assert np.array_equal(game.picture(), first)
+    for _ in range(20):
+        game.step(np.array([0, 1, 0, 0], dtype=np.float32))
+    moved = (game.picture() != first).any(axis=2)
+    assert 0.005 < moved.mean() < 0.3

@@ -62,10 +62,10 @@ def test_layouts_from_other_processes_are_the_same():
 
 def test_a_drawer_that_is_killed_costs_time_only():
     drawers = Drawers(1)
-    process = drawers._idle.get()
-    process.kill()
-    process.wait()
-    drawers._idle.put(process)
+    helper = drawers._idle.get()
+    helper.process.kill()
+    helper.process.wait()
+    drawers._idle.put(helper)
     assert drawers.draw(TASKS[0], 4).result() == Layouts(TASKS[0]).draw(4)
     drawers.close()
 
@@ -75,7 +75,7 @@ def test_closing_leaves_no_process_behind(make):
     venv.reset(seed=0)
     venv.step(np.zeros(16, dtype=int))
     drawers = venv._engine._drawers
-    process = drawers._idle.get()
-    drawers._idle.put(process)
+    helper = drawers._idle.get()
+    drawers._idle.put(helper)
     venv.close()
-    assert process.poll() is not None
+    assert helper.process.poll() is not None

@@ -54,13 +54,20 @@ def assert_equal_to_gymnasiums_own(make, mode, kwargs, steps):
     assert assert_same_rollouts(ours, theirs, steps(ours) if callable(steps) else steps) > 1
 
 
+def random_actions(venv, rng):
+    space = venv.action_space
+    if isinstance(space, gym.spaces.Box):
+        return rng.uniform(space.low, space.high).astype(space.dtype)
+    return rng.integers(venv.single_action_space.n, size=venv.num_envs)
+
+
 def assert_same_rollouts(ours, theirs, steps, seed=5, options=None):
     disabled = ours.metadata["autoreset_mode"] == AutoresetMode.DISABLED
     assert_equal(ours.reset(seed=seed, options=options), theirs.reset(seed=seed, options=options))
     rng = np.random.default_rng(0)
     ended = 0
     for _ in range(steps):
-        actions = rng.integers(ours.single_action_space.n, size=ours.num_envs)
+        actions = random_actions(ours, rng)
         mine, yours = ours.step(actions), theirs.step(actions)
         for name, a, b in zip(("obs", "reward", "terminated", "truncated", "info"), mine, yours, strict=True):
             assert_equal(a, b, name)

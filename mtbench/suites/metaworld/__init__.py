@@ -17,9 +17,6 @@ for training, 50 for its evaluation, and as many for the test split.
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +53,8 @@ _HAND = [-0.525, 0.348, -0.0525], [0.525, 1.025, 0.7]  # sawyer_xyz_env.py: _HAN
 
 def _bound(hand: list[float], gripper: float, objects: float, extra: list[float]) -> npt.NDArray[np.float32]:
     now = [*hand, gripper, *[objects] * 14]
-    return np.array([*now, *now, 0, 0, 0, *extra], dtype=np.float32)
+    hidden = [gripper] * 3  # always 0; bounds that are equal break whoever rescales by them
+    return np.array([*now, *now, *hidden, *extra], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +96,6 @@ class MetaWorld(Suite):
             "test": Split("test", skills[1], goals[2], goals[3]),
         }
 
-    def require_packages(self) -> None:
-        """Check for Meta-World, and have MuJoCo draw off the screen: it decides on that when it is imported."""
-        if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-            found = next((name for name in ("EGL", "OSMesa") if ctypes.util.find_library(name)), None)
-            if found:
-                os.environ.setdefault("MUJOCO_GL", found.lower())
-        super().require_packages()
-
     def observation_space(self, k: int) -> spaces.Box:
         """``Box(41,)`` float32; see the module."""
         low, high = _HAND
@@ -131,8 +121,10 @@ class MetaWorld(Suite):
 
     def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
         """The robot from a corner, over a line of text."""
-        picture = base.picture()  # type: ignore[attr-defined]
-        return captioned(picture, task, progress, self.frame_shape)
+        from mtbench.suites.metaworld.game import SkillGame
+
+        assert isinstance(base, SkillGame)
+        return captioned(base.picture(), task, progress, self.frame_shape)
 
 
 SUITES: dict[str, MetaWorld] = {

@@ -19,8 +19,6 @@ from mtbench.suite import Frame
 Vector = npt.NDArray[np.float64]
 Action = npt.NDArray[np.float32]
 
-#: What upstream's papers show.
-CAMERA = "corner2"
 PICTURE = 480, 480
 
 
@@ -146,23 +144,17 @@ class SkillGame(gym.Env[Vector, Action]):
         Raises:
             gymnasium.error.DependencyNotInstalled: Neither EGL nor OSMesa works here.
         """
-        import mujoco
+        from mtbench.suites.metaworld.pictures import camera, renderer
 
         upstream, shared = self.upstream, loaded(self.skill)
         if self._renderer is None:
-            try:
-                self._renderer = mujoco.Renderer(shared.model, *PICTURE)
-            except Exception as error:
-                raise gym.error.DependencyNotInstalled(
-                    "Pictures of Meta-World need EGL or OSMesa (libEGL.so or libOSMesa.so), and the variable "
-                    f"MUJOCO_GL set to egl or osmesa before MuJoCo is imported: {error}"
-                ) from error
+            self._renderer = renderer(shared.model, *PICTURE)
             weakref.finalize(self, self._renderer.close)  # before EGL itself is gone
         with shared.lock:
             if shared.player is not self._me:
                 shared.move(self._me, self._places)
-            self._renderer.update_scene(upstream.data, camera=CAMERA)
-        frame: Frame = self._renderer.render()[::-1].copy()
+            self._renderer.update_scene(upstream.data, camera())
+        frame: Frame = self._renderer.render()
         return frame
 
     def _begin(self, goal: int) -> None:

@@ -1,0 +1,251 @@
+"""Meta-World side by side: processes that each play a share of the slots, on memory that all see.
+
+A step is Python between short calls of MuJoCo; threads would take turns at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mtbench.suite import Suite
+from mtbench.suites.metaworld import MOST_STEPS
+from mtbench.suites.metaworld.game import SkillGame
+from mtbench.vector.engine import Array, Engine, shares
+from mtbench.vector.helpers import Helper, HelperGone, answer
+
+#: What a slot's player reads: the attempt's skill and goal, whether it begins, whether and how it is to move.
+#: What it writes: what comes of it.
+SLOT = np.dtype(
+    [
+        ("skill", "i4"),
+        ("goal", "i4"),
+        ("begins", "?"),
+        ("moves", "?"),
+        ("action", "f4", (4,)),
+        ("observation", "f4", (39,)),
+        ("reward", "f8"),
+        ("over", "?"),
+        ("success", "?"),
+    ]
+)
+Slots = npt.NDArray[np.void]
+# By slot, the actions of the attempt under way: with them it can be played again up to here.
+Record = dict[int, npt.NDArray[np.float32]]
+
+
+class Player:
+    """Plays some slots, one after the other.
+
+    Args:
+        skills: Names, by number.
+        slots: Its share.
+    """
+
+    def __init__(self, skills: list[str], slots: Slots) -> None:
+        self._skills, self._slots = skills, slots
+        self._games: dict[int, SkillGame] = {}
+
+    def play(self, record: Record) -> None:
+        """Begin where attempts begin, and step where slots move.
+
+        Args:
+            record: What has been played elsewhere already, for who takes over.
+        """
+        for i, actions in record.items():
+            game = self._begin(i)
+            for action in actions:
+                game.step(action)
+        for i in np.flatnonzero(self._slots["begins"]).tolist():
+            self._slots["observation"][i] = self._begin(i).observation
+        moves = np.flatnonzero(self._slots["moves"])
+        # Who shares a model plays while it is in the caches.
+        for i in moves[np.argsort(self._slots["skill"][moves])].tolist():
+            slot = self._slots[i]
+            observation, reward, _, over, info = self._games[i].step(slot["action"])
+            slot["observation"], slot["reward"], slot["over"] = observation, reward, over
+            slot["success"] = bool(info["success"])
+
+    def _begin(self, i: int) -> SkillGame:
+        slot = self._slots[i]
+        skill = self._skills[slot["skill"]]
+        if i not in self._games or self._games[i].skill != skill:
+            self._games[i] = SkillGame(skill)
+        self._games[i].reset(seed=int(slot["goal"]))
+        return self._games[i]
+
+
+class MetaWorldEngine(Engine):
+    """Plays what :class:`~mtbench.suites.metaworld.game.SkillGame` plays.
+
+    One worker plays in this process. A process that was killed is replaced, and plays what it had played again.
+    """
+
+    envs_per_worker: ClassVar[int] = 2
+    spreads: ClassVar[bool] = True
+
+    def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
+        self._skills = list(suite.tasks)
+        self.num_actions = np.ones(len(self._skills), dtype=np.int64)
+        self.success = np.zeros(num_envs, dtype=np.bool_)
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of the attempt
+        self._taken = np.zeros((num_envs, MOST_STEPS, 4), dtype=np.float32)
+        self._playing = np.zeros(num_envs, dtype=np.bool_)
+        self._share(np.zeros(num_envs, SLOT))
+
+    def _share(self, slots: Slots) -> None:
+        in_memory = Path("/dev/shm")
+        folder = in_memory if os.access(in_memory, os.W_OK) else None
+        handle, name = tempfile.mkstemp(prefix="mtbench-", dir=folder)
+        os.close(handle)
+        self._path = Path(name)
+        slots.tofile(self._path)
+        self._slots = _mapped(self._path, len(slots))
+        self._player: Player | None = None  # in this process
+        self._helpers: dict[tuple[int, int], Helper] = {}  # by their shares
+        self.forget = weakref.finalize(self, _forget, self._path, self._helpers)
+
+    def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
+        """Begin attempts; one at the same goal begins from memory."""
+        begins = variants[begin:end] >= 0
+        if not begins.any():
+            return
+        slots = self._slots[begin:end]
+        slots["skill"][begins], slots["goal"][begins] = tasks[begin:end][begins], variants[begin:end][begins]
+        slots["begins"], slots["moves"] = begins, False
+        self._play()
+        self._steps[begin:end][begins] = 0
+        self._playing[begin:end] |= begins
+
+    def step(self, begin: int, end: int, actions: Array, reward: Array, terminated: Array, truncated: Array) -> None:
+        """One step in every slot that moves."""
+        moves = ~np.isnan(actions[begin:end, 0])
+        if not moves.any():
+            return
+        slots = self._slots[begin:end]
+        slots["begins"], slots["moves"], slots["action"] = False, moves, actions[begin:end]
+        self._play()
+        at = begin + np.flatnonzero(moves)
+        self._taken[at, self._steps[at]] = actions[at]
+        self._steps[at] += 1
+        reward[at], self.success[at] = self._slots["reward"][at], self._slots["success"][at]
+        terminated[at], truncated[at] = False, self._slots["over"][at]
+
+    def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
+        """As :class:`mtbench.suites.metaworld.MetaWorld` has it."""
+        steps = self._steps[begin:end]
+        out[begin:end, :39] = self._slots["observation"][begin:end]
+        out[begin:end, 39], out[begin:end, 40] = steps == 0, steps / MOST_STEPS
+
+    def close(self) -> None:
+        """End the processes."""
+        self.forget()
+
+    def _play(self) -> None:
+        n = len(self._slots)
+        if self.workers == 1:
+            record: Record = {}
+            if self._player is None:
+                self._player, record = Player(self._skills, self._slots), self._record(0, n)
+            self._player.play(record)
+            return
+        try:
+            errors = self._ask(shares(n, self.workers))
+        except BaseException:  # interrupted, as likely as not: answers would be taken for the next ones
+            _end(self._helpers)
+            raise
+        if errors:
+            raise errors[0]
+
+    def _ask(self, parts: list[tuple[int, int]]) -> list[Exception]:
+        """Have all play at once, and again those who were gone."""
+        gone = [part for part in parts if not self._sent(part)]
+        errors = []
+        for part in parts:
+            if part in gone:
+                continue
+            try:
+                self._helpers[part].receive()
+            except HelperGone:
+                gone.append(part)
+            except Exception as error:
+                errors.append(error)
+        for part in gone:
+            self._helpers.pop(part).close(kill=True)
+            try:
+                self._sent(part)
+                self._helpers[part].receive()
+            except HelperGone as error:
+                raise RuntimeError(
+                    "A process that plays Meta-World was killed twice in a row. Is there enough memory? Each needs "
+                    "20 MB for every skill that it has played, and some for every environment."
+                ) from error
+        return errors
+
+    def _sent(self, part: tuple[int, int]) -> bool:
+        record: Record = {}
+        try:
+            if part not in self._helpers:
+                helper = self._helpers[part] = Helper(__name__)
+                helper.ask((self._skills, self._path, len(self._slots), *part))
+                record = self._record(*part)
+            self._helpers[part].send(record)
+        except HelperGone:
+            return False
+        return True
+
+    def _record(self, begin: int, end: int) -> Record:
+        """Of attempts under way, less those that begin."""
+        under_way = self._playing[begin:end] & ~self._slots["begins"][begin:end]
+        return {i: self._taken[begin + i, : self._steps[begin + i]] for i in np.flatnonzero(under_way).tolist()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_skills", "num_actions", "workers", "success", "_steps", "_taken", "_playing")
+        return {**{name: self.__dict__[name] for name in kept}, "slots": np.array(self._slots)}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        slots = content.pop("slots")
+        self.__dict__.update(content)
+        self._share(slots)
+
+
+def _mapped(path: Path, num_envs: int) -> Slots:
+    slots: Slots = np.asarray(np.memmap(path, SLOT, mode="r+", shape=(num_envs,)))
+    return slots
+
+
+def _forget(path: Path, helpers: dict[tuple[int, int], Helper]) -> None:
+    _end(helpers)
+    with contextlib.suppress(OSError):  # some systems keep what is mapped
+        path.unlink()
+
+
+def _end(helpers: dict[tuple[int, int], Helper]) -> None:
+    for helper in helpers.values():
+        helper.close(kill=True)
+    helpers.clear()
+
+
+class _Helper:
+    """What a helper answers: first who it is, then each step."""
+
+    def __init__(self) -> None:
+        self._player: Player | None = None
+
+    def __call__(self, request: Any) -> None:
+        if self._player is None:
+            skills, path, num_envs, begin, end = request
+            self._player = Player(skills, _mapped(path, num_envs)[begin:end])
+        else:
+            self._player.play(request)
+
+
+if __name__ == "__main__":
+    answer(_Helper())
