@@ -1,0 +1,63 @@
+"""Upstream's scripted policies through our environments do what they do in upstream's own."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("metaworld")
+
+from metaworld.policies import ENV_POLICY_MAP
+
+from mtbench.records import read_run
+from mtbench.scoring.references import load_references
+from mtbench.suites.metaworld import SUITES
+from tests.paths import RESULTS
+from tests.suites.test_metaworld import upstream
+
+IDS = {"ML45-v0": "metaworld-ml45", "ML10-v0": "metaworld-ml10"}
+CASES = [(env_id, split) for env_id in IDS for split in ("train", "test")]
+
+
+def episodes(env_id, split, agent):
+    return read_run(RESULTS / env_id / split / agent).episodes
+
+
+@pytest.mark.parametrize(("env_id", "split"), CASES)
+def test_the_committed_runs_are_what_is_shipped(env_id, split):
+    tasks = SUITES[IDS[env_id]].splits[split].tasks
+    references = load_references(IDS[env_id]).scales["oracle"]
+    for agent, anchors in (("random", references.low), ("oracle", references.high)):
+        played = episodes(env_id, split, agent)
+        assert sorted(played["task"].unique()) == sorted(tasks)
+        assert (played["length"] == 500).all()
+        means = played.groupby("task")["return"].mean()
+        assert all(anchors[task].value == pytest.approx(means[task], abs=5e-5) for task in tasks)
+        # A scripted policy has no memory: its three attempts at a goal are one.
+        if agent == "oracle":
+            assert (played.groupby(["task", "rollout"])["return"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(("env_id", "split"), CASES)
+def test_scripted_policies_succeed(env_id, split):
+    success = episodes(env_id, split, "oracle").groupby("task")["success"].mean()
+    assert success.mean() >= 0.95
+    below = set(success[success < 0.9].index)
+    page = (RESULTS / "metaworld.md").read_text()
+    assert all(f"{task.removesuffix('-v3')} {success[task]:.2f}" in page for task in below)
+
+
+def test_goals_that_they_miss_are_missed_in_upstreams_own_environments():
+    missed = set()
+    for env_id, split in CASES:
+        played = episodes(env_id, split, "oracle")
+        lost = played[~played["success"].astype(bool)]
+        missed |= set(zip(lost["task"], lost["variant"], strict=True))
+    assert missed
+    for skill, goal in sorted(missed)[::2]:  # half of them, for time
+        env, policy = upstream(skill, goal), ENV_POLICY_MAP[skill]()
+        observation, _ = env.reset()
+        for _ in range(500):
+            told = np.concatenate([observation[:36], env._get_pos_goal()])
+            with np.errstate(all="ignore"):
+                action = np.clip(policy.get_action(told), -1, 1).astype(np.float32)
+            observation, *_, info = env.step(action)
+            assert not info["success"], (skill, goal)
