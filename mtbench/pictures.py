@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +88,12 @@ def write_image(frame: Frame, path: Path) -> None:
 def _write_gif(frames: Iterable[Frame], path: Path, fps: int) -> None:
     from PIL import Image
 
+    each = -(-fps // 50)  # browsers slow down what is faster
     # A palette for each frame: without dithering, flat pictures keep their colours and do not flicker.
-    images = (Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames)
+    shown = islice(frames, 0, None, each)
+    images = (Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in shown)
     first = next(images)
-    first.save(path, format="GIF", save_all=True, append_images=images, duration=round(1000 / fps), loop=0)
+    first.save(path, format="GIF", save_all=True, append_images=images, duration=round(1000 * each / fps), loop=0)
 
 
 def _write_mp4(frames: Iterable[Frame], path: Path, fps: int) -> None:

@@ -86,6 +86,7 @@ class MetaRollout(gym.Env[Any, Any]):
         self.objective = _checked_choice("objective", objective, ["k-episode", "k-shot"])
         self.attempt_reset = _checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
         self.reward_scales = _checked_scales(self.suite, reward_scales)
+        self.metadata = {**self.metadata, "render_fps": self.suite.frames_per_second}
         self.render_mode = render_mode and _checked_choice("render_mode", render_mode, ["rgb_array"])
         for name, flag in (("expose_task_label", expose_task_label), ("clip_rewards", clip_rewards)):
             if not isinstance(flag, bool):

@@ -169,6 +169,7 @@ class Suite(ABC):
         single_attempt: Pass the base environment's end flags through instead of the rollout's own.
         has_success: Whether :meth:`success` is defined.
         frame_shape: Shape of every rendered frame.
+        frames_per_second: Of videos.
         refused: Upstream's tasks that the suite cannot play, and why.
         repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
             without them.
@@ -183,6 +184,7 @@ class Suite(ABC):
     single_attempt: bool = False
     has_success: bool = False
     frame_shape: tuple[int, int, int]
+    frames_per_second: int = 10
     refused: Mapping[str, str] = MappingProxyType({})
     repeats: Mapping[str, str] = MappingProxyType({})
 

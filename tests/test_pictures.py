@@ -30,6 +30,14 @@ def test_a_film_shows_its_frames(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_a_fast_gif_leaves_frames_out(tmp_path):
+    write_video(frames(), tmp_path / "film.gif", fps=80)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert (film.n_frames, film.info["duration"]) == (3, 20)  # 25 ms; the format counts in hundredths
+        film.seek(2)
+        assert np.asarray(film.convert("RGB")).mean() == pytest.approx(160, abs=25)
+
+
 def test_mp4_names_its_extra(tmp_path, monkeypatch):
     import sys
     from pathlib import Path

@@ -122,6 +122,11 @@ def test_the_goal_is_hidden_and_the_same_in_every_attempt():
     assert info["rollout"]["lengths"].tolist() == [500, 500, 500]
 
 
+def test_films_show_the_robot_as_it_moves():
+    env = MetaRollout(ML45, tasks=["reach-v3"])
+    assert env.metadata["render_fps"] == round(1 / SkillGame("reach-v3").upstream.dt) == 80
+
+
 def test_success_is_upstreams_flag_at_any_step():
     from mtbench_agents.oracles.metaworld import action
 

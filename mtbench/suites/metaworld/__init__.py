@@ -85,6 +85,7 @@ class MetaWorld(Suite):
     attempt_variants = "same"
     has_success = True
     frame_shape = (512, 480, 3)
+    frames_per_second = 80  # as the robot moves
 
     def __init__(self, name: str, title: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
         self.name, self.title = name, title
