@@ -35,7 +35,8 @@ class Helper:
     def __init__(self, module: str) -> None:
         # This package first, wherever it was imported from.
         paths = [str(Path(mtbench.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        # One thread each: there are as many helpers as cores.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
         self.process = subprocess.Popen([sys.executable, "-m", module], **pipes)
 

@@ -190,13 +190,12 @@ class MetaWorldEngine(Engine):
         return errors
 
     def _sent(self, part: tuple[int, int]) -> bool:
-        record: Record = {}
+        request: Any = {}
+        if part not in self._helpers:
+            self._helpers[part] = Helper(__name__)
+            request = self._skills, self._path, len(self._slots), *part, self._record(*part)
         try:
-            if part not in self._helpers:
-                helper = self._helpers[part] = Helper(__name__)
-                helper.ask((self._skills, self._path, len(self._slots), *part))
-                record = self._record(*part)
-            self._helpers[part].send(record)
+            self._helpers[part].send(request)
         except HelperGone:
             return False
         return True
@@ -234,17 +233,16 @@ def _end(helpers: dict[tuple[int, int], Helper]) -> None:
 
 
 class _Helper:
-    """What a helper answers: first who it is, then each step."""
+    """What a helper answers: each step, and who it is with the first."""
 
     def __init__(self) -> None:
         self._player: Player | None = None
 
     def __call__(self, request: Any) -> None:
         if self._player is None:
-            skills, path, num_envs, begin, end = request
+            skills, path, num_envs, begin, end, request = request
             self._player = Player(skills, _mapped(path, num_envs)[begin:end])
-        else:
-            self._player.play(request)
+        self._player.play(request)
 
 
 if __name__ == "__main__":
