@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -103,13 +104,17 @@ def info(
         levels = f"variants {split.variants}, for evaluation {split.evaluation}"
         _out.print(escape(f"{split.name:13} {len(split.tasks)} tasks{more}; {levels}"))
     entries = {anchor.entry: None for scale in references.scales.values() for anchor in _anchors(scale)}
-    table = Table(_whole("task", rollout.tasks), "longest attempt", *entries, box=None)
+    rows = []
     for task in rollout.tasks:
         ends = [end for scale in references.scales.values() for end in (scale.low, scale.high)]
         known = {end[task].entry: end[task] for end in ends if task in end}
         cells = [f"{known[entry].value:.3f}" if entry in known else "-" for entry in entries]
-        table.add_row(task, str(suite.tasks[task].max_steps), *cells)
-    _out.print(table)
+        rows.append([task, str(suite.tasks[task].max_steps), *cells])
+    columns = zip(["task", "longest attempt", *entries], zip(*rows, strict=True), strict=True)
+    table = Table(*(_whole(name, cells) for name, cells in columns), box=None)
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table, crop=False)
     for task, twin in suite.repeats.items():
         _out.print(f"{task} (test) is the same environment as {twin} (train): scores are given with and without it.")
     for entry in entries:
@@ -326,9 +331,9 @@ def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
     _out.print(f"wrote {path}", markup=False)
 
 
-def _whole(name: str, cells: list[str]) -> Column:
+def _whole(name: str, cells: Sequence[str]) -> Column:
     """A table's column that a narrow terminal does not cut."""
-    return Column(name, min_width=max(map(len, cells)))
+    return Column(name, min_width=max(map(len, [name, *cells])))
 
 
 def _anchors(scale: Any) -> list[Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mtbench.scoring.references import load_references
+
 MTBENCH = str(Path(sys.executable).with_name("mtbench"))
 TASKS = '--env=tasks=["MineSweeperEasy","RepeatFirstEasy"]'
 
@@ -32,6 +34,17 @@ def test_list_and_info(tmp_path):
     shown = run("info", "MTPOPGym-v0", cwd=tmp_path)
     for word in ("k = 2", "k-shot", "Discrete(27)", "AutoencodeEasy", "best_published", "Morad"):
         assert word in shown
+
+
+def test_info_cuts_no_number_where_there_is_little_room(tmp_path):
+    pytest.importorskip("metaworld")
+    shown = run("info", "ML45-v0", cwd=tmp_path, env={**os.environ, "COLUMNS": "60"})
+    row = next(line for line in shown.splitlines() if line.startswith(" assembly-v3"))
+    task, steps, *anchors = row.split()
+    assert (task, steps) == ("assembly-v3", "500")
+    scales = load_references("metaworld-ml45").scales
+    ends = [scales["raw"].low, scales["raw"].high, scales["oracle"].low, scales["oracle"].high]
+    assert anchors == [f"{end[task].value:.3f}" for end in ends]
 
 
 def test_info_draws_a_contact_sheet(tmp_path):
