@@ -23,8 +23,11 @@ class Sides:
             into.append(side.steps / (clock() - began))
 
         timed(theirs, []), timed(ours, [])
-        before = lambda: timed(theirs, rates["theirs"])  # noqa: E731
-        benchmark.pedantic(lambda: timed(ours, rates["ours"]), setup=before, rounds=ROUNDS)
+
+        def before():
+            timed(theirs, rates["theirs"])
+
+        benchmark.pedantic(timed, (ours, rates["ours"]), setup=before, rounds=ROUNDS)
         best = {side: max(values) for side, values in rates.items()}
         self.rows.append((name, best["ours"], best["theirs"]))
         benchmark.extra_info["ratio"] = best["ours"] / best["theirs"]

@@ -240,11 +240,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         streams, counts, kept = self._streams, self._engine.num_actions, (self._returns, self._lengths)
         given = actions if self._moves is None else self._any_move
         loops.before(*chunk, progress, streams, self._task, counts, given, self._played, *kept)
-        played = self._played if self._moves is None else self._moves
-        if self._moves is not None:
-            self._moves[begin:end] = actions[begin:end]
-            self._moves[begin:end][self._played[begin:end] < 0] = np.nan
-        self._engine.step(*chunk, played, self._earned, *self._base_over)
+        self._engine.step(*chunk, self._engines(*chunk, actions), self._earned, *self._base_over)
         if "successes" in self._statistics:
             loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
         base = (self._earned, *self._base_over, self._task, self._scales)
@@ -258,6 +254,14 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             self._renews[begin:end] = np.where(ended, loops.NEXT_ROLLOUT, loops.GOES_ON)
             self._advance(*chunk, self._renews)
         self._observe(*chunk, out)
+
+    def _engines(self, begin: int, end: int, actions: Array) -> Array:
+        """The actions as an engine takes them, those marked that are not played."""
+        if self._moves is None:
+            return self._played
+        self._moves[begin:end] = actions[begin:end]
+        self._moves[begin:end][self._played[begin:end] < 0] = np.nan
+        return self._moves
 
     def _advance(self, begin: int, end: int, follows: Array) -> None:
         self._move_on(begin, end, follows)

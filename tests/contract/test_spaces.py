@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from .helpers import SEEDS, equal, play, tasks_of
+from .helpers import SEEDS, SLOW_TO_DRAW, arguments, equal, play, tasks_of
 
 
 def structure(value):
@@ -81,10 +81,10 @@ def test_frames_have_one_size_and_are_not_shared(make, env_id):
     assert all(frame.std() > 5 for frame in frames), "something is drawn"
 
 
-def test_rendering_changes_nothing(make):
+def test_rendering_changes_nothing(make, env_id):
     drawn, plain = make(render_mode="rgb_array"), make()
     drawn.action_space.seed(0)
-    expected = play(plain, 3, max_steps=100)
+    expected = play(plain, 3, max_steps=SLOW_TO_DRAW.get(arguments(env_id)["suite"], 100_000))
     drawn.reset(seed=3)
     for step in expected[1:]:
         drawn.render()

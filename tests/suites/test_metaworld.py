@@ -26,6 +26,13 @@ def upstream(skill, goal):
     return env
 
 
+def scripted(policy, env, observation):
+    """What upstream's policy does where it is told the goal."""
+    told = np.concatenate([observation[:36], env._get_pos_goal()])
+    with np.errstate(all="ignore"):
+        return np.clip(policy.get_action(told), -1, 1).astype(np.float32)
+
+
 @pytest.mark.parametrize("skill", sorted(ALL_V3_ENVIRONMENTS))
 def test_equal_to_upstream(skill):
     """Under random actions, and on the scripted policy's way: observations, rewards, flags and every entry of info.
@@ -44,13 +51,8 @@ def test_equal_to_upstream(skill):
         assert np.array_equal(ours.reset(seed=goal)[0], observation)
         expected = []
         for step in range(500):
-            if goal == 1:
-                action = rng.uniform(-1, 1, size=4)
-            else:
-                told = np.concatenate([observation[:36], theirs._get_pos_goal()])
-                with np.errstate(all="ignore"):
-                    action = np.clip(policy.get_action(told), -1, 1)
-            action = action.astype(np.float32)
+            at_random = rng.uniform(-1, 1, size=4).astype(np.float32)
+            action = at_random if goal == 1 else scripted(policy, theirs, observation)
             seen, *rest, info = ours.step(action)
             observation, *their_rest, their_info = theirs.step(action)
             assert np.array_equal(seen, observation)

@@ -145,7 +145,7 @@ def _caging_reward(
 def _apart_in_x_and_z(one: Vector, other: Vector) -> Any:
     apart = np.empty(2)
     apart[0], apart[1] = one[0] - other[0], one[2] - other[2]
-    return np.sqrt(apart.dot(apart))
+    return _norm(apart)
 
 
 #: Of the class that all skills share, by name. Skills that have their own keep it.
