@@ -11,9 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,27 +20,16 @@ import gymnasium as gym
 import numpy as np
 
 from mtbench import records, registration
+from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.errors import UsageError, unknown
-from mtbench.policy import (
-    Policy,
-    PrivilegedPolicy,
-    RewardedPolicy,
-    TrainedPolicy,
-    as_policy,
-    fingerprint,
-    load_policy,
-)
+from mtbench.playing import Rows, make_rows, play
+from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
 from mtbench.provenance import provenance
 from mtbench.records import RecordError, Run
 from mtbench.rollout import MetaRollout, keyword_arguments
-from mtbench.spaces import stack
-from mtbench.suite import Suite
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Bump when evaluation_cases would return other cases: scores are comparable within one version only.
-EVALUATION_VERSION = 1
 
 # Large enough that most rows of a batch stay busy to the end of a shard, small enough to lose little on Ctrl-C.
 _ROLLOUTS_PER_ENV_AND_SHARD = 4
@@ -55,49 +42,13 @@ ENV_KWARGS = [name for name in keyword_arguments() if name not in ("split", "ren
 OnRollout = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One meta-rollout that every agent plays alike.
-
-    Attributes:
-        task: Task name.
-        rollout: Index within the task, from 0.
-        seed: For ``reset``.
-        variants: One per attempt.
-    """
-
-    task: str
-    rollout: int
-    seed: int
-    variants: tuple[int, ...]
-
-
-def evaluation_cases(suite: Suite, split: str, tasks: Sequence[str], rollouts_per_task: int, k: int) -> list[Case]:
-    """The fixed cases of an evaluation, in a fixed order that mixes the tasks.
-
-    A case depends on the suite, split, task, index and :data:`EVALUATION_VERSION` alone: a longer evaluation
-    repeats a shorter one's cases and adds to them, and a subset of tasks meets the same cases as all of them.
-    """
-    names = [zlib.crc32(name.encode()) for name in (suite.name, split)]
-    drawn_from = suite.split(split).evaluation
-    cases = []
-    for task in tasks:
-        entropy = [EVALUATION_VERSION, *names, zlib.crc32(task.encode())]
-        for rollout in range(rollouts_per_task):
-            rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(rollout,)))
-            seed = int(rng.integers(2**32))
-            variants = drawn_from.sample(rng, k) if suite.attempt_variants == "new" else drawn_from.sample(rng, 1) * k
-            cases.append(Case(task, rollout, seed, tuple(variants)))
-    order = np.random.default_rng(EVALUATION_VERSION).permutation(len(cases))
-    return [cases[i] for i in order]
-
-
 def evaluate(
     env_id: str,
     policy: Policy | Callable[[Any], Any] | str,
     out: Path | str,
     *,
     split: str = "test",
+    cases: Use = "evaluation",
     rollouts_per_task: int = 20,
     agent: str | None = None,
     seed: int = 0,
@@ -115,7 +66,8 @@ def evaluate(
         policy: A policy, a function of one observation, or a name for :func:`~mtbench.policy.load_policy`. An object
             is known by its class's name alone: evaluate two of one class in two folders.
         out: The run's folder. A finished run is returned as it is.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"`` or ``"test"``, or another that the suite offers.
+        cases: ``"evaluation"``, or ``"validation"`` to choose between models without seeing what will judge them.
         rollouts_per_task: Meta-rollouts for each task.
         agent: Name for tables; by default the policy's name.
         seed: Seeds the policy's own draws.
@@ -132,7 +84,7 @@ def evaluate(
         RecordError: The folder holds a damaged run.
     """
     out = Path(out)
-    registration.find(env_id)
+    env_id = registration.find(env_id).id
     if rollouts_per_task < 1 or num_envs < 1:
         raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
     for key in env_kwargs or {}:
@@ -145,24 +97,29 @@ def evaluate(
     else:
         loaded = as_policy(policy, name)
     if isinstance(loaded, TrainedPolicy):
-        name, train_seed, step = loaded.agent, train_seed or loaded.train_seed, step or loaded.step
+        name = loaded.agent
+        train_seed = loaded.train_seed if train_seed is None else train_seed
+        step = loaded.step if step is None else step
     arguments = {**(env_kwargs or {}), "split": split}
-    environments = [_make(env_id, arguments)]
-    first = environments[0]
+    one = gym.make(env_id, **arguments).unwrapped  # first of all: it checks the arguments
+    assert isinstance(one, MetaRollout)
+    one.close()
+    played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
     settings = {
-        "env_id": env_id.removeprefix("mtbench:"),
+        "env_id": env_id,
         "env_kwargs": arguments,
-        "suite": first.suite.name,
+        "suite": one.suite.name,
         "split": split,
-        "tasks": first.tasks,
-        "k": first.k,
-        "objective": first.objective,
+        "cases": cases,
+        "tasks": one.tasks,
+        "k": one.k,
+        "objective": one.objective,
         "rollouts_per_task": rollouts_per_task,
         "agent": agent or name,
         "policy": name,
         "policy_sha256": identity,
         "privileged": isinstance(loaded, PrivilegedPolicy),
-        "task_label_exposed": first.expose_task_label,
+        "task_label_exposed": one.expose_task_label,
         "train_seed": train_seed,
         "step": step,
         "seed": seed,
@@ -170,25 +127,21 @@ def evaluate(
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
+    if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
+        raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
+    if (out / records.MANIFEST).exists():
+        finished = records.read_run(out)
+        _refuse_other(out, finished.manifest, settings)
+        return finished
+    origin = provenance(one.suite.distributions)
+    journal = _Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]})
+    rows = make_rows(env_id, arguments, min(num_envs, len(played)), isinstance(loaded, PrivilegedPolicy))
     try:
-        if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
-            raise UsageError(
-                f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here."
-            )
-        if (out / records.MANIFEST).exists():
-            finished = records.read_run(out)
-            _refuse_other(out, finished.manifest, settings)
-            return finished
-        origin = provenance(first.suite.distributions)
-        journal = _Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]})
-        cases = evaluation_cases(first.suite, split, first.tasks, rollouts_per_task, first.k)
-        environments += [_make(env_id, arguments) for _ in range(min(num_envs, len(cases)) - 1)]
-        _play_shards(environments, loaded, cases, settings, journal, on_rollout)
+        _play_shards(rows, loaded, played, settings, journal, on_rollout)
     finally:
-        for environment in environments:
-            environment.close()
+        rows.close()
     manifest = {"command": list(command), **settings, **origin, **journal.times()}
-    run = records.write_run(out, _sorted(journal.frames(), first.tasks), manifest)
+    run = records.write_run(out, _sorted(journal.frames(), one.tasks), manifest)
     journal.remove()
     return run
 
@@ -197,14 +150,8 @@ def _name_of(policy: object) -> str:
     return getattr(policy, "__qualname__", None) or type(policy).__qualname__
 
 
-def _make(env_id: str, arguments: dict[str, Any]) -> MetaRollout:
-    env = gym.make(env_id, **arguments).unwrapped
-    assert isinstance(env, MetaRollout)
-    return env
-
-
 def _play_shards(
-    environments: list[MetaRollout],
+    rows: Rows,
     policy: Policy,
     cases: list[Case],
     settings: dict[str, Any],
@@ -221,66 +168,11 @@ def _play_shards(
             report(start + len(shard), len(cases))
             continue
         began = time.monotonic()
-        rows: list[dict[str, Any]] = []
-        for done, rollout in enumerate(_play(environments, policy, shard, _policy_seed(settings["seed"], index)), 1):
-            rows += [{**labels, **attempt} for attempt in rollout]
+        attempts: list[dict[str, Any]] = []
+        for done, rollout in enumerate(play(rows, policy, shard, _policy_seed(settings["seed"], index)), 1):
+            attempts += [{**labels, **attempt} for attempt in rollout]
             report(start + done, len(cases))
-        journal.add(index, records.episodes_frame(rows), time.monotonic() - began)
-
-
-def _play(
-    environments: list[MetaRollout], policy: Policy, cases: list[Case], seed: int
-) -> Iterator[list[dict[str, Any]]]:
-    """Play cases in lockstep, a free environment taking the next one; yield each rollout's rows as it ends."""
-    environments = environments[: len(cases)]
-    n = len(environments)
-    space = environments[0].observation_space
-    waiting = iter(cases)
-    playing: list[Case | None] = [next(waiting) for _ in range(n)]
-    observations = [_reset(env, case) for env, case in zip(environments, playing, strict=True) if case is not None]
-    reset_mask = np.ones(n, dtype=np.bool_)
-    policy.start(n, seed, space, environments[0].action_space)
-    if isinstance(policy, PrivilegedPolicy):
-        policy.bind(environments)
-    while any(case is not None for case in playing):
-        actions = policy.act(stack(space, observations), reset_mask.copy())
-        if len(actions) != n:
-            raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
-        reset_mask[:] = False
-        rewards = np.zeros(n)
-        for i, case in enumerate(playing):
-            if case is None:
-                continue
-            observations[i], rewards[i], terminated, truncated, info = environments[i].step(actions[i])
-            if terminated or truncated:
-                yield _rows(case, info["rollout"])
-                playing[i] = case = next(waiting, None)
-                if case is not None:
-                    observations[i] = _reset(environments[i], case)
-                    reset_mask[i] = True
-        if isinstance(policy, RewardedPolicy):
-            policy.observe_rewards(rewards)
-
-
-def _reset(environment: MetaRollout, case: Case) -> Any:
-    pinned = {"task": case.task, "variant": list(case.variants)}
-    return environment.reset(seed=case.seed, options=pinned)[0]
-
-
-def _rows(case: Case, rollout: dict[str, Any]) -> list[dict[str, Any]]:
-    successes = rollout.get("successes")
-    return [
-        {
-            "task": case.task,
-            "variant": case.variants[i],
-            "rollout": case.rollout,
-            "attempt": i + 1,
-            "return": rollout["returns"][i],
-            "length": rollout["lengths"][i],
-            "success": None if successes is None else successes[i],
-        }
-        for i in range(len(case.variants))
-    ]
+        journal.add(index, records.episodes_frame(attempts), time.monotonic() - began)
 
 
 def _policy_seed(seed: int, shard: int) -> int:

@@ -104,6 +104,7 @@ class MetaRollout(gym.Env[Any, Any]):
         self._has_success = self.suite.has_success
         self._games: dict[str, tuple[gym.Env[Any, Any], Any]] = {}  # base env and codec of the tasks met so far
         self._phase = _NOT_RESET
+        self._replacements: np.random.Generator | None = None
 
     # ---- privileged: for evaluators, loggers and oracles, never for a policy ----
 
@@ -164,6 +165,8 @@ class MetaRollout(gym.Env[Any, Any]):
         rng = self.np_random
         drawn_task = self.tasks[int(rng.integers(len(self.tasks)))]
         drawn_variants = self._draw_variants(self.split.variants, rng)
+        # Replaced actions draw from a stream of the rollout's own: what is played must not change what comes next.
+        self._replacement_seed, self._replacements = int(rng.integers(2**31)), None
         self._task = drawn_task if pinned_task is None else pinned_task
         self._variants = drawn_variants if pinned_variant is None else self.pinned_variants(pinned_variant)
 
@@ -299,7 +302,9 @@ class MetaRollout(gym.Env[Any, Any]):
         valid = index < len(self._actions)
         self._progress.action_valid = valid
         if not valid:
-            index = int(self.np_random.random() * len(self._actions))
+            if self._replacements is None:  # most rollouts replace nothing, and a generator takes a while to make
+                self._replacements = np.random.default_rng(self._replacement_seed)
+            index = int(self._replacements.random() * len(self._actions))
         return self._actions[index]
 
     def _observe(self, observation: Any) -> Any:
@@ -329,7 +334,7 @@ class MetaRollout(gym.Env[Any, Any]):
             return pinned
         if self.suite.attempt_variants == "same" or self.k == 1:
             return [pinned] * self.k
-        drawn_from = self.split.variants if pinned in self.split.variants else self.split.evaluation
+        drawn_from = next(part for part in self.split.parts if pinned in part)
         return [pinned, *self._draw_variants(drawn_from, np.random.default_rng(pinned))[1:]]
 
     # ---- checks ----
@@ -364,7 +369,7 @@ class MetaRollout(gym.Env[Any, Any]):
 
     def _checked_variant(self, variant: Any) -> int:
         value = int(variant) if isinstance(variant, (int, np.integer)) else variant
-        if value not in self.split.variants and value not in self.split.evaluation:
+        if not any(value in part for part in self.split.parts):
             drawn, evaluated = self.split.variants, self.split.evaluation
             raise UsageError(
                 f"Variant {variant!r} is not in split {self.split.name!r}: give an integer in {drawn} or, for "

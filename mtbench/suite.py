@@ -100,6 +100,8 @@ class Split:
         evaluation: What evaluation draws from; disjoint from every variant used in training, but where a suite's
             levels of training are a benchmark of their own (Procgen): there the train split evaluates on them.
         also: Further tasks that ``tasks=`` may name.
+        validation: What validation draws from, when training chooses between models; disjoint from `evaluation` where
+            the suite has variants to spare. None: models must not be chosen on this split (held-out tasks, variants).
     """
 
     name: str
@@ -107,14 +109,22 @@ class Split:
     variants: Variants
     evaluation: Variants
     also: tuple[str, ...] = ()
+    validation: Variants | None = None
+
+    @property
+    def parts(self) -> tuple[Variants, ...]:
+        """The variants that are drawn, evaluated on and validated on: those that may be pinned."""
+        return (self.variants, self.evaluation, *([self.validation] if self.validation is not None else []))
 
 
 def seed_splits(tasks: Sequence[str], also: Sequence[str] = ()) -> dict[str, Split]:
-    """Train and test where any seed is a valid variant: equal blocks keep both, and the evaluation of both, apart."""
+    """Train and test where any seed is a valid variant: training, validation and both evaluations share no variant."""
     block = 2**29
     ranges = [VariantRange(i * block, (i + 1) * block) for i in range(4)]
+    middle = block + block // 2
+    evaluation, validation = VariantRange(block, middle), VariantRange(middle, 2 * block)
     return {
-        "train": Split("train", tuple(tasks), ranges[0], ranges[1], tuple(also)),
+        "train": Split("train", tuple(tasks), ranges[0], evaluation, tuple(also), validation),
         "test": Split("test", tuple(tasks), ranges[2], ranges[3], tuple(also)),
     }
 

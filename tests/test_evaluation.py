@@ -7,9 +7,10 @@ import pytest
 from mtbench_agents.random import RandomPolicy
 
 from mtbench import records
-from mtbench.evaluation import evaluate, evaluation_cases
+from mtbench.cases import evaluation_cases
+from mtbench.evaluation import evaluate
 from mtbench.records import RecordError, read_run
-from mtbench.suites.popgym import SUITE, TASKS
+from mtbench.suites.popgym import SUITE
 
 ID = "MTPOPGym-v0"
 SHORT = ["RepeatFirstEasy", "PositionOnlyCartPoleEasy", "MineSweeperEasy"]
@@ -18,41 +19,6 @@ SHORT = ["RepeatFirstEasy", "PositionOnlyCartPoleEasy", "MineSweeperEasy"]
 def quick(out, policy="random", **kwargs):
     arguments = {"rollouts_per_task": 5, "num_envs": 2, "env_kwargs": {"tasks": SHORT}, **kwargs}
     return evaluate(ID, policy, out, **arguments)
-
-
-# ---- the cases ----
-
-
-def test_every_task_gets_the_same_number_of_distinct_cases():
-    cases = evaluation_cases(SUITE, "test", list(TASKS), 10, 2)
-    assert len(cases) == 270
-    assert {(c.task, c.rollout) for c in cases} == {(task, i) for task in TASKS for i in range(10)}
-    variants = [v for case in cases for v in case.variants]
-    assert len(set(variants)) == len(variants) == 540
-    assert all(v in SUITE.splits["test"].evaluation for v in variants)
-
-
-def test_more_rollouts_and_fewer_tasks_keep_the_cases():
-    def keyed(cases):
-        return {(c.task, c.rollout): c for c in cases}
-
-    few = keyed(evaluation_cases(SUITE, "test", SHORT, 3, 2))
-    many = keyed(evaluation_cases(SUITE, "test", list(TASKS), 6, 2))
-    assert few.items() <= many.items()
-
-
-def test_splits_share_no_variant():
-    train, test = (evaluation_cases(SUITE, split, SHORT, 50, 2) for split in ("train", "test"))
-    assert not {v for c in train for v in c.variants} & {v for c in test for v in c.variants}
-
-
-def test_the_cases_of_version_1_are_frozen():
-    """Changing these makes published records incomparable: bump EVALUATION_VERSION instead."""
-    cases = sorted(evaluation_cases(SUITE, "test", ["RepeatFirstEasy"], 2, 2), key=lambda c: c.rollout)
-    assert [(c.seed, c.variants) for c in cases] == FROZEN
-
-
-FROZEN = [(4137480198, (2131376260, 1612312948)), (1201153753, (1623921595, 1756010458))]
 
 
 # ---- the records ----
@@ -224,11 +190,40 @@ def test_successes_are_recorded(tmp_path, monkeypatch):
 
 def test_environments_are_closed(tmp_path, monkeypatch):
     from mtbench.rollout import MetaRollout
+    from mtbench.vector.rollout import VectorMetaRollout
 
     closed = []
     monkeypatch.setattr(MetaRollout, "close", lambda self: closed.append(self))
-    quick(tmp_path / "run", num_envs=3)
-    assert len(set(closed)) == 3
+    monkeypatch.setattr(VectorMetaRollout, "close_extras", lambda self, **_: closed.append(self))
+    quick(tmp_path / "batched", num_envs=3)
+    assert [type(env) for env in closed] == [MetaRollout, VectorMetaRollout]
+    closed.clear()
+    quick(tmp_path / "single", policy="oracle", num_envs=3)
+    assert len({id(env) for env in closed}) == 4
+
+
+def test_a_train_seed_of_zero_counts(tmp_path):
+    class Trained(RandomPolicy):
+        agent, train_seed, step = "trained", 7, 9
+
+    assert quick(tmp_path / "own", policy=Trained()).manifest["train_seed"] == 7
+    run = quick(tmp_path / "given", policy=Trained(), train_seed=0, step=0)
+    assert run.manifest["train_seed"] == run.manifest["step"] == 0
+    assert set(run.episodes["train_seed"]) == {0}
+
+
+def test_validation_plays_other_cases_and_says_so(tmp_path):
+    run = quick(tmp_path / "validation", split="train", cases="validation")
+    assert run.manifest["cases"] == "validation"
+    assert all(variant in SUITE.splits["train"].validation for variant in run.episodes["variant"])
+    with pytest.raises(ValueError, match="cases = 'validation', not 'evaluation'"):
+        quick(tmp_path / "validation", split="train")
+
+
+def test_the_test_split_chooses_no_model(tmp_path):
+    with pytest.raises(ValueError, match="choose models on the train split"):
+        quick(tmp_path / "run", cases="validation")
+    assert not (tmp_path / "run").exists()
 
 
 def test_rewards_reach_policies_that_want_them(tmp_path):

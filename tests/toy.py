@@ -40,7 +40,7 @@ class Toy(Suite):
     distributions: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[dict[str, Task]] = {name: Task(name, "tests.toy:Walk", "Walk", 8) for name in ("near", "far")}
     splits: ClassVar[dict[str, Split]] = {
-        "train": Split("train", ("near",), VariantRange(0, 50), VariantRange(50, 60)),
+        "train": Split("train", ("near",), VariantRange(0, 50), VariantRange(50, 60), (), VariantRange(0, 50)),
         "test": Split("test", ("far",), VariantRange(60, 70), VariantRange(70, 80)),
     }
     attempt_variants = "same"

@@ -25,6 +25,7 @@ from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
 from mtbench.records import write_json
 from mtbench.scoring.references import load_references
+from mtbench.scoring.scored import mean_scores
 
 from . import checkpoint
 from .collector import Collector
@@ -203,21 +204,25 @@ class Trainer:
                 self._returns.append(returns)
 
     def _evaluate(self) -> dict[str, Any]:
-        """Records of the agent on the test split; a folder like any other that ``mtbench score`` reads."""
+        """Play validation cases of the split that is trained on; their records can be scored like any others.
+
+        They come from a stream of their own, so that the final evaluation's cases choose nothing here.
+        """
         c = self.config
         env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
         run = evaluate(
             c.env_id,
             TransformerPolicy(self.model, self.device, self.folder.resolve().name, c.seed, self.collector.steps),
             self.folder / "evaluations" / f"update-{self.learner.updates:09d}",
+            split=c.env.get("split", "train"),
+            cases="validation",
             rollouts_per_task=c.evaluate_rollouts,
             seed=c.seed,
             env_kwargs=env_kwargs,
         )
-        last = run.episodes[run.episodes["attempt"] == run.manifest["k"]]
-        returns = {str(task): round(float(v), 4) for task, v in last.groupby("task")["return"].mean().items()}
-        self._keep_if_best(standing(run.manifest["suite"], returns))
-        return {"evaluation": returns}
+        means = mean_scores(run.episodes, run.manifest["objective"])
+        self._keep_if_best(selection_score(run.manifest["suite"], means))
+        return {"evaluation": {task: round(value, 4) for task, value in means.items()}}
 
     # ---- checkpoints ----
 
@@ -268,13 +273,20 @@ class Trainer:
         self.log.cut(self.learner.updates)
 
 
-def standing(suite: str, returns: dict[str, float]) -> float:
-    """Mean over tasks on the suite's first scale; of plain returns where the suite has no references."""
+def selection_score(suite: str, returns: dict[str, float]) -> float:
+    """What chooses between an agent's checkpoints: the mean over tasks on the suite's first scale.
+
+    Plain returns serve where the suite has no references.
+
+    Args:
+        suite: Suite name.
+        returns: By task, the mean scored return.
+    """
     try:
         scale = next(iter(load_references(suite).scales.values()))
+        return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))
     except UsageError:
         return float(np.mean(list(returns.values())))
-    return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))
 
 
 def _prefetching(device: torch.device) -> bool:

@@ -19,10 +19,11 @@ from mtbench.scoring.aggregates import (
     probability_of_improvement,
 )
 from mtbench.scoring.references import References, Scale, load_references
+from mtbench.scoring.scored import scored
 from mtbench.suite import load_suite
 
 # What two runs must share for their scores to be comparable.
-_SAME = ("env_id", "suite", "split", "tasks", "k", "objective", "evaluation_version")
+_SAME = ("env_id", "suite", "split", "cases", "tasks", "k", "objective", "evaluation_version")
 
 PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
 COVERED = 2 / 3  # of a task's attempts succeed where it is covered
@@ -146,11 +147,11 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scor
     agents = [
         _score_agent(own, returns[agent], references, set(repeated), replicates, rng) for agent, own in by_agent.items()
     ]
-    scored = {agent: _scored(values, first["objective"]) for agent, values in returns.items()}
+    counted = {agent: scored(values, first["objective"]) for agent, values in returns.items()}
     improvement = {
-        (x, y): _improvement(scored[x], scored[y], replicates, rng)
-        for i, x in enumerate(scored)
-        for j, y in enumerate(scored)
+        (x, y): _improvement(counted[x], counted[y], replicates, rng)
+        for i, x in enumerate(counted)
+        for j, y in enumerate(counted)
         if i < j
     }
     return Scores(
@@ -198,11 +199,6 @@ def _returns(runs: list[Run], column: str = "return") -> Floats:
     return np.stack(stacked)
 
 
-def _scored(returns: Floats, objective: str) -> Floats:
-    """What counts: the last attempt of a k-shot rollout, the mean of a k-episode one. ``(..., attempts) -> (...)``."""
-    return returns[..., -1] if objective == "k-shot" else returns.mean(axis=-1)
-
-
 def _score_agent(
     runs: list[Run],
     returns: Floats,
@@ -222,7 +218,7 @@ def _score_agent(
     )
     # Everything below is linear in these or a function of them, so one bootstrap serves all.
     attempts, replicated_attempts = returns.mean(axis=2), bootstrap(returns, replicates, rng)
-    point, replicated = (_scored(each, manifest["objective"]) for each in (attempts, replicated_attempts))
+    point, replicated = (scored(each, manifest["objective"]) for each in (attempts, replicated_attempts))
     own.returns.update(_per_task(tasks, point, replicated))
     own.attempts.update(_per_attempt(tasks, attempts, replicated_attempts))
     gain, replicated_gain = (v[..., -1] - v[..., 0] for v in (attempts, replicated_attempts))

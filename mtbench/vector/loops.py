@@ -15,8 +15,10 @@ from mtbench.vector.engine import Array
 NOT_RESET, PLAYING, BETWEEN, OVER = range(4)
 # What follows a step, in the same step.
 GOES_ON, NEXT_ATTEMPT, NEXT_ROLLOUT = range(3)
-# When the next rollout, or attempt, begins.
-NEXT_STEP, SAME_STEP, NEVER = range(3)
+# When the next rollout, or attempt, begins. Under WAIT, rollouts that are over wait for a reset while others go on.
+NEXT_STEP, SAME_STEP, NEVER, WAIT = range(4)
+
+_REPLACEMENT_SEEDS = 2**31
 
 
 @compiled
@@ -36,7 +38,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
             if phase == PLAYING:
                 if actions[i] < 0 or actions[i] >= limit:
                     return i
-            elif phase == NOT_RESET or (phase == OVER and mode == NEVER):
+            elif mode != WAIT and (phase == NOT_RESET or (phase == OVER and mode == NEVER)):
                 return i
         return -1
 
@@ -45,7 +47,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
         begin: int,
         end: int,
         progress: Any,
-        random: Any,
+        replacements: Any,
         tasks: Array,
         num_actions: Array,
         actions: Array,
@@ -66,7 +68,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
             action, count = actions[i], num_actions[tasks[i]]
             one.valid = action < count
             if not one.valid:
-                action = np.int64(streams.random(random[i]) * count)
+                action = np.int64(streams.random(replacements[i]) * count)
             played[i] = action
 
     @kernel
@@ -97,16 +99,17 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
         reward: Array,
         terminated: Array,
         truncated: Array,
-        rules: tuple[int, bool, int, bool, int, bool],
+        rules: tuple[int, bool, int, bool, int, bool, bool],
     ) -> None:
         """Pay, keep the statistics, see what ended and what follows."""
         sources  # noqa: B018
-        k, k_shot, max_steps, single_attempt, attempt_reset, clip = rules
+        k, k_shot, max_steps, single_attempt, attempt_reset, clip, renews = rules
         for i in range(begin, end):
             one = progress[i]
             reward[i], terminated[i], truncated[i], follows[i] = 0.0, False, False, GOES_ON
-            if one.phase == OVER:
-                follows[i] = NEXT_ROLLOUT
+            if one.phase == OVER or one.phase == NOT_RESET:
+                if renews:
+                    follows[i] = NEXT_ROLLOUT
                 continue
             one.elapsed += 1
             timeout = one.elapsed == max_steps
@@ -141,6 +144,7 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
         end: int,
         progress: Any,
         random: Any,
+        replacements: Any,
         follows: Array,
         tasks: Array,
         variants: Array,
@@ -172,6 +176,8 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
                         variants[i, j] = variants[i, 0]
                     else:
                         variants[i, j] = _draw_variant(random[i], first_variant, num_variants, listed)
+                # Of the rollout's own: the actions played must not change the tasks and variants that come next.
+                streams.seed(replacements[i], streams.below(random[i], _REPLACEMENT_SEEDS))
             if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
                 one.phase = PLAYING
             begins[i] = variants[i, one.attempt]
@@ -190,7 +196,10 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
         next_tasks: Array,
         next_variants: Array,
     ) -> None:
-        """What follows the rollouts that begin, unless their streams are used or seeded before; else -1."""
+        """Predict the task and first variant of the rollout after each one that begins; -1 elsewhere.
+
+        The streams are left as they were. A prediction fails where a reset seeds a stream or pins what comes next.
+        """
         sources  # noqa: B018
         for i in range(begin, end):
             next_variants[i] = -1

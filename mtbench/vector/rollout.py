@@ -66,6 +66,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(one.observation_space, num_envs)
         self.action_space = batch_space(one.action_space, num_envs)
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
+        #: With autoreset disabled: rollouts that are over wait, where they would refuse a step, until they are reset.
+        self.lets_finished_wait = False
         self._sees_a_dict = isinstance(one.suite.observation_space(one.k), gym.spaces.Dict)
 
         n, k, names = num_envs, one.k, list(one.suite.tasks)
@@ -73,7 +75,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._drawn_from = np.array([names.index(task) for task in one.tasks], dtype=np.int64)
         self._scales = np.array([one.reward_scales.get(name, 1.0) for name in names])
         self._engine = engine(one.suite, n, k)
-        self._streams = np.zeros(n, streams.STREAM)
+        self._streams = np.zeros(n, streams.STREAM)  # of tasks and variants
+        self._replacements = np.zeros(n, streams.STREAM)  # of actions that a task does not have
         self._seeded = False
         self._progress = np.zeros(n, PROGRESS)
         self._task, self._begins = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
@@ -99,6 +102,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             one.suite.single_attempt,
             loops.SAME_STEP if one.attempt_reset == "same-step" else loops.NEXT_STEP,
             one.clip_rewards,
+            self._mode != loops.NEVER,
         )
         self._same_variant = one.suite.attempt_variants == "same"
         variants = one.split.variants
@@ -145,9 +149,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         """
         options = dict(options or {})
         mask = self._checked_mask(options.pop("reset_mask", None))
-        pinned = self._checked_options(options)
-        seeds = self._checked_seeds(seed)
         which = np.flatnonzero(mask).tolist()
+        pinned = self._checked_options(options, which)
+        seeds = self._checked_seeds(seed)
         if not self._seeded and (None in seeds or not mask.all()):
             for i, entropy in enumerate(np.random.SeedSequence().spawn(self.num_envs)):
                 streams.set_state(self._streams[i], np.random.default_rng(entropy))
@@ -237,9 +241,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         finals: Batch | None,
     ) -> None:
         chunk, progress = (begin, end), self._progress
-        streams, counts, kept = self._streams, self._engine.num_actions, (self._returns, self._lengths)
+        counts, kept = self._engine.num_actions, (self._returns, self._lengths)
         given = actions if self._moves is None else self._any_move
-        loops.before(*chunk, progress, streams, self._task, counts, given, self._played, *kept)
+        loops.before(*chunk, progress, self._replacements, self._task, counts, given, self._played, *kept)
         self._engine.step(*chunk, self._engines(*chunk, actions), self._earned, *self._base_over)
         if "successes" in self._statistics:
             loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
@@ -269,14 +273,14 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _start(self, begin: int, end: int) -> None:
         self._engine.start(begin, end, self._task, self._begins)
-        if self._engine.prepares:
+        if self._engine.prepares and self._mode != loops.NEVER:
             drawn = (self._drawn_from, *self._drawn_variants, *self._next)
             loops.foresee(begin, end, self._progress, self._streams, self._begins, *drawn)
             self._engine.prepare(begin, end, *self._next)
 
     def _move_on(self, begin: int, end: int, follows: Array) -> None:
         drawn = (self._drawn_from, *self._drawn_variants, self._same_variant)
-        slots = (self._progress, self._streams, follows, self._task, self._variants, self._begins)
+        slots = (self._progress, self._streams, self._replacements, follows, self._task, self._variants, self._begins)
         loops.move_on(begin, end, *slots, *drawn)
 
     def _observe(self, begin: int, end: int, out: Batch) -> None:
@@ -354,8 +358,10 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             raise UsageError(f"Give one seed, or one for each of the {self.num_envs} environments, got {len(seed)}.")
         return list(seed)
 
-    def _checked_options(self, options: dict[str, Any]) -> Callable[[int], tuple[int | None, list[int] | None]]:
-        """Environment i's pinned task and variants."""
+    def _checked_options(
+        self, options: dict[str, Any], which: list[int]
+    ) -> Callable[[int], tuple[int | None, list[int] | None]]:
+        """The pinned task and variants of the environments `which`."""
         n = self.num_envs
         task: Any = options.get("task")
         variant: Any = options.get("variant")
@@ -376,12 +382,13 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             return index, None if pinned is None else self._one.pinned_variants(pinned)
 
         if many_tasks or many_variants:
-            each = [checked(i) for i in range(n)]  # all of them, before anything is disturbed
+            each = {i: checked(i) for i in which}  # all of them, before anything is disturbed
             return each.__getitem__
         all_alike = checked(0)
         return lambda i: all_alike
 
     def _checked_actions(self, actions: Any) -> Array:
+        mode = loops.WAIT if self.lets_finished_wait and self._mode == loops.NEVER else self._mode
         if isinstance(self.single_action_space, gym.spaces.Discrete):
             given = np.asarray(actions)
             if given.shape != (self.num_envs,) or given.dtype.kind not in "iu":
@@ -390,12 +397,12 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
                 )
             limit = int(self.single_action_space.n)
             converted = np.ascontiguousarray(given, dtype=np.int64)
-            i = loops.refused(self._progress, converted, limit, self._mode)
+            i = loops.refused(self._progress, converted, limit, mode)
             if i >= 0 and self._progress[i]["phase"] == loops.PLAYING:
                 action_index(given[i], limit)
         else:
             converted = box_action(actions, self.action_space, self._progress["phase"] == loops.PLAYING)
-            i = loops.refused(self._progress, self._any_move, 1, self._mode)
+            i = loops.refused(self._progress, self._any_move, 1, mode)
         if i >= 0:
             over = self._progress[i]["phase"] == loops.OVER
             why = f"the meta-rollout of environment {i} is over" if over else "no meta-rollout has begun"

@@ -36,6 +36,26 @@ def test_unseeded_reset_after_a_seeded_one_is_determined(make):
         assert same_trace(play(one, None), play(two, None))
 
 
+def test_actions_do_not_change_the_tasks_and_variants_that_come_next(make):
+    """Also where an action does not exist in a game and is replaced at random."""
+
+    def following(env, last_action):
+        drawn = []
+        env.reset(seed=5)
+        for _ in range(4):
+            for i in range(3):
+                env.step(action_of(env, last_action and i))
+            env.reset()
+            drawn.append((env.unwrapped.task, env.unwrapped._variants))
+        return drawn
+
+    def action_of(env, last):
+        space = env.action_space
+        return (space.high if last else space.low) if hasattr(space, "high") else int(space.n - 1) * bool(last)
+
+    assert following(make(), False) == following(make(), True)
+
+
 def test_unseeded_resets_differ(make):
     env = make()
     env.reset(seed=5)

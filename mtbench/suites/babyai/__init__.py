@@ -59,7 +59,14 @@ TASKS = {
     for name, steps in _DATA[part].items()
 }
 SPLITS = {
-    "train": Split("train", TRAIN_TASKS, VariantRange(0, 5001), VariantRange(5001, 300_000), also=OTHER_TASKS),
+    "train": Split(
+        "train",
+        TRAIN_TASKS,
+        VariantRange(0, 5001),
+        VariantRange(5001, 250_000),
+        also=OTHER_TASKS,
+        validation=VariantRange(250_000, 300_000),
+    ),
     "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
 }
 REPEATS: dict[str, str] = _DATA["same"]

@@ -90,7 +90,7 @@ class Procgen(Suite):
             "test-distinct": (VariantList(distinct[:half]), VariantList(distinct[half:])),
         }
         self.splits = {
-            split: Split(split, games[0], variants, evaluation, also=games[1])
+            split: Split(split, games[0], variants, evaluation, games[1], train if split == "train" else None)
             for split, (variants, evaluation) in levels.items()
         }
 

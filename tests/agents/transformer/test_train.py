@@ -17,12 +17,13 @@ from mtbench_agents.transformer import train as train_module
 from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, to_dict, updated
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
-from mtbench_agents.transformer.train import Trainer, standing
+from mtbench_agents.transformer.train import Trainer, selection_score
 
 from mtbench.errors import UsageError
 from mtbench.options import parsed_options
 from mtbench.records import read_run
 from mtbench.scoring.references import load_references
+from mtbench.suite import load_suite
 
 TINY = updated(
     preset("debug"),
@@ -177,7 +178,7 @@ def test_evaluation_during_training_writes_records(tmp_path):
 
 def test_the_best_of_all_evaluations_is_kept(tmp_path, monkeypatch):
     scores, kept = iter([0.3, 0.5, 0.4, 0.5]), {}
-    monkeypatch.setattr(train_module, "standing", lambda suite, returns: next(scores))
+    monkeypatch.setattr(train_module, "selection_score", lambda suite, returns: next(scores))
 
     class Watched(Trainer):
         def _keep_if_best(self, score):
@@ -195,11 +196,38 @@ def test_the_best_of_all_evaluations_is_kept(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "best" / "checkpoints").iterdir()] == ["update-000000006"]
 
 
-def test_standing_is_on_the_suites_scale():
+def test_models_are_chosen_on_validation_cases_of_the_train_split(tmp_path):
+    trained(tmp_path, evaluate_rounds=2, evaluate_rollouts=2)
+    run = read_run(tmp_path / "evaluations" / "update-000000012")
+    assert (run.manifest["split"], run.manifest["cases"]) == ("train", "validation")
+    train = load_suite("popgym").splits["train"]
+    assert all(v in train.validation and v not in train.evaluation for v in run.episodes["variant"])
+
+
+@pytest.mark.parametrize(("objective", "counts"), [("k-shot", [2]), ("k-episode", [1, 2])])
+def test_a_model_is_chosen_by_what_counts_in_a_rollout(tmp_path, objective, counts, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(train_module, "selection_score", lambda suite, returns: chosen.append(returns) or 0.0)
+    env = {**TINY.env, "objective": objective}
+    trained(tmp_path, evaluate_rounds=4, evaluate_rollouts=3, env=env)
+    episodes = read_run(tmp_path / "evaluations" / "update-000000012").episodes
+    expected = episodes[episodes["attempt"].isin(counts)].groupby("task")["return"].mean()
+    assert chosen[-1] == pytest.approx(expected.to_dict())
+
+
+def test_a_training_task_that_is_no_test_task_can_be_evaluated(tmp_path):
+    """ML45's reach is in the train split alone."""
+    env = {"tasks": ["reach-v3"], "max_steps": 40}
+    trained(tmp_path, env_id="ML45-v0", env=env, evaluate_rounds=4, evaluate_rollouts=1)
+    (run,) = (tmp_path / "evaluations").iterdir()
+    assert read_run(run).manifest["tasks"] == ["reach-v3"]
+
+
+def test_selection_is_on_the_suites_scale():
     scale = next(iter(load_references("popgym").scales.values()))
     ends = {task: anchor.value for task, anchor in scale.high.items()}
-    assert standing("popgym", ends) == pytest.approx(1)
-    assert standing("nobodys", {"one": 2.0, "two": 4.0}) == 3.0
+    assert selection_score("popgym", ends) == pytest.approx(1)
+    assert selection_score("nobodys", {"one": 2.0, "two": 4.0}) == 3.0
 
 
 def test_a_run_loads_as_a_policy(tmp_path):
@@ -249,7 +277,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from mtbench_agents.transformer.config import from_dict
-from mtbench_agents.transformer.train import Trainer, standing
+from mtbench_agents.transformer.train import Trainer, selection_score
 Trainer(from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])).run(lambda numbers: print("round", flush=True))
 """
 

@@ -1,0 +1,116 @@
+"""The cases of an evaluation: a fixed, versioned list of meta-rollouts that every agent plays alike.
+
+Evaluation cases measure an agent, validation cases choose one (a checkpoint, a setting). Both come from streams of
+their own, and validation cases exist on the train split alone, so that a choice has seen nothing of the final test.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mtbench.errors import UsageError, unknown
+from mtbench.suite import Split, Suite, VariantRange, Variants
+
+# Bump when `evaluation_cases` would return other cases: scores are comparable within one version only.
+EVALUATION_VERSION = 2
+
+Use = Literal["evaluation", "validation"]
+USES: tuple[Use, ...] = ("evaluation", "validation")
+
+# A split with at most this many variants has all of them played equally often; of more, cases draw with replacement.
+MOST_ENUMERATED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One meta-rollout that every agent plays alike.
+
+    Attributes:
+        task: Task name.
+        rollout: Index within the task, from 0.
+        seed: For ``reset``.
+        variants: One per attempt.
+    """
+
+    task: str
+    rollout: int
+    seed: int
+    variants: tuple[int, ...]
+
+
+def evaluation_cases(
+    suite: Suite, split: str, tasks: Sequence[str], rollouts_per_task: int, k: int, use: Use = "evaluation"
+) -> list[Case]:
+    """The fixed cases of an evaluation, in a fixed order that mixes the tasks.
+
+    A case depends on the suite, split, use, task, index and :data:`EVALUATION_VERSION` alone: a longer evaluation
+    repeats a shorter one's cases and adds to them, a subset of tasks meets the same cases as all of them, and an
+    attempt's variant does not depend on how many attempts follow it.
+
+    Args:
+        suite: Whose tasks.
+        split: One of its splits.
+        tasks: Some of its tasks.
+        rollouts_per_task: Cases of each task.
+        k: Attempts of a case.
+        use: ``"evaluation"``, or ``"validation"`` for choosing between models.
+
+    Raises:
+        ValueError: No such split or use, or the split has no validation cases.
+    """
+    cases = []
+    for task in tasks:
+        variants = case_variants(suite, split, task, rollouts_per_task, k, use).tolist()
+        seeds = _stream(suite, split, task, use, 0).integers(2**32, size=rollouts_per_task).tolist()
+        cases += [Case(task, i, seeds[i], tuple(variants[i])) for i in range(rollouts_per_task)]
+    order = np.random.default_rng(EVALUATION_VERSION).permutation(len(cases))
+    return [cases[i] for i in order]
+
+
+def case_variants(
+    suite: Suite, split: str, task: str, rollouts: int, k: int, use: Use = "evaluation"
+) -> npt.NDArray[np.int64]:
+    """The variants of a task's cases: shape (rollouts, k), int64. Arguments as in :func:`evaluation_cases`."""
+    drawn_from = _variants(suite.split(split), use)
+    streams = [_stream(suite, split, task, use, 1 + attempt) for attempt in range(k)]
+    if suite.attempt_variants == "same":
+        return np.repeat(_drawn(drawn_from, rollouts, streams[0])[:, None], k, axis=1)
+    return np.stack([_drawn(drawn_from, rollouts, stream) for stream in streams], axis=1)
+
+
+def _variants(split: Split, use: Use) -> Variants:
+    if use not in USES:
+        raise unknown("kind of cases", use, USES, "evaluations")
+    if use == "evaluation":
+        return split.evaluation
+    if split.validation is None:
+        raise UsageError(
+            f"The split {split.name!r} has no validation cases: choose models on the train split, and play "
+            f"{split.name!r} in the final evaluation alone."
+        )
+    return split.validation
+
+
+def _stream(suite: Suite, split: str, task: str, use: Use, part: int) -> np.random.Generator:
+    names = [zlib.crc32(name.encode()) for name in (suite.name, split, task)]
+    entropy = np.random.SeedSequence([EVALUATION_VERSION, *names], spawn_key=(USES.index(use), part))
+    return np.random.default_rng(entropy)
+
+
+def _drawn(variants: Variants, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """`count` variants. Where there are few, each appears once before any appears again."""
+    size = len(variants)
+    if size <= MOST_ENUMERATED:
+        rounds = [rng.permutation(size) for _ in range(-(-count // size))]
+        index = np.concatenate(rounds)[:count]
+    else:
+        index = rng.integers(size, size=count)
+    if isinstance(variants, VariantRange):
+        return np.asarray(index + variants.start, dtype=np.int64)
+    return np.array(variants.values, dtype=np.int64)[index]

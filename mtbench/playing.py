@@ -1,0 +1,241 @@
+"""How the cases of an evaluation are played: in lockstep, a free row taking the next case.
+
+Rows are the slots of one vector environment. A privileged policy, which reads the environments' hidden state, and a
+suite without an engine play on single environments instead: the same rollouts, slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
+
+from mtbench.cases import Case
+from mtbench.errors import UsageError
+from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy
+from mtbench.rollout import MetaRollout
+from mtbench.spaces import action_index, box_action, stack
+
+Statistics = dict[str, npt.NDArray[Any]]
+Attempt = dict[str, Any]
+
+
+class Rows(Protocol):
+    """Meta-rollouts that advance together. A row whose rollout is over waits until another case begins in it."""
+
+    num_envs: int
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+
+    def begin(self, cases: Mapping[int, Case]) -> None:
+        """Begin these cases in their rows."""
+
+    def observations(self) -> Any:
+        """A batch of what the rows see; a waiting row repeats its last observation."""
+
+    def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
+        """Play one step in every row that does not wait.
+
+        Returns:
+            Rewards ``(num_envs,)``, and the statistics of the rollouts that this step ended, by row.
+        """
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+class SingleRows:
+    """Rows on single environments, which a privileged policy may look into.
+
+    Args:
+        env_id: A registered ID.
+        arguments: Of the environment.
+        num_envs: How many rows.
+    """
+
+    def __init__(self, env_id: str, arguments: Mapping[str, Any], num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.environments: list[MetaRollout] = []
+        for _ in range(num_envs):
+            env = gym.make(env_id, **arguments).unwrapped
+            assert isinstance(env, MetaRollout)
+            self.environments.append(env)
+        self.observation_space = self.environments[0].observation_space
+        self.action_space = self.environments[0].action_space
+        self._seen: list[Any] = [None] * num_envs
+        self._waiting = np.ones(num_envs, dtype=np.bool_)
+
+    def begin(self, cases: Mapping[int, Case]) -> None:
+        """Begin these cases in their rows."""
+        for i, case in cases.items():
+            pinned = {"task": case.task, "variant": list(case.variants)}
+            self._seen[i], _ = self.environments[i].reset(seed=case.seed, options=pinned)
+            self._waiting[i] = False
+
+    def observations(self) -> Any:
+        """A batch of what the rows see."""
+        return stack(self.observation_space, self._seen)
+
+    def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
+        """Play one step in every row that does not wait."""
+        rewards, ended = np.zeros(self.num_envs), {}
+        for i in np.flatnonzero(~self._waiting).tolist():
+            self._seen[i], rewards[i], terminated, truncated, info = self.environments[i].step(actions[i])
+            if terminated or truncated:
+                ended[i] = info["rollout"]
+                self._waiting[i] = True
+        return rewards, ended
+
+    def close(self) -> None:
+        """Close the environments."""
+        for environment in self.environments:
+            environment.close()
+
+
+class VectorRows:
+    """Rows of one vector environment, on the suite's engine.
+
+    Args:
+        venv: An mtbench vector environment with autoreset disabled.
+    """
+
+    def __init__(self, venv: Any) -> None:
+        self._venv = venv
+        venv.lets_finished_wait = True
+        self._playing = np.zeros(venv.num_envs, dtype=np.bool_)
+        self.num_envs = int(venv.num_envs)
+        self.observation_space: gym.Space[Any] = venv.single_observation_space
+        self.action_space: gym.Space[Any] = venv.single_action_space
+        self._seen: Any = None
+        self._options: dict[str, Any] = {"task": [""] * self.num_envs, "variant": [[]] * self.num_envs}
+
+    def begin(self, cases: Mapping[int, Case]) -> None:
+        """Begin these cases in their rows."""
+        seeds: list[int | None] = [None] * self.num_envs
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        for i, case in cases.items():
+            seeds[i], mask[i] = case.seed, True
+            self._options["task"][i], self._options["variant"][i] = case.task, list(case.variants)
+        self._playing |= mask
+        k = len(next(iter(cases.values())).variants)
+        variants = np.array([v or [0] * k for v in self._options["variant"]])
+        self._seen, _ = self._venv.reset(seed=seeds, options={**self._options, "variant": variants, "reset_mask": mask})
+
+    def observations(self) -> Any:
+        """A batch of what the rows see."""
+        return self._seen
+
+    def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
+        """Play one step in every row that does not wait."""
+        self._seen, rewards, terminated, truncated, info = self._venv.step(self._batched(actions))
+        ended = terminated | truncated
+        self._playing &= ~ended
+        statistics = {name: value for name, value in info.get("rollout", {}).items() if not name.startswith("_")}
+        return rewards, {
+            i: {name: value[i] for name, value in statistics.items()} for i in np.flatnonzero(ended).tolist()
+        }
+
+    def _batched(self, actions: Any) -> npt.NDArray[Any]:
+        """A policy's actions as the vector environment takes them; those of waiting rows may be anything."""
+        space = self.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            if isinstance(actions, np.ndarray) and actions.dtype.kind in "iu":
+                return actions
+            batch = np.zeros(self.num_envs, dtype=np.int64)
+        else:
+            if isinstance(actions, np.ndarray) and actions.dtype.kind == "f":
+                return actions
+            batch = np.zeros((self.num_envs, *space.shape), dtype=space.dtype)  # type: ignore[misc]
+        for i in np.flatnonzero(self._playing).tolist():
+            if isinstance(space, gym.spaces.Discrete):
+                batch[i] = action_index(actions[i], int(space.n))
+            else:
+                batch[i] = box_action(actions[i], space)
+        return batch
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._venv.close()
+
+
+def make_rows(env_id: str, arguments: Mapping[str, Any], num_envs: int, privileged: bool) -> Rows:
+    """Rows for a policy: on the suite's engine, or on single environments where it has none or the policy needs them.
+
+    Args:
+        env_id: A registered ID.
+        arguments: Of the environment.
+        num_envs: How many rows.
+        privileged: Whether the policy looks into the environments.
+    """
+    from mtbench.vector.rollout import VectorMetaRollout
+
+    if not privileged:
+        venv = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **arguments)
+        if isinstance(venv, VectorMetaRollout):
+            return VectorRows(venv)
+        venv.close()
+    return SingleRows(env_id, arguments, num_envs)
+
+
+def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterator[list[Attempt]]:
+    """Play cases, each once.
+
+    Args:
+        rows: Where.
+        policy: Who.
+        cases: In the order in which they begin.
+        seed: Of the policy's draws.
+
+    Yields:
+        The attempts of each rollout as it ends, as rows of the records without the run's own columns.
+
+    Raises:
+        UsageError: The policy returned another number of actions than there are rows.
+    """
+    n = rows.num_envs
+    waiting = iter(cases)
+    playing: dict[int, Case] = dict(zip(range(n), waiting, strict=False))
+    policy.start(n, seed, rows.observation_space, rows.action_space)
+    if isinstance(policy, PrivilegedPolicy):
+        assert isinstance(rows, SingleRows)
+        policy.bind(rows.environments)
+    rows.begin(playing)
+    reset_mask = np.ones(n, dtype=np.bool_)
+    while playing:
+        actions = policy.act(rows.observations(), reset_mask.copy())
+        if len(actions) != n:
+            raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
+        reset_mask[:] = False
+        rewards, ended = rows.step(actions)
+        begins: dict[int, Case] = {}
+        for i, statistics in ended.items():
+            yield _attempts(playing.pop(i), statistics)
+            following = next(waiting, None)
+            if following is not None:
+                begins[i] = following
+        if begins:
+            rows.begin(begins)
+            playing.update(begins)
+            reset_mask[list(begins)] = True
+        if isinstance(policy, RewardedPolicy):
+            policy.observe_rewards(rewards)
+
+
+def _attempts(case: Case, statistics: Statistics) -> list[Attempt]:
+    successes = statistics.get("successes")
+    return [
+        {
+            "task": case.task,
+            "variant": case.variants[i],
+            "rollout": case.rollout,
+            "attempt": i + 1,
+            "return": statistics["returns"][i],
+            "length": statistics["lengths"][i],
+            "success": None if successes is None else successes[i],
+        }
+        for i in range(len(case.variants))
+    ]
