@@ -1,25 +1,37 @@
-"""Write a suite's reference scores from committed runs: each agent's mean return becomes the entry of its name.
+"""Copy the measured anchors (results/anchors) into the package's reference scores.
 
-python results/update_references.py results/MTPOPGym-v0/oracle
-python results/update_references.py results/MTBabyAI-v0/*/*
+python results/update_references.py
 """
 
 import json
-import sys
 from pathlib import Path
 
-from mtbench.records import read_run, write_json
+import pandas as pd
 
-for folder in sys.argv[1:]:
-    run = read_run(folder)
-    path = Path(__file__).parent.parent / "mtbench" / "scoring" / "data" / f"{run.manifest['suite']}.json"
-    data = json.loads(path.read_text())
-    last_counts = run.manifest["objective"] == "k-shot"
-    scored = run.episodes[run.episodes["attempt"] == run.manifest["k"]] if last_counts else run.episodes
-    for task, returns in scored.groupby("task")["return"]:
-        data["tasks"].setdefault(task, {})[run.manifest["agent"]] = {
-            "mean": round(float(returns.mean()), 4),
-            "sem": round(float(returns.sem()), 4),
-            "episodes": len(returns),
-        }
-    write_json(path, data)
+from mtbench.records import write_json
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parent / "mtbench" / "scoring" / "data"
+
+
+def entries(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float | int]]]:
+    """By task and agent, the entry that a measured anchor becomes."""
+    found: dict[str, dict[str, dict[str, float | int]]] = {}
+    for row in table.itertuples():
+        entry = {"mean": float(row.mean), "sem": float(row.sem), "rollouts": int(row.rollouts)}
+        found.setdefault(str(row.task), {})[str(row.agent)] = entry
+    return found
+
+
+def main() -> None:
+    """Every suite that has been measured."""
+    for path in sorted((HERE / "anchors").glob("*.csv")):
+        target = PACKAGE / path.with_suffix(".json").name
+        data = json.loads(target.read_text())
+        for task, measured in entries(pd.read_csv(path)).items():
+            data["tasks"].setdefault(task, {}).update(measured)
+        write_json(target, data)
+
+
+if __name__ == "__main__":
+    main()

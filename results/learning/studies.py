@@ -3,14 +3,16 @@
     python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
     python results/learning/studies.py collect                       # curves.csv, runs.csv and learning.png, here
 
-A run that is complete is not run again, and one that was interrupted goes on. Where training kept the agent of its best
-evaluation, that one plays variants that neither training nor the choice has seen.
+A run that is complete is not run again, and one that was interrupted goes on. Training keeps the agent of its best
+validation, on cases of the train split. The cart pole's kept agents then play the test split, once; their records are
+committed in ``kept``.
 """
 
 import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +26,15 @@ from rich.progress import track
 from scipy import stats
 
 from mtbench.provenance import provenance
-from mtbench.records import MANIFEST, read_run, write_atomically
+from mtbench.records import EPISODES, MANIFEST, read_run, write_atomically
 from mtbench.scoring.references import load_references
+from mtbench.scoring.scored import mean_scores
 
 ORACLE = load_references("popgym").scales["oracle"]
 HERE = Path(__file__).parent
 RUNS = Path("runs/learning")
 FRESH = 500  # rollouts of a kept agent
+KEPT = ("cartpole",)  # the studies whose kept agents play the test split and whose records are committed
 _BEGIN, _END = "<!-- table: written by `studies.py collect` -->", "<!-- end of table -->"
 
 
@@ -73,12 +77,17 @@ class Run:
         ]
 
     @property
+    def kept_records(self) -> Path:
+        """Where the records of its kept agent are committed."""
+        return HERE / "kept" / self.name
+
+    @property
     def kept(self) -> float | None:
-        """Its score on the oracle scale, mean over tasks; None where no agent was kept."""
-        if not (self.folder / "kept" / MANIFEST).exists():
+        """Its kept agent's score on the oracle scale, from the committed records; None without them."""
+        if not (self.kept_records / MANIFEST).exists():
             return None
-        episodes = read_run(self.folder / "kept").episodes
-        means = episodes[episodes["attempt"] == self.k].groupby("task")["return"].mean()
+        kept = read_run(self.kept_records)
+        means = mean_scores(kept.episodes, kept.manifest["objective"])
         return round(float(np.mean([ORACLE.normalize(task, np.array(mean)) for task, mean in means.items()])), 4)
 
 
@@ -155,7 +164,7 @@ def run(studies: list[str], workers: int) -> None:
         with (r.folder / "output.txt").open("a") as output:
             bin = Path(sys.executable).parent
             subprocess.run([bin / r.command[0], *r.command[1:]], check=True, stdout=output, stderr=output)
-            if (r.folder / "best").exists():
+            if r.study in KEPT:
                 subprocess.run([bin / r.play_kept[0], *r.play_kept[1:]], check=True, stdout=output, stderr=output)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -175,6 +184,10 @@ def collect() -> None:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         if lines[-1]["updates"] < json.loads((r.folder / "config.json").read_text())["updates"]:
             continue
+        if r.study in KEPT and (r.folder / "kept" / MANIFEST).exists():
+            r.kept_records.mkdir(parents=True, exist_ok=True)
+            for name in (EPISODES, MANIFEST):
+                shutil.copy(r.folder / "kept" / name, r.kept_records / name)
         seconds = 0.0
         for line in lines:
             seconds += line["seconds"]
