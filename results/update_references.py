@@ -1,35 +1,60 @@
-"""Copy the measured anchors (results/anchors) into the package's reference scores.
+"""Copy the measured anchors into the package's reference scores.
 
-python results/update_references.py
+    python results/update_references.py
+
+POPGym's and BabyAI's are those of results/anchors; Meta-World's are the means of its committed runs.
 """
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from mtbench.records import write_json
+from mtbench.records import read_run, write_json
+from mtbench.registration import TABLE
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent / "mtbench" / "scoring" / "data"
+ENUMERATED = ("metaworld-ml45", "metaworld-ml10")
+
+Entry = tuple[str, str, dict[str, float | int]]
 
 
-def entries(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float | int]]]:
-    """By task and agent, the entry that a measured anchor becomes."""
-    found: dict[str, dict[str, dict[str, float | int]]] = {}
-    for row in table.itertuples():
+def measured(suite: str) -> Iterator[Entry]:
+    """Task, agent and entry of each anchor in results/anchors."""
+    for row in pd.read_csv(HERE / "anchors" / f"{suite}.csv").itertuples():
         entry = {"mean": float(row.mean), "sem": float(row.sem), "rollouts": int(row.rollouts)}
-        found.setdefault(str(row.task), {})[str(row.agent)] = entry
-    return found
+        yield str(row.task), str(row.agent), entry
+
+
+def played(suite: str) -> Iterator[Entry]:
+    """The same of committed runs that play every variant of their split.
+
+    The standard error leaves out how goals differ, because all of them are played: it is that of the attempts at each.
+    """
+    env_id = next(row.id for row in TABLE if row.kwargs["suite"] == suite)
+    for path in sorted((HERE / env_id).glob("*/*/manifest.json")):
+        run = read_run(path.parent)
+        for task, rows in run.episodes.groupby("task"):
+            goals = rows.groupby("variant")["return"]
+            within = goals.var(ddof=1) / goals.size()
+            entry = {
+                "mean": round(float(rows["return"].mean()), 4),
+                "sem": round(math.sqrt(within.sum()) / len(goals), 4),
+                "rollouts": len(rows) // int(run.manifest["k"]),
+            }
+            yield str(task), run.manifest["agent"], entry
 
 
 def main() -> None:
-    """Every suite that has been measured."""
-    for path in sorted((HERE / "anchors").glob("*.csv")):
-        target = PACKAGE / path.with_suffix(".json").name
+    """Every suite whose anchors are measured here."""
+    for suite in ("popgym", "babyai", *ENUMERATED):
+        target = PACKAGE / f"{suite}.json"
         data = json.loads(target.read_text())
-        for task, measured in entries(pd.read_csv(path)).items():
-            data["tasks"].setdefault(task, {}).update(measured)
+        for task, agent, entry in played(suite) if suite in ENUMERATED else measured(suite):
+            data["tasks"].setdefault(task, {})[agent] = entry
         write_json(target, data)
 
 

@@ -1,12 +1,11 @@
 """Measure the anchors of the `oracle` scales: what random play and the oracle earn on every task.
 
-    python results/anchors/measure.py popgym babyai metaworld-ml45 metaworld-ml10   # writes SUITE.csv here
-    python results/update_references.py                                             # copies them into the package
+    python results/anchors/measure.py popgym babyai      # writes SUITE.csv here
+    python results/update_references.py                  # copies them into the package
 
 A task is played until the standard error of both anchors is below 0.0045 of its scale (oracle minus random), on the
-first evaluation cases of its split, or until `--most` rollouts. Where a split has few variants (Meta-World's 50 goals),
-all of them are played equally often, so that the error is that of the policy's and the game's own chance. Finished
-tasks are not played again: the same command resumes.
+first evaluation cases of its split, or until `--most` rollouts. Finished tasks are not played again: the same command
+resumes. Meta-World's anchors come from its committed runs, which play all of its 50 goals.
 """
 
 import argparse
@@ -23,7 +22,7 @@ import pandas as pd
 from rich import print
 from rich.progress import track
 
-from mtbench.cases import MOST_ENUMERATED, evaluation_cases
+from mtbench.cases import evaluation_cases
 from mtbench.playing import make_rows, play
 from mtbench.policy import load_policy
 from mtbench.records import write_atomically
@@ -33,7 +32,7 @@ from mtbench.suite import Suite, load_suite
 
 HERE = Path(__file__).parent
 WANTED = 0.0045  # standard error of an anchor, in units of the scale
-COLUMNS = ["task", "split", "agent", "mean", "sem", "rollouts", "variants", "sem_of_scale"]
+COLUMNS = ["task", "split", "agent", "mean", "sem", "rollouts", "sem_of_scale"]
 
 
 def environment(suite: str) -> tuple[str, int, str]:
@@ -54,11 +53,7 @@ class Sample:
         self._suite, self._task, self._agent = suite, task, agent
         self._env_id, self._k, self._objective = environment(suite.name)
         self.split = split_of(suite, task)
-        self.size = len(suite.split(self.split).evaluation)
-        self.enumerated = self.size <= MOST_ENUMERATED
         self.values = np.empty(0)
-        self._variants = np.empty(0, dtype=np.int64)
-        self.repeatable = True  # so far, all attempts at a variant have earned the same
 
     def extend(self, rollouts: int) -> None:
         """Play on until there are this many rollouts."""
@@ -72,10 +67,8 @@ class Sample:
         for attempts in play(rows, policy, cases, int(seed)):
             returns = np.array([attempt["return"] for attempt in attempts])
             new[attempts[0]["rollout"] - len(self.values)] = scored(returns, self._objective)
-            self.repeatable &= bool(np.ptp(returns) == 0)
         rows.close()
         self.values = np.append(self.values, new)
-        self._variants = np.append(self._variants, [case.variants[-1] for case in cases])
 
     @property
     def mean(self) -> float:
@@ -84,20 +77,14 @@ class Sample:
 
     @property
     def sem(self) -> float:
-        """Its standard error; where all variants are played equally often, that within variants."""
-        if not self.enumerated:
-            return float(self.values.std(ddof=1) / math.sqrt(len(self.values)))
-        if self.repeatable:
-            return 0.0
-        groups = [self.values[self._variants == variant] for variant in np.unique(self._variants)]
-        within = np.array([group.var(ddof=1) / len(group) for group in groups])
-        return float(math.sqrt(within.sum()) / len(groups))
+        """Its standard error."""
+        return float(self.values.std(ddof=1) / math.sqrt(len(self.values)))
 
     def row(self, scale: float) -> dict[str, object]:
         """A line of the table."""
         return {
             **{"task": self._task, "split": self.split, "agent": self._agent, "mean": round(self.mean, 5)},
-            **{"sem": round(self.sem, 6), "rollouts": len(self.values), "variants": len(np.unique(self._variants))},
+            **{"sem": round(self.sem, 6), "rollouts": len(self.values)},
             "sem_of_scale": round(self.sem / scale, 5),
         }
 
@@ -106,20 +93,17 @@ def measure(name: str, task: str, least: int, most: int) -> list[dict[str, objec
     """Both anchors of a task."""
     suite = load_suite(name)
     samples = [Sample(suite, task, agent) for agent in ("random", "oracle")]
-    unit = samples[0].size if samples[0].enumerated else least
     for sample in samples:
-        sample.extend(unit)
-        if sample.enumerated and not sample.repeatable:
-            sample.extend(2 * unit)  # a variance within variants takes two of each
+        sample.extend(least)
     for _ in range(20):
         scale = samples[1].mean - samples[0].mean
-        behind = [s for s in samples if s.sem > WANTED * scale and len(s.values) + unit <= most]
+        behind = [s for s in samples if s.sem > WANTED * scale and len(s.values) < most]
         if not behind:
             break
         for sample in behind:
             needed = len(sample.values) * (sample.sem / (WANTED * scale)) ** 2 * 1.05
             goal = min(needed, 4 * len(sample.values), most)
-            sample.extend(max(math.ceil(goal / unit) * unit, len(sample.values) + unit))
+            sample.extend(max(math.ceil(goal), len(sample.values) + 1))
     return [sample.row(samples[1].mean - samples[0].mean) for sample in samples]
 
 

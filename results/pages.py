@@ -1,0 +1,120 @@
+"""Write the tables of the pages in this folder anew from the committed records; a test compares the two.
+
+python results/pages.py
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mtbench.records import Run, read_run, write_atomically
+from mtbench.scoring import Estimate, score
+from mtbench.scoring.references import load_references
+from mtbench.scoring.scores import AgentScores
+from mtbench.suites.procgen import GAMES, MEMORY_GAMES
+
+HERE = Path(__file__).parent
+_END = "<!-- end -->"
+
+
+def run(folder: str) -> Run:
+    """A committed run."""
+    return read_run(HERE / folder)
+
+
+def scores_of(folder: str) -> AgentScores:
+    """What it scores."""
+    return score([run(folder)]).agents[0]
+
+
+def bracket(estimate: Estimate, digits: int) -> str:
+    """A number with its interval."""
+    value, low, high = (f"{v:,.{digits}f}" for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """As Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def babyai() -> str:
+    """Returns and successes of both attempts, mean over the tasks of a split."""
+    rows = []
+    for split in ("train", "test"):
+        row = []
+        for agent in ("random", "oracle"):
+            episodes = run(f"MTBabyAI-v0/{split}/{agent}").episodes
+            row += [f"{episodes['return'].mean():.3f}", f"{episodes['success'].astype(float).mean():.4f}"]
+        rows.append([f"{split} ({episodes['task'].nunique()})", *row])
+    return table(["split", "random: return", "random: success", "planner: return", "planner: success"], rows)
+
+
+def meta_world() -> str:
+    """The same of three attempts at each of 50 goals, and coverage."""
+    rows = []
+    for env_id in ("ML45-v0", "ML10-v0"):
+        for split in ("train", "test"):
+            row = []
+            for agent in ("random", "oracle"):
+                episodes = run(f"{env_id}/{split}/{agent}").episodes
+                row += [f"{episodes['return'].mean():,.0f}", f"{episodes['success'].astype(float).mean():.3f}"]
+            coverage = scores_of(f"{env_id}/{split}/oracle").successes["coverage"].value
+            rows.append([env_id, f"{split} ({episodes['task'].nunique()})", *row, f"{coverage:.3f}"])
+    columns = ("random: return", "random: success", "scripted: return", "scripted: success", "scripted: coverage")
+    return table(["ID", "split", *columns], rows)
+
+
+def procgen() -> str:
+    """Random play of every game beside R_min and R_max."""
+    suites = {"MTProcgen-Easy-v0": "procgen-easy", "MTProcgen-MemoryHard-v0": "procgen-memory-hard"}
+    columns = []
+    for env_id, suite in suites.items():
+        scale, earned = load_references(suite).scales["published"], scores_of(f"{env_id}/random").returns
+        columns.append(
+            {g: [bracket(earned[g], 2), f"{scale.low[g].value:g}", f"{scale.high[g].value:g}"] for g in GAMES}
+        )
+    rows = [
+        [f"{game}{' (memory)' * (game in MEMORY_GAMES)}", *(cell for column in columns for cell in column[game])]
+        for game in GAMES
+    ]
+    ends = ["R_min", "R_max"]
+    return table(["game", "easy: random", *ends, "memory or hard: random", *ends], rows)
+
+
+def atari() -> str:
+    """Random play of ten games beside the published scores."""
+    earned, scales = scores_of("MTAtari-v0/random").returns, load_references("atari").scales
+    rows = [
+        [
+            game,
+            bracket(estimate, 1),
+            *(f"{end[game].value:,.1f}" for end in (scales["human"].low, scales["human"].high)),
+            f"{scales['human-mnih2015'].high[game].value:,.1f}",
+        ]
+        for game, estimate in earned.items()
+    ]
+    return table(["game", "random here", "random", "human (Wang 2016)", "human (Mnih 2015)"], rows)
+
+
+#: By page, the table after the line ``<!-- table: written by results/pages.py -->``.
+PAGES: dict[str, Callable[[], str]] = {
+    "babyai.md": babyai,
+    "metaworld.md": meta_world,
+    "procgen/README.md": procgen,
+    "README.md": atari,
+}
+_BEGIN = "<!-- table: written by results/pages.py -->\n"
+
+
+def renewed(page: str) -> str:
+    """A page with its table written anew."""
+    head, _, rest = (HERE / page).read_text().partition(_BEGIN)
+    _, _, tail = rest.partition(_END)
+    return head + _BEGIN + PAGES[page]() + _END + tail
+
+
+if __name__ == "__main__":
+    for name in PAGES:
+        text = renewed(name)
+        write_atomically(HERE / name, lambda temporary, text=text: temporary.write_text(text))
