@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
-from mtbench.spaces import action_index, box_action, join_vector, one_hot, with_vector
+from mtbench.spaces import WithVector, action_index, box_action, one_hot
 from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
 Objective = Literal["k-episode", "k-shot"]
@@ -94,11 +94,15 @@ class MetaRollout(gym.Env[Any, Any]):
         self.expose_task_label, self.clip_rewards = expose_task_label, clip_rewards
         self.suite.require_packages()
 
-        self._base_space = self.suite.observation_space(self.k)
-        self.observation_space = self._base_space
+        self.observation_space = self.suite.observation_space(self.k)
+        self.with_reward = self.with_label = None
+        if self.objective == "k-shot" and not self.suite.shows_reward:
+            self.with_reward = with_reward(self.observation_space)
+            self.observation_space = self.with_reward.space
         if expose_task_label:
             label = spaces.Box(0.0, 1.0, (len(self.suite.tasks),), dtype=np.float32)
-            self.observation_space = with_vector(self._base_space, "task", label)
+            self.with_label = WithVector(self.observation_space, "task", label)
+            self.observation_space = self.with_label.space
         self.action_space = self.suite.action_space()
         self._num_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
         self._has_success = self.suite.has_success
@@ -304,10 +308,11 @@ class MetaRollout(gym.Env[Any, Any]):
 
     def _observe(self, observation: Any) -> Any:
         encoded = self._codec.encode(observation, self._progress)
-        if not self.expose_task_label:
-            return encoded
-        label = one_hot(self._task_index(), len(self.suite.tasks))
-        return join_vector(self._base_space, encoded, "task", label)
+        if self.with_reward is not None:
+            encoded = self.with_reward.join(encoded, np.array([self._progress.reward], dtype=np.float32))
+        if self.with_label is not None:
+            encoded = self.with_label.join(encoded, one_hot(self._task_index(), len(self.suite.tasks)))
+        return encoded
 
     def _info(self) -> dict[str, Any]:
         return {"task": self._task, "task_index": self._task_index()} if self.expose_task_label else {}
@@ -371,6 +376,13 @@ class MetaRollout(gym.Env[Any, Any]):
                 f"evaluation, {evaluated}."
             )
         return int(value)
+
+
+def with_reward(space: gym.Space[Any]) -> WithVector:
+    """Adds the previous reward to the observations of a space; an image's key is then ``image``."""
+    image = isinstance(space, spaces.Box) and len(space.shape) == 3
+    reward = spaces.Box(-np.inf, np.inf, (1,), dtype=np.float32)
+    return WithVector(space, "reward", reward, key="image" if image else "observation")
 
 
 def keyword_arguments() -> list[str]:

@@ -168,6 +168,8 @@ class Suite(ABC):
         attempt_variants: Whether later attempts play the ``"same"`` variant or a ``"new"`` one.
         single_attempt: Pass the base environment's end flags through instead of the rollout's own.
         has_success: Whether :meth:`success` is defined.
+        shows_reward: Whether the codec's observations show the previous reward on the default scale. Under k-shot it is
+            added to the observations of all other suites.
         frame_shape: Shape of every rendered frame.
         frames_per_second: Of videos.
         refused: Upstream's tasks that the suite cannot play, and why.
@@ -183,6 +185,7 @@ class Suite(ABC):
     attempt_variants: Literal["same", "new"]
     single_attempt: bool = False
     has_success: bool = False
+    shows_reward: bool = False
     frame_shape: tuple[int, int, int]
     frames_per_second: int = 10
     refused: Mapping[str, str] = MappingProxyType({})

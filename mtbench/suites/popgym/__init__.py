@@ -84,6 +84,7 @@ class POPGym(Suite):
     tasks = TASKS
     splits = SPLITS
     attempt_variants = "new"
+    shows_reward = True
     frame_shape = (320, 480, 3)
 
     def observation_space(self, k: int) -> spaces.Box:
