@@ -2,7 +2,7 @@
 
 This is the contract that every suite shares. ``reset`` draws a task and a variant; the agent then plays k
 attempts and is never told which task it plays. Under the ``k-episode`` objective the return of all attempts
-counts; under ``k-shot`` only the last attempt pays, and earlier rewards reach the agent as observations alone
+counts. Under ``k-shot`` only the last attempt pays; the agent sees the rewards of all attempts in its observations
 (E-RL2, paper Appendix B).
 """
 
@@ -43,10 +43,14 @@ class MetaRollout(gym.Env[Any, Any]):
         split: ``"train"`` or ``"test"``, or another that the suite offers.
         tasks: Some of the split's tasks by name, or of the further ones it offers; None plays the split's.
         k: Attempts per rollout.
-        objective: ``"k-shot"`` pays the last attempt only, ``"k-episode"`` all of them.
+        objective: ``"k-episode"`` pays all attempts. ``"k-shot"`` pays the last attempt only, and every observation
+            shows the previous reward on the default scale, also in attempts that pay nothing: one more number at the
+            end of a float32 vector, a key ``reward`` in a Dict; an image becomes a Dict of ``image`` and ``reward``.
+            Suites whose observations show it anyway (``Suite.shows_reward``) keep them.
         reward_scales: Factors, by task, on the reward the agent is paid. Statistics and observed rewards keep the
             default scale.
-        clip_rewards: Clip the reward of each step to [-1, 1] before it is scaled and paid; statistics are not.
+        clip_rewards: Clip the reward of each step to [-1, 1] before it is scaled and paid. Statistics and observed
+            rewards are not clipped.
         attempt_reset: ``"next-step"`` or ``"same-step"``.
         expose_task_label: Put the task into ``info`` and a one-hot over the suite's tasks into the observation:
             for label-conditioned baselines, and marked as such in every record.

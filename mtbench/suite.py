@@ -97,8 +97,8 @@ class Split:
         name: ``"train"`` or ``"test"``, or another that the suite offers.
         tasks: Names, in the suite's order.
         variants: What ``reset`` draws from.
-        evaluation: What evaluation draws from; disjoint from every variant used in training, but where a suite's
-            levels of training are a benchmark of their own (Procgen): there the train split evaluates on them.
+        evaluation: What evaluation draws from. It is disjoint from every variant used in training, with one exception:
+            Procgen's train split evaluates on the training levels, because returns on them are a published measure.
         also: Further tasks that ``tasks=`` may name.
     """
 
@@ -173,6 +173,7 @@ class Suite(ABC):
         frame_shape: Shape of every rendered frame.
         frames_per_second: Of videos.
         refused: Upstream's tasks that the suite cannot play, and why.
+        departures: Where the suite differs from the published settings, one sentence each with its source.
         repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
             without them.
     """
@@ -189,6 +190,7 @@ class Suite(ABC):
     frame_shape: tuple[int, int, int]
     frames_per_second: int = 10
     refused: Mapping[str, str] = MappingProxyType({})
+    departures: tuple[str, ...] = ()
     repeats: Mapping[str, str] = MappingProxyType({})
 
     @property
