@@ -2,7 +2,7 @@
 
 This is the contract that every suite shares. ``reset`` draws a task and a variant; the agent then plays k
 attempts and is never told which task it plays. Under the ``k-episode`` objective the return of all attempts
-counts; under ``k-shot`` only the last attempt pays, and earlier rewards reach the agent as observations alone
+counts. Under ``k-shot`` only the last attempt pays; the agent sees the rewards of all attempts in its observations
 (E-RL2, paper Appendix B).
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
-from mtbench.spaces import action_index, box_action, join_vector, one_hot, with_vector
+from mtbench.spaces import WithVector, action_index, box_action, one_hot
 from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
 Objective = Literal["k-episode", "k-shot"]
@@ -43,10 +43,14 @@ class MetaRollout(gym.Env[Any, Any]):
         split: ``"train"`` or ``"test"``, or another that the suite offers.
         tasks: Some of the split's tasks by name, or of the further ones it offers; None plays the split's.
         k: Attempts per rollout.
-        objective: ``"k-shot"`` pays the last attempt only, ``"k-episode"`` all of them.
+        objective: ``"k-episode"`` pays all attempts. ``"k-shot"`` pays the last attempt only, and every observation
+            shows the previous reward on the default scale, also in attempts that pay nothing: one more number at the
+            end of a float32 vector, a key ``reward`` in a Dict; an image becomes a Dict of ``image`` and ``reward``.
+            Suites whose observations show it anyway (``Suite.shows_reward``) keep them.
         reward_scales: Factors, by task, on the reward the agent is paid. Statistics and observed rewards keep the
             default scale.
-        clip_rewards: Clip the reward of each step to [-1, 1] before it is scaled and paid; statistics are not.
+        clip_rewards: Clip the reward of each step to [-1, 1] before it is scaled and paid. Statistics and observed
+            rewards are not clipped.
         attempt_reset: ``"next-step"`` or ``"same-step"``.
         expose_task_label: Put the task into ``info`` and a one-hot over the suite's tasks into the observation:
             for label-conditioned baselines, and marked as such in every record.
@@ -94,11 +98,15 @@ class MetaRollout(gym.Env[Any, Any]):
         self.expose_task_label, self.clip_rewards = expose_task_label, clip_rewards
         self.suite.require_packages()
 
-        self._base_space = self.suite.observation_space(self.k)
-        self.observation_space = self._base_space
+        self.observation_space = self.suite.observation_space(self.k)
+        self.with_reward = self.with_label = None
+        if self.objective == "k-shot" and not self.suite.shows_reward:
+            self.with_reward = with_reward(self.observation_space)
+            self.observation_space = self.with_reward.space
         if expose_task_label:
             label = spaces.Box(0.0, 1.0, (len(self.suite.tasks),), dtype=np.float32)
-            self.observation_space = with_vector(self._base_space, "task", label)
+            self.with_label = WithVector(self.observation_space, "task", label)
+            self.observation_space = self.with_label.space
         self.action_space = self.suite.action_space()
         self._num_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
         self._has_success = self.suite.has_success
@@ -309,10 +317,11 @@ class MetaRollout(gym.Env[Any, Any]):
 
     def _observe(self, observation: Any) -> Any:
         encoded = self._codec.encode(observation, self._progress)
-        if not self.expose_task_label:
-            return encoded
-        label = one_hot(self._task_index(), len(self.suite.tasks))
-        return join_vector(self._base_space, encoded, "task", label)
+        if self.with_reward is not None:
+            encoded = self.with_reward.join(encoded, np.array([self._progress.reward], dtype=np.float32))
+        if self.with_label is not None:
+            encoded = self.with_label.join(encoded, one_hot(self._task_index(), len(self.suite.tasks)))
+        return encoded
 
     def _info(self) -> dict[str, Any]:
         return {"task": self._task, "task_index": self._task_index()} if self.expose_task_label else {}
@@ -376,6 +385,13 @@ class MetaRollout(gym.Env[Any, Any]):
                 f"evaluation, {evaluated}."
             )
         return int(value)
+
+
+def with_reward(space: gym.Space[Any]) -> WithVector:
+    """Adds the previous reward to the observations of a space; an image's key is then ``image``."""
+    image = isinstance(space, spaces.Box) and len(space.shape) == 3
+    reward = spaces.Box(-np.inf, np.inf, (1,), dtype=np.float32)
+    return WithVector(space, "reward", reward, key="image" if image else "observation")
 
 
 def keyword_arguments() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -143,32 +144,62 @@ def box_action(action: Any, space: gym.Space[Any], where: Any = True) -> npt.NDA
     )
 
 
-def with_vector(space: gym.Space[Any], name: str, part: spaces.Box) -> gym.Space[Any]:
-    """A space enlarged by a named vector: appended to a float vector, a further key of a Dict, else a new Dict.
+@dataclass(frozen=True, slots=True)
+class WithVector:
+    """Adds a named vector to the observations of a space.
 
-    :func:`join_vector` does the same to an observation.
+    The vector is appended to a float32 vector and is a further key of a Dict. An observation of another kind, such as
+    an image, becomes a Dict of the observation and the vector.
+
+    Args:
+        before: The space of the observations without the vector.
+        name: The vector's key.
+        part: The vector's space.
+        key: The key of the original observation where a new Dict is made.
+
+    Attributes:
+        space: The space of the observations with the vector.
+
+    Raises:
+        UsageError: `before` is a Dict that has a key `name`.
     """
-    if _is_vector(space):
-        assert isinstance(space, spaces.Box)
-        return spaces.Box(
-            np.concatenate([space.low, part.low.astype(space.dtype)]),
-            np.concatenate([space.high, part.high.astype(space.dtype)]),
-            dtype=np.float32,
-        )
-    if isinstance(space, spaces.Dict):
-        if name in space.spaces:
-            raise UsageError(f"The observation already has a key {name!r}.")
-        return spaces.Dict({**space.spaces, name: part})
-    return spaces.Dict({"observation": space, name: part})
 
+    before: gym.Space[Any]
+    name: str
+    part: spaces.Box
+    key: str = "observation"
+    space: gym.Space[Any] = field(init=False)
 
-def join_vector(space: gym.Space[Any], observation: Any, name: str, part: Vector) -> Any:
-    """An observation of `space` enlarged by `part`, as :func:`with_vector` enlarges the space."""
-    if _is_vector(space):
-        return np.concatenate([observation, part])
-    if isinstance(space, spaces.Dict):
-        return {**observation, name: part}
-    return {"observation": observation, name: part}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "space", self._with_part())
+
+    def join(self, observation: Any, vector: Vector) -> Any:
+        """One observation with the vector."""
+        if _is_vector(self.before):
+            return np.concatenate([observation, vector])
+        if isinstance(self.before, spaces.Dict):
+            return {**observation, self.name: vector}
+        return {self.key: observation, self.name: vector}
+
+    def split(self, batch: Any) -> tuple[Any, Vector]:
+        """Views of a batch of joined observations: the observations without the vectors, and the vectors."""
+        if isinstance(batch, dict):
+            rest = {name: part for name, part in batch.items() if name != self.name}
+            return rest if isinstance(self.before, spaces.Dict) else rest[self.key], batch[self.name]
+        at = batch.shape[1] - self.part.shape[0]
+        return batch[:, :at], batch[:, at:]
+
+    def _with_part(self) -> gym.Space[Any]:
+        before, part = self.before, self.part
+        if isinstance(before, spaces.Box) and _is_vector(before):
+            low = np.concatenate([before.low, part.low.astype(np.float32)])
+            high = np.concatenate([before.high, part.high.astype(np.float32)])
+            return spaces.Box(low, high, dtype=np.float32)
+        if isinstance(before, spaces.Dict):
+            if self.name in before.spaces:
+                raise UsageError(f"The observation already has a key {self.name!r}.")
+            return spaces.Dict({**before.spaces, self.name: part})
+        return spaces.Dict({self.key: before, self.name: part})
 
 
 def _is_vector(space: gym.Space[Any]) -> bool:

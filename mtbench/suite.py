@@ -97,8 +97,8 @@ class Split:
         name: ``"train"`` or ``"test"``, or another that the suite offers.
         tasks: Names, in the suite's order.
         variants: What ``reset`` draws from.
-        evaluation: What evaluation draws from; disjoint from every variant used in training, but where a suite's
-            levels of training are a benchmark of their own (Procgen): there the train split evaluates on them.
+        evaluation: What evaluation draws from. It is disjoint from every variant used in training, with one exception:
+            Procgen's train split evaluates on the training levels, because returns on them are a published measure.
         also: Further tasks that ``tasks=`` may name.
         validation: What validation draws from, when training chooses between models; disjoint from `evaluation` where
             the suite has variants to spare. None: models must not be chosen on this split (held-out tasks, variants).
@@ -178,9 +178,12 @@ class Suite(ABC):
         attempt_variants: Whether later attempts play the ``"same"`` variant or a ``"new"`` one.
         single_attempt: Pass the base environment's end flags through instead of the rollout's own.
         has_success: Whether :meth:`success` is defined.
+        shows_reward: Whether the codec's observations show the previous reward on the default scale. Under k-shot it is
+            added to the observations of all other suites.
         frame_shape: Shape of every rendered frame.
         frames_per_second: Of videos.
         refused: Upstream's tasks that the suite cannot play, and why.
+        departures: Where the suite differs from the published settings, one sentence each with its source.
         repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
             without them.
     """
@@ -193,9 +196,11 @@ class Suite(ABC):
     attempt_variants: Literal["same", "new"]
     single_attempt: bool = False
     has_success: bool = False
+    shows_reward: bool = False
     frame_shape: tuple[int, int, int]
     frames_per_second: int = 10
     refused: Mapping[str, str] = MappingProxyType({})
+    departures: tuple[str, ...] = ()
     repeats: Mapping[str, str] = MappingProxyType({})
 
     @property

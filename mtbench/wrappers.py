@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from mtbench.errors import UsageError, unknown
 from mtbench.rollout import MetaRollout
-from mtbench.spaces import Vector, join_vector, one_hot, with_vector
+from mtbench.spaces import Vector, WithVector, one_hot
 
 
 def _rollout(env: gym.Env[Any, Any]) -> MetaRollout:
@@ -168,7 +168,8 @@ class TaskLabel(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
             raise UsageError("The environment exposes its task label already (expose_task_label=True).")
         self._tasks = list(self._inner.suite.tasks)
         label = spaces.Box(0.0, 1.0, (len(self._tasks),), dtype=np.float32)
-        self.observation_space = with_vector(env.observation_space, "task", label)
+        self._with_label = WithVector(env.observation_space, "task", label)
+        self.observation_space = self._with_label.space
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """As the environment's, with the label on every observation, also one in ``info``."""
@@ -180,4 +181,4 @@ class TaskLabel(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     def observation(self, observation: Any) -> Any:
         """The observation and the task's one-hot."""
         label = one_hot(self._tasks.index(self._inner.task), len(self._tasks))
-        return join_vector(self.env.observation_space, observation, "task", label)
+        return self._with_label.join(observation, label)

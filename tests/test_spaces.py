@@ -5,7 +5,7 @@ import pytest
 from gymnasium import error, spaces
 from gymnasium.spaces.utils import flatdim, flatten
 
-from mtbench.spaces import action_index, box_action, join_vector, native_actions, observation_writer, stack, with_vector
+from mtbench.spaces import WithVector, action_index, box_action, native_actions, observation_writer, stack
 
 WRITABLE = [
     spaces.Discrete(5),
@@ -82,18 +82,35 @@ def test_nothing_else_is(action):
     ],
     ids=["vector", "image", "dict"],
 )
-def test_a_joined_vector_is_in_the_enlarged_space(space):
+def test_a_joined_vector_is_in_the_enlarged_space_and_can_be_split_off(space):
     space.seed(0)
+    both = WithVector(space, "task", spaces.Box(0.0, 1.0, (2,), dtype=np.float32))
+    observations = [space.sample() for _ in range(3)]
+    labels = np.array([[0, 1], [1, 0], [0, 0]], dtype=np.float32)
+    joined = [both.join(observation, label) for observation, label in zip(observations, labels, strict=True)]
+    assert all(both.space.contains(each) for each in joined)
+    batch = stack(both.space, joined)
+    rest, split_off = both.split(batch)
+    assert np.array_equal(split_off, labels)
+    split_off[:] = 0.5  # both are views: engines write into them
+    again = batch if isinstance(batch, np.ndarray) else batch["task"]
+    assert (again[..., -2:] == 0.5).all()
+    expected = stack(space, observations)
+    pairs = [(rest[name], expected[name]) for name in expected] if isinstance(rest, dict) else [(rest, expected)]
+    assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+def test_the_key_of_what_becomes_a_dict_can_be_chosen():
+    image = spaces.Box(0, 255, (4, 4, 3), dtype=np.uint8)
     part = spaces.Box(0.0, 1.0, (2,), dtype=np.float32)
-    larger = with_vector(space, "task", part)
-    joined = join_vector(space, space.sample(), "task", np.array([0.0, 1.0], dtype=np.float32))
-    assert larger.contains(joined)
+    assert set(WithVector(image, "task", part).space.keys()) == {"observation", "task"}
+    assert set(WithVector(image, "reward", part, key="image").space.keys()) == {"image", "reward"}
 
 
 def test_a_name_cannot_be_joined_twice():
     space = spaces.Dict({"task": spaces.Box(0, 1, (2,), dtype=np.float32)})
     with pytest.raises(ValueError, match="already has a key"):
-        with_vector(space, "task", space["task"])
+        WithVector(space, "task", space["task"])
 
 
 def test_stack_copies():

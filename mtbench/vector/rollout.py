@@ -68,7 +68,6 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
         #: With autoreset disabled: rollouts that are over wait, where they would refuse a step, until they are reset.
         self.lets_finished_wait = False
-        self._sees_a_dict = isinstance(one.suite.observation_space(one.k), gym.spaces.Dict)
 
         n, k, names = num_envs, one.k, list(one.suite.tasks)
         self._names = np.array(names, dtype=object)
@@ -284,22 +283,16 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         loops.move_on(begin, end, *slots, *drawn)
 
     def _observe(self, begin: int, end: int, out: Batch) -> None:
-        seen, label = self._parts(out)
-        self._engine.observe(begin, end, self._progress, seen)
-        if label is not None:
-            label[begin:end] = 0.0
-            label[np.arange(begin, end), self._task[begin:end]] = 1.0
-
-    def _parts(self, out: Batch) -> tuple[Batch, Array | None]:
-        """What the engine sees, and the label's rows, of observations that :func:`mtbench.spaces.with_vector` made."""
-        if not self.expose_task_label:
-            return out, None
-        if not isinstance(out, dict):
-            seen, label = np.split(out, [out.shape[1] - len(self._names)], axis=1)
-            return seen, label
-        if not self._sees_a_dict:
-            return out["observation"], out["task"]
-        return {name: part for name, part in out.items() if name != "task"}, out["task"]
+        """Write the observations, and what :class:`MetaRollout` adds to them: the label and the previous reward."""
+        chunk = slice(begin, end)
+        if self._one.with_label is not None:
+            out, label = self._one.with_label.split(out)
+            label[chunk] = 0.0
+            label[np.arange(begin, end), self._task[chunk]] = 1.0
+        if self._one.with_reward is not None:
+            out, reward = self._one.with_reward.split(out)
+            reward[chunk, 0] = self._progress["reward"][chunk]
+        self._engine.observe(begin, end, self._progress, out)
 
     def _empty(self) -> Batch:
         def empty(space: gym.Space[Any]) -> Array:

@@ -1,12 +1,20 @@
-"""Multi-Game Atari: whole games by pixels and unclipped score (paper Appendix B).
+"""Multi-Game Atari: whole games by pixels and unclipped score.
 
-Rules are those of the ALE's ``v5`` environments (Machado et al. 2018): sticky actions with probability 0.25, every
-action played for 4 frames, at most 108,000 frames, all 18 joystick actions in every game (:data:`FEWER_ACTIONS` aside),
-no life is a loss. The paper's own command line skips 5 frames; its text and its code's default say 4.
+A meta-rollout is one game, and its end flags are the game's own. A variant is the seed of the sticky actions.
 
-Observation: ``Box(84, 84, 3)`` uint8: the last of the 4 frames, in colour, averaged down; no stack and no maximum over
-frames. The frame that ends a game is the one before it, which is what the ALE's vector interface gives. A meta-rollout
-is one game; its end flags are the game's own. A variant is the seed of the sticky actions.
+Observation: ``Box(84, 84, 3)`` uint8, the last of the 4 frames of a step in colour, reduced by averaging. Frames are
+neither stacked nor merged by a maximum.
+
+Published settings that the suite follows:
+
+- ten games, one policy, unclipped rewards, no frame stacking, no greyscale (paper Appendix B, Figure 9); rewards
+  clipped to [-1, 1] in ``MTAtari-Clipped-v0`` (Figure 9);
+- the rules of the ALE's ``v5`` environments (Appendix B; Machado et al. 2018): each frame repeats the previous
+  action with probability 0.25, each step plays 4 frames, a game has at most 108,000 frames;
+- all 18 actions in every game of the paper, losing a life does not end the game, 84 x 84 pixels (the release,
+  ``ale_retro.py`` and ``examples/08_ale.py``).
+
+:data:`DEPARTURES` lists where the suite differs.
 """
 
 from __future__ import annotations
@@ -21,6 +29,19 @@ from gymnasium import spaces
 from mtbench.pictures import captioned
 from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
 from mtbench.suites.atari.game import FRAME, FRAME_SKIP, MOST_FRAMES, NUM_ACTIONS, AtariGame
+
+#: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
+DEPARTURES = (
+    "A step plays 4 frames, as in the v5 environments that the paper names (Appendix B); the release's example plays 5 "
+    "(examples/08_ale.py).",
+    "The observation of a game's last step repeats the frame of the step before, because the ALE's vector interface "
+    "draws no last frame; the release shows the last frame (ale_retro.py).",
+    "Every reset draws one of the games uniformly; the release gives each of its actors one game for good, so that all "
+    "games are always played in parallel (examples/08_ale.py).",
+    "Frames are (84, 84, 3); the release's have the channels first (ale_retro.py).",
+    "The 94 games beside the paper's ten (Figure 9) are further tasks; two of them, lost_luggage and skiing, have 9 "
+    "actions instead of 18.",
+)
 
 PAPER_GAMES = (
     *("pong", "boxing", "breakout", "gopher", "ms_pacman"),
@@ -74,6 +95,7 @@ class Atari(Suite):
     tasks = TASKS
     splits = SPLITS
     attempt_variants = "new"
+    departures = DEPARTURES
     single_attempt = True
     frame_shape = (452, 320, 3)
 

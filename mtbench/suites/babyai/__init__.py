@@ -1,4 +1,4 @@
-"""Multi-Task BabyAI: instructions in a grid world, two attempts on the same layout (paper Appendix B).
+"""Multi-Task BabyAI: instructions in a grid world, two attempts on the same layout.
 
 The tasks are MiniGrid's (Chevalier-Boisvert et al. 2019, 2023). Observation, a Dict:
 
@@ -9,11 +9,23 @@ mission   (9,) int64           the words of the instruction: 0 is padding, 1 a w
 attempt   (1,) float32         the attempt, from 0, over k
 ========= ==================== =====================================================================================
 
-Actions: ``Discrete(7)``, upstream's. An attempt succeeds where its reward is positive: 1 - 0.9 (steps / most steps).
+Actions: ``Discrete(7)``, upstream's. The reward of a completed mission is 1 - 0.9 (steps / most steps). An attempt
+succeeds if its reward is positive.
 
-A variant is a layout's seed. The released code of the paper trains on the seeds 0 to 5,000 and tests on those up to
-1,000,000: here these are cut in three, for evaluation on the tasks of training, and for the test split to draw from and
-to evaluate on. One task of training is the same environment as one held out, under another name (``repeats``).
+A variant is a layout's seed. One training task, KeyCorridor, is the same environment as one held-out task under another
+name (``repeats``); the paper's split has both.
+
+Published settings that the suite follows:
+
+- 68 tasks, 50 to train on and 18 held out, drawn uniformly (paper Appendix B and Figure 11; the names are those of
+  ``examples/10_babyai.py``);
+- a partial view of 7 x 7 cells, missions as numbers from a vocabulary of 29 words (Appendix B), at most 9 of them
+  (the release, ``babyai.py``);
+- two attempts on the same layout, whose returns both count (Section 4);
+- training layouts from the seeds 0 to 5,000, others for evaluation (``examples/10_babyai.py``);
+- one ignored step between the attempts (``babyai.py``).
+
+:data:`DEPARTURES` lists where the suite differs.
 """
 
 from __future__ import annotations
@@ -32,6 +44,23 @@ from mtbench.pictures import captioned
 from mtbench.spaces import one_hot
 from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
 from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS
+
+#: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
+DEPARTURES = (
+    "`attempt` is 0 in the first attempt and 1/2 in the second; the release counts from 1/2, shows 1 from the last "
+    "observation of the first attempt on, and 3/2 in the last observation of the rollout (babyai.py).",
+    "The training task GoToObjS6 is minigrid's -v1 with rooms of size 6; the release names -v0 "
+    "(examples/10_babyai.py), which minigrid up to 2.3.1 registered with rooms of size 4.",
+    "The test split has the 18 held-out tasks, and `evaluate` plays it unless told otherwise; the paper's Figure 17 "
+    "and the release's example evaluate all 68 on unseen layouts (examples/10_babyai.py): evaluate both splits.",
+    "Layouts of evaluation are the seeds 5,001 to 249,999 on the train split (250,000 to 299,999 for validation) "
+    "and 600,000 to 1,000,000 on the test split, whose resets draw the seeds between; the release draws from 5,001 to 1,000,000 for all tasks "
+    "(examples/10_babyai.py).",
+    "Direction and attempt are two keys of the observation; the release has one vector `extra` of both, and bounds "
+    "the image by 255 where this suite's bound is 10 (babyai.py).",
+    "Fifteen further tasks with missions of at most 9 words, which the paper does not have (Figure 17), can be named "
+    "in `tasks` on the train split.",
+)
 
 #: The words that missions of the 68 tasks have, in the order of their numbers from 2 on.
 WORDS = (
@@ -113,6 +142,7 @@ class BabyAI(Suite):
     packages = ("minigrid", "numba")
     tasks = TASKS
     splits = SPLITS
+    departures = DEPARTURES
     attempt_variants = "same"
     has_success = True
     repeats = REPEATS

@@ -1,18 +1,30 @@
-"""Meta-World: manipulation skills with a hidden goal, three attempts at each (paper Appendix B).
+"""Meta-World: manipulation skills with a hidden goal, three attempts at each.
 
 ============== ======================================================================================
 metaworld-ml45 45 skills to train on and 5 held out (Yu et al. 2019; ``env_dict.py``, ``ML45_V3``)
 metaworld-ml10 10 and 5 of the same
 ============== ======================================================================================
 
-Skills are those of ``metaworld`` 3 (``-v3``) under its second reward (0 to 10 a step), 500 steps an attempt. An attempt
-succeeds if upstream says so at any of its steps.
+Skills are those of ``metaworld`` 3 (``-v3``) under its default reward function, ``v2`` (0 to 10 in each step), 500
+steps in each attempt. An attempt succeeds if upstream reports success at any of its steps.
 
-Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, now and a step before) with the
-goal's three zeroed, as its meta-learning benchmarks do; whether an attempt begins; the attempt's steps / 500.
+Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, now and a step before), of which
+upstream's meta-learning benchmarks set the goal's three to zero; 1 where an attempt begins, else 0; the attempt's
+steps / 500.
 
-A variant is the number of a goal. Goals are drawn by upstream's rules and shipped (``draw_goals.py``): 50 of each skill
-for training, 50 for its evaluation, and as many for the test split.
+A variant is the number of a goal. Goals were drawn by upstream's rules and are shipped (``draw_goals.py``): for each
+skill 50 to train on, 50 others to evaluate training with, and as many of both kinds for the test split.
+
+Published settings that the suites follow:
+
+- ML45: 45 skills to train on and 5 held out, drawn uniformly, then one of 50 goals (paper Section 2; the release,
+  ``metaworld_ml.py``);
+- three attempts of 500 steps at the same goal, whose returns all count (Figure 4);
+- a goal that is not observed, and a flag that says where an attempt begins (``metaworld_ml.py``);
+- success as the maximum of upstream's flag over an attempt (``metaworld_ml.py``); coverage as the share of skills with
+  success in at least 2/3 of the attempts (Figure 4).
+
+:data:`DEPARTURES` lists where the suites differ.
 """
 
 from __future__ import annotations
@@ -27,6 +39,25 @@ from gymnasium import spaces
 
 from mtbench.pictures import captioned
 from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+
+#: Where the suites differ from the paper or from its released code ("the release"); `mtbench info` prints them.
+DEPARTURES = (
+    "Skills are the -v3 of metaworld 3, the port to Gymnasium, under the same version of the reward; the release plays "
+    "the -v2 of an older commit (metaworld_ml.py, which names it; examples/07_metaworld.py).",
+    "The observation has one more value, the attempt's steps / 500; the release's has 40 (metaworld_ml.py).",
+    "Between two attempts one step ignores its action, so that three attempts take 1,502 steps; in the release the "
+    "first observation of the next attempt replaces the last of the one before, and they take 1,500 "
+    '(metaworld_ml.py). attempt_reset="same-step" gives its timing.',
+    "The rollout's last observation is the last of its last attempt; the release's is the first of one more attempt, "
+    "and its last step sets both terminated and truncated (metaworld_ml.py).",
+    "Evaluating training skills plays 50 other goals of each; the release evaluates on the 50 goals of training "
+    "(metaworld_ml.py, examples/07_metaworld.py).",
+    "`evaluate` plays the test split, five held-out skills, unless told otherwise; the paper's results are those of "
+    'the 45 training skills (Figure 4): use split="train".',
+    "Goals are fixed and shipped; upstream's benchmarks draw 50 of each skill anew whenever they are made "
+    "(metaworld/__init__.py).",
+    "The paper has no results of ML10 (Section 4), which is here as metaworld-ml10.",
+)
 
 MOST_STEPS = 500
 GOALS = 50  # of each skill, for each use
@@ -83,6 +114,7 @@ class MetaWorld(Suite):
     distributions = ("metaworld", "mujoco")
     packages = ("metaworld", "mujoco")
     attempt_variants = "same"
+    departures = DEPARTURES
     has_success = True
     frame_shape = (512, 480, 3)
     frames_per_second = 80  # as the robot moves

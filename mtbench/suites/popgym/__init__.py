@@ -1,7 +1,6 @@
-"""Multi-Task POPGym: 27 partially observable games with small spaces (paper Appendix B and Figure 16).
+"""Multi-Task POPGym: 27 partially observable games with small spaces.
 
-Base environments are the ``popgym`` package's (Morad et al. 2023). From 1.0.7 on CountRecall accepts every count it
-asks for, so the shared action space has 27 actions where the paper's had 26.
+The games are those of the ``popgym`` package (Morad et al. 2023).
 
 Observation, ``Box(30,)`` float32:
 
@@ -14,8 +13,19 @@ Observation, ``Box(30,)`` float32:
 29     the previous reward on the default scale, also in attempts that pay nothing
 ====== =================================================================================================
 
-A variant is the seed of one attempt. Every attempt of a rollout plays a new one, so that an attempt cannot give
-away the next one's cards.
+A variant is the seed of one attempt. Every attempt of a rollout plays a new variant, so that no attempt can show the
+cards of the next.
+
+Published settings that the suite follows:
+
+- the 27 tasks with discrete actions whose spaces are smaller than 30, drawn uniformly (paper Appendix B and Figure 16);
+- observations padded to 26 values; a uniformly random valid action in place of an invalid one; a channel that says
+  whether the previous action was valid (Appendix B);
+- one attempt to explore and one that pays; exploration rewards are shown and not paid, as in E-RL2 (Appendix B);
+- a new variant of the same task in the second attempt (Section 4);
+- the four channels and their scales, and one ignored step between the attempts (the release, ``popgym_envs.py``).
+
+:data:`DEPARTURES` lists where the suite differs.
 """
 
 from __future__ import annotations
@@ -28,6 +38,23 @@ from gymnasium import spaces
 
 from mtbench.spaces import Vector, native_actions, observation_writer
 from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
+
+#: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
+DEPARTURES = (
+    "There are 27 actions where the paper has 26 (Appendix B): popgym 1.0.7 added an answer that CountRecall lacked.",
+    "popgym 1.0.7 changed CountRecall (27 answers, 17 on Hard) and MineSweeper (ends a step earlier) after the "
+    "published scores (popgym pull requests 41 and 38): theirs are scores of other games.",
+    "The rollout ends with the last step of the last attempt; the release plays one more step, which ignores its "
+    "action (popgym_envs.py).",
+    "After the ignored step between attempts, channel 28 is 1; in the release it says whether the ignored action was "
+    "valid (popgym_envs.py).",
+    "Channels 26 and 27 (steps and attempt) are the release's (popgym_envs.py); the paper's text has neither "
+    "(Appendix B).",
+    "Training and evaluation draw their seeds from separate ranges, and evaluation plays a fixed list of them; the "
+    "release draws unseeded games for both (popgym_envs.py).",
+    "The observation space is bounded by what the games can show, and not at all in channels 0 and 1, which can be "
+    "velocities; the release's is bounded by -5 and 5 (popgym_envs.py).",
+)
 
 GAME_CHANNELS = 26
 NUM_ACTIONS = 27
@@ -83,7 +110,9 @@ class POPGym(Suite):
     distributions = ("popgym",)
     tasks = TASKS
     splits = SPLITS
+    departures = DEPARTURES
     attempt_variants = "new"
+    shows_reward = True
     frame_shape = (320, 480, 3)
 
     def observation_space(self, k: int) -> spaces.Box:

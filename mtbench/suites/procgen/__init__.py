@@ -1,6 +1,6 @@
-"""Multi-Game Procgen: 16 games with levels from a seed, two attempts on the same level (paper Appendix B).
+"""Multi-Game Procgen: 16 games with levels from a seed, two attempts on the same level.
 
-The games are the C++ core of Cobbe et al. 2020, in one of its difficulties for each suite:
+The games are the C++ core of Cobbe et al. 2020. Each suite plays them at fixed difficulties:
 
 ==================== ================================================================================================
 procgen-easy         ``easy``; five games by default (the paper's), all 16 through ``tasks=``
@@ -9,13 +9,26 @@ procgen-memory       ``memory``: larger, partially visible worlds; the six games
 procgen-memory-hard  ``memory`` where it exists, else ``hard``; all 16 (the paper's)
 ==================== ================================================================================================
 
-Observation: ``Box(64, 64, 3)`` uint8, as drawn; a black box of 4 x 4 pixels at rows and columns 1 to 4 marks every
-frame but those of the first attempt. Actions: ``Discrete(15)``, the same for all games.
+Observation: ``Box(64, 64, 3)`` uint8, as the core draws it. A black box of 4 x 4 pixels at rows and columns 1 to 4
+marks every frame of the second and later attempts. Actions: ``Discrete(15)``, the same for all games.
 
-A variant is a level's seed. Levels 0 to 1,999 are the train split, in evaluation too: returns on levels seen and unseen
-are what the field compares. The test split is the rest; ``test-distinct`` is 1,000 of these levels that look like no
-level of training and no other of themselves in any game of the suite (``distinct-levels.json``; some games have few
-levels, results/procgen).
+A variant is a level's seed. Levels 0 to 1,999 are the train split, and evaluating that split plays them again: the
+field compares returns on seen and unseen levels. The test split is the rest. ``test-distinct`` has 1,000 test levels
+that look like no training level and unlike each other in every game of the suite (``distinct-levels.json``); some games
+have few levels, see ``results/procgen``.
+
+Published settings that the suites follow:
+
+- the games and difficulties of "easy" (five games) and "memory-hard" (16), drawn uniformly (paper Appendix B);
+- two attempts on the same level, whose returns both count (Appendix B);
+- a black box in the top left corner throughout the second attempt (Appendix B); its place and size are the release's
+  (``procgen_envs.py``);
+- at most 2,500 steps in a rollout on easy and 5,000 on memory-hard (Appendix B; the release enforces neither);
+- 2,000 training levels and unseen test levels (Section 4);
+- coinrun's rewards times 100 and climber's divided by 10 in the rescaled version (Section 4);
+- 64 x 64 frames, 15 actions and one ignored step between the attempts (``procgen_envs.py``).
+
+:data:`DEPARTURES` lists where the suites differ.
 """
 
 from __future__ import annotations
@@ -35,6 +48,25 @@ from mtbench.pictures import captioned
 from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, Variants
 from mtbench.suites.procgen import core
 from mtbench.suites.procgen.game import ProcgenGame
+
+#: Where the suites differ from the paper or from its released code ("the release"); `mtbench info` prints them.
+DEPARTURES = (
+    "The last observation of an attempt repeats the last frame that was drawn; the release shows the first frame of "
+    "the restarted level there, with the black box of the second attempt (procgen_envs.py; procgen's game.cpp).",
+    "The train split has the 2,000 levels of the paper (Section 4); the release's example trains on 10,001 by default "
+    "(examples/09_multitask_procgen.py).",
+    "Test levels go up to 2,147,483,645; the release's go up to 10,000,000 (examples/09_multitask_procgen.py).",
+    "Evaluating the train split plays the training levels themselves; the paper reports unseen levels alone "
+    "(Figures 6 and 8).",
+    "A rollout that reaches its limit of steps is truncated, and an attempt that was not played has return 0 and "
+    "length 0; the paper does not say how it counts one (Appendix B).",
+    "A rollout whose last attempt ends has terminated=True and truncated=False; the release sets both "
+    "(procgen_envs.py).",
+    "The paper has neither the suites procgen-hard and procgen-memory, nor easy levels of further games, nor the split "
+    "test-distinct (Appendix B).",
+    "On Python 3.11 and later the core comes with other wheels than procgen's; the games are the same, and a few "
+    "pixels of some differ (mtbench/suites/procgen/core.py).",
+)
 
 TRAIN_LEVELS = 2000
 _BOX = slice(1, 5)
@@ -75,6 +107,7 @@ class Procgen(Suite):
     distributions = (core.wheel_for(sys.version_info[:2]),)
     packages = core.PACKAGES
     attempt_variants = "same"
+    departures = DEPARTURES
     frame_shape = (544, 512, 3)
 
     def __init__(self, name: str, title: str, modes: dict[str, str], default: Sequence[str]) -> None:
