@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 
 from mtbench import records, registration
+from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown
 from mtbench.policy import (
     Policy,
@@ -132,7 +133,7 @@ def evaluate(
         RecordError: The folder holds a damaged run.
     """
     out = Path(out)
-    registration.find(env_id)
+    env_id = registration.find(env_id).id
     if rollouts_per_task < 1 or num_envs < 1:
         raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
     for key in env_kwargs or {}:
@@ -150,7 +151,7 @@ def evaluate(
     environments = [_make(env_id, arguments)]
     first = environments[0]
     settings = {
-        "env_id": env_id.removeprefix("mtbench:"),
+        "env_id": env_id,
         "env_kwargs": arguments,
         "suite": first.suite.name,
         "split": split,
@@ -170,6 +171,7 @@ def evaluate(
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
+    check_manifest(out, {**settings, "episodes_sha256": ""})  # what could not be read back is not played
     try:
         if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
             raise UsageError(

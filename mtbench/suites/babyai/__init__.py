@@ -137,6 +137,10 @@ class BabyAI(Suite):
         """Names the parts of an observation."""
         return _Codec()
 
+    def return_bounds(self, task: Task) -> tuple[float, float]:
+        """A mission that is done pays between 0 and 1, once."""
+        return 0.0, 1.0
+
     def success(self, reward: float, info: dict[str, Any]) -> bool:
         """A reward is paid for a mission that is done, and for nothing else."""
         return reward > 0
