@@ -142,7 +142,8 @@ def evaluate(
     name = policy if isinstance(policy, str) else _name_of(policy)
     identity = None
     if isinstance(policy, str):
-        loaded, identity = load_policy(policy), fingerprint(policy)
+        loaded = load_policy(policy)
+        identity = fingerprint(policy, loaded)
     else:
         loaded = as_policy(policy, name)
     if isinstance(loaded, TrainedPolicy):
