@@ -225,8 +225,12 @@ def check_episodes(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
     _check_numbers(path, episodes, suite)
     _check_successes(path, episodes, suite)
     _check_limit(path, episodes, manifest)
+    try:
+        fixed = _variants(suite, manifest).reshape(-1)[places]
+    except UsageError as error:
+        raise RecordError(f"{path}: {error}") from None
     variants = episodes["variant"].to_numpy()
-    wrong = np.flatnonzero(variants != _variants(suite, manifest).reshape(-1)[places])
+    wrong = np.flatnonzero(variants != fixed)
     if len(wrong):
         raise RecordError(
             f"{path}: {_where(episodes, wrong[0])} was played on variant {variants[wrong[0]]}, which is not the one of "

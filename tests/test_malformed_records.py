@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtbench import evaluation, registration
-from mtbench.checks import _ARGUMENTS
+from mtbench import checks, evaluation, registration
 from mtbench.evaluation import EVALUATION_VERSION, evaluation_cases
 from mtbench.records import EPISODES, MANIFEST, RecordError, episodes_frame, read_run, write_run
 from mtbench.suite import load_suite
@@ -315,7 +314,7 @@ def test_a_file_of_too_many_rows_is_never_unpacked(whole, tmp_path, monkeypatch)
 def test_cases_are_not_computed_for_a_run_out_of_bounds(whole, tmp_path, monkeypatch):
     folder = copied(whole, tmp_path)
     manifest(rollouts_per_task=10**9)(folder)
-    monkeypatch.setattr(evaluation, "evaluation_cases", lambda *_: pytest.fail("cases were computed"))
+    monkeypatch.setattr(checks, "_variants", lambda *_: pytest.fail("cases were computed"))
     with pytest.raises(RecordError, match="out of bounds"):
         read_run(folder)
 
@@ -372,7 +371,7 @@ def test_a_suite_of_ones_own_is_read_where_it_is_registered(tmp_path, monkeypatc
 
 
 def test_every_argument_of_an_evaluation_can_be_checked():
-    assert sorted(_ARGUMENTS) == sorted([*evaluation.ENV_KWARGS, "split"])
+    assert sorted(checks._ARGUMENTS) == sorted([*evaluation.ENV_KWARGS, "split"])
 
 
 @pytest.mark.parametrize(
