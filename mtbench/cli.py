@@ -284,8 +284,7 @@ def main() -> NoReturn:
 def _make(env_id: str, options: list[str], **kwargs: Any) -> MetaRollout:
     from mtbench.rollout import MetaRollout
 
-    registration.find(env_id)
-    rollout = gym.make(env_id, **{**kwargs, **_env_kwargs(options)}).unwrapped
+    rollout = gym.make(registration.find(env_id).id, **{**kwargs, **_env_kwargs(options)}).unwrapped
     assert isinstance(rollout, MetaRollout)
     return rollout
 

@@ -12,6 +12,10 @@ class UsageError(ValueError):
     """Something was asked for that cannot be; the message says what and what to do, so no traceback is needed."""
 
 
+class RecordError(UsageError):
+    """A run folder cannot be trusted; the message says which and why."""
+
+
 class UnknownArgumentError(TypeError):
     """An environment was made with a keyword argument that does not exist."""
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from mtbench import records, registration
 from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
+from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown
 from mtbench.playing import Rows, make_rows, play
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
@@ -93,7 +94,8 @@ def evaluate(
     name = policy if isinstance(policy, str) else _name_of(policy)
     identity = None
     if isinstance(policy, str):
-        loaded, identity = load_policy(policy), fingerprint(policy)
+        loaded = load_policy(policy)
+        identity = fingerprint(policy, loaded)
     else:
         loaded = as_policy(policy, name)
     if isinstance(loaded, TrainedPolicy):
@@ -127,6 +129,7 @@ def evaluate(
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
+    check_manifest(out, {**settings, "episodes_sha256": ""})  # what could not be read back is not played
     if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
         raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
     if (out / records.MANIFEST).exists():

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from gymnasium.vector.utils import iterate
 
 from mtbench.errors import UsageError, unknown
+from mtbench.untrusted import read_regular
 
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
@@ -162,16 +163,24 @@ def as_policy(found: Any, name: str) -> Policy:
     return made
 
 
-def fingerprint(name: str) -> str | None:
+def fingerprint(name: str, policy: object = None) -> str | None:
     """What identifies the code or weights behind a loaded policy's name; None for built-in ones.
 
     Records keep it, so that an edited policy is not taken for the one whose rollouts are there already.
+
+    Args:
+        name: As given to :func:`load_policy`.
+        policy: What that returned. A trained agent's digest is that of the checkpoint which plays: the newest one may
+            be damaged, or younger than the policy.
     """
     if name in BUILT_IN:
         return None
+    digest = getattr(policy, "digest", None)
+    if isinstance(digest, str):
+        return digest
     if (Path(name) / "config.json").is_file():
-        newest = max((Path(name) / "checkpoints").glob("*/digest"))
-        return newest.read_text()
+        found = sorted((Path(name) / "checkpoints").glob("update-*/digest"))
+        return read_regular(found[-1], 1024).decode(errors="replace") if found else None
     path = name.rsplit(":", 1)[0]
     file = path if path.endswith(".py") else getattr(sys.modules.get(path), "__file__", None)
     return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()

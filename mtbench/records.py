@@ -31,7 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtbench.errors import UsageError
+from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
+from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
+from mtbench.untrusted import is_name, parse_json, read_regular, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,24 +57,20 @@ COLUMNS: dict[str, str] = {
     "step": "Int64",
 }
 
-# What a reader may rely on finding in every manifest.
-_MANIFEST_TYPES: dict[str, type] = {
-    "env_id": str,
-    "env_kwargs": dict,
-    "suite": str,
-    "split": str,
-    "tasks": list,
-    "k": int,
-    "objective": str,
-    "rollouts_per_task": int,
-    "agent": str,
-    "episodes_sha256": str,
+# How Parquet holds each dtype; pandas before version 3 writes the first of the strings.
+_PARQUET_TYPES: dict[str, tuple[str, ...]] = {
+    "string": ("string", "large_string"),
+    "int64": ("int64",),
+    "Int64": ("int64",),
+    "float64": ("double",),
+    "boolean": ("bool",),
 }
+# What write_frame uses, and nothing that can grow a thousandfold when it is unpacked.
+_CODECS = {"SNAPPY", "UNCOMPRESSED"}
+
+MAX_MANIFEST = 1 << 20  # bytes
+
 _REQUIRED = ("suite", "split", "task", "variant", "rollout", "attempt", "return", "length", "agent")
-
-
-class RecordError(UsageError):
-    """A run folder cannot be trusted; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,8 @@ def write_run(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> R
     """
     validate(path, episodes, {**manifest, "episodes_sha256": "", "schema_version": SCHEMA_VERSION})
     write_frame(path / EPISODES, episodes)
-    complete = {"schema_version": SCHEMA_VERSION, **manifest, "episodes_sha256": _sha256(path / EPISODES)}
+    digest = hashlib.sha256((path / EPISODES).read_bytes()).hexdigest()
+    complete = {"schema_version": SCHEMA_VERSION, **manifest, "episodes_sha256": digest}
     write_json(path / MANIFEST, complete)
     return Run(path, episodes, complete)
 
@@ -135,120 +134,117 @@ def read_frame(path: Path) -> pd.DataFrame:
     """Read a Parquet file of episodes.
 
     Raises:
-        RecordError: It is missing, truncated, not Parquet, or has other columns.
+        RecordError: It is missing, a link, truncated, not Parquet, larger than any run, or has other columns.
     """
-    import pandas as pd
-    import pyarrow as pa
-
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist.") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RecordError(f"{path} is not a readable Parquet file (truncated or foreign): {error}") from None
-    if list(frame.columns) != list(COLUMNS):
-        raise RecordError(f"{path} has the columns {list(frame.columns)}, expected {list(COLUMNS)}.")
-    for name, dtype in COLUMNS.items():
-        integer = dtype.lower() == "int64"
-        if integer and not (pd.api.types.is_integer_dtype(frame[name]) or frame[name].isna().all()):
-            raise RecordError(f"{path}: column {name!r} should hold integers, it is {frame[name].dtype}.")
-    try:
-        frame = frame.astype(COLUMNS)
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{path}: a column has values of another type than the format's: {error}") from None
-    empty = [name for name in _REQUIRED if frame[name].isna().any()]
-    if empty and empty != ["return"]:
-        raise RecordError(f"{path}: column {empty[0]!r} has empty cells.")
-    return frame
+    return _parsed(path, read_regular(path, _largest(MAX_ATTEMPTS), RecordError), rows=None)
 
 
 def read_run(path: Path | str) -> Run:
-    """Read a run and check all of it.
+    """Read a run that anybody may have written, and check all of it.
+
+    The order matters: the manifest's types and bounds, the size and digest of the rows' file, the file's own
+    description of its rows, the rows.
 
     Raises:
-        RecordError: The folder is incomplete, damaged, foreign or of another schema; the message says which.
+        RecordError: The folder is incomplete, damaged, foreign, impossible or of another version; the message says
+            which.
     """
     path = Path(path)
     if not path.is_dir():
         raise RecordError(f"{path} is not a folder. A run is a folder with {EPISODES} and {MANIFEST}.")
-    if not (path / MANIFEST).is_file():
+    if not os.path.lexists(path / MANIFEST):
         raise RecordError(
             f"{path} has no {MANIFEST}: it is no run, or its evaluation has not finished "
             "(run the same `mtbench evaluate` command again to finish it)."
         )
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except ValueError as error:
-        raise RecordError(f"{path / MANIFEST} is not valid JSON: {error}") from None
+    manifest = parse_json(path / MANIFEST, read_regular(path / MANIFEST, MAX_MANIFEST, RecordError), RecordError)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version is True or version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise RecordError(
-            f"{path / MANIFEST} has schema version {version!r}; this mtbench reads version {SCHEMA_VERSION}."
+            f"{path / MANIFEST} has schema version {shown(version)}; this mtbench reads version {SCHEMA_VERSION}."
         )
-    _check_manifest(path / MANIFEST, manifest)
-    episodes = read_frame(path / EPISODES)
-    if _sha256(path / EPISODES) != manifest["episodes_sha256"]:
+    suite = check_manifest(path / MANIFEST, manifest)
+    rows = len(manifest["tasks"]) * manifest["rollouts_per_task"] * manifest["k"]
+    content = read_regular(path / EPISODES, _largest(rows), RecordError)
+    if hashlib.sha256(content).hexdigest() != manifest["episodes_sha256"]:
         raise RecordError(
             f"{path / EPISODES} is not the file its manifest describes (checksum differs): "
             "it was changed after the evaluation or belongs to another run."
         )
-    validate(path, episodes, manifest)
+    episodes = _parsed(path / EPISODES, content, rows)
+    check_episodes(path, episodes, manifest, suite)
     return Run(path, episodes, manifest)
 
 
-def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    for key, kind in _MANIFEST_TYPES.items():
-        if key not in manifest:
-            raise RecordError(f"{path} lacks {key}.")
-        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
-            raise RecordError(f"{path}: {key} should be of type {kind.__name__}, it is {manifest[key]!r}.")
-    tasks = manifest["tasks"]
-    if not tasks or not all(isinstance(task, str) for task in tasks) or len(set(tasks)) != len(tasks):
-        raise RecordError(f"{path}: tasks should be names, none twice, they are {tasks!r}.")
-    if manifest["k"] < 1 or manifest["rollouts_per_task"] < 1:
-        raise RecordError(f"{path}: k and rollouts_per_task should be at least 1.")
-    if manifest["objective"] not in ("k-shot", "k-episode"):
-        raise RecordError(f"{path}: objective should be k-shot or k-episode, it is {manifest['objective']!r}.")
-
-
 def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> None:
-    """Check that every task has every rollout, every rollout every attempt, and every number makes sense.
+    """Make the checks of :mod:`mtbench.checks` that reading makes, before writing.
 
     Raises:
-        RecordError: Something is missing, doubled, foreign or not finite; the message names it.
+        RecordError: Something is missing, doubled, foreign or impossible; the message names it.
     """
-    import numpy as np
+    check_episodes(path, episodes, manifest, check_manifest(path, manifest))
 
-    for key in ("suite", "split", "agent"):
-        found = set(episodes[key].unique())
-        if found != {manifest[key]}:
-            raise RecordError(f"{path}: column {key!r} holds {sorted(found)}, the manifest says {manifest[key]!r}.")
-    for key in ("train_seed", "step"):
-        stated = manifest.get(key)
-        if not (episodes[key].isna().all() if stated is None else (episodes[key] == stated).fillna(False).all()):
-            raise RecordError(f"{path}: column {key!r} does not hold the manifest's {stated!r} throughout.")
-    missing = [task for task in manifest["tasks"] if task not in set(episodes["task"])]
-    if missing:
-        raise RecordError(f"{path}: no rows for {', '.join(missing)}.")
-    foreign = sorted(set(episodes["task"]) - set(manifest["tasks"]))
-    if foreign:
-        raise RecordError(f"{path}: rows for tasks the manifest does not list: {', '.join(foreign)}.")
-    bad = episodes[~np.isfinite(episodes["return"]) | (episodes["length"] < 0)]
-    if len(bad):
-        first = bad.iloc[0]
+
+# ---- the rows' file ----
+
+
+def _largest(rows: int) -> int:
+    """The largest file of `rows` rows, in bytes: mtbench's own take 10 a row and 10,000 for all."""
+    return 65_536 + 64 * rows
+
+
+def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
+    """The rows of a Parquet file, after its own description of them is found to be what it should be.
+
+    Args:
+        path: For messages.
+        content: The file's bytes.
+        rows: How many there must be; None takes any number that a run may have.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    strings = [name for name, dtype in COLUMNS.items() if dtype == "string"]
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(content))
+        _check_layout(path, metadata, rows)
+        # As dictionaries, a name repeated in a million rows is held once, however long it is.
+        table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings).read()
+        table.validate(full=True)
+        for name in strings:
+            if any(not is_name(name) for chunk in table[name].chunks for name in chunk.dictionary.to_pylist()):
+                raise RecordError(f"{path}: column {name!r} holds other things than short names.")
+        for name in _REQUIRED:
+            if table[name].null_count and name != "return":  # Parquet files of pandas hold NaN as null
+                raise RecordError(f"{path}: column {name!r} has empty cells.")
+        kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        frame = table.to_pandas(types_mapper=kinds.get, ignore_metadata=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
         raise RecordError(
-            f"{path}: task {first['task']}, rollout {first['rollout']}, attempt {first['attempt']} has return "
-            f"{first['return']} and length {first['length']}."
-        )
-    rollouts, k = int(manifest["rollouts_per_task"]), int(manifest["k"])
-    expected = [(rollout, attempt) for rollout in range(rollouts) for attempt in range(1, k + 1)]
-    for task, rows in episodes.groupby("task", observed=True):
-        if sorted(zip(rows["rollout"], rows["attempt"], strict=True)) != expected:
-            raise RecordError(
-                f"{path}: task {task} should have {rollouts} rollouts of {k} attempts once each, "
-                f"found {len(rows)} rows."
-            )
+            f"{path} is not a readable Parquet file (truncated or foreign): {shown(str(error))}"
+        ) from None
+    return frame.astype(COLUMNS)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _check_layout(path: Path, metadata: Any, rows: int | None) -> None:
+    """Check columns, their types, the number of rows and their size against the format, before reading any."""
+    schema = metadata.schema.to_arrow_schema()
+    if schema.names != list(COLUMNS):
+        raise RecordError(f"{path} has the columns {shown(schema.names)}, expected {list(COLUMNS)}.")
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if str(kind) not in _PARQUET_TYPES[COLUMNS[name]]:
+            expected = _PARQUET_TYPES[COLUMNS[name]][0]
+            raise RecordError(f"{path}: column {name!r} should be of type {expected}, it is {shown(str(kind))}.")
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    found = sum(group.num_rows for group in groups)
+    if found != metadata.num_rows or found > MAX_ATTEMPTS or found != (found if rows is None else rows):
+        wanted = f"at most {MAX_ATTEMPTS:,}" if rows is None else f"{rows:,}, as its manifest says"
+        raise RecordError(f"{path} has {found:,} rows, it should have {wanted}.")
+    if sum(group.total_byte_size for group in groups) > 2 * _largest(found):
+        raise RecordError(f"{path} unpacks to more than {2 * _largest(found):,} bytes, too many for {found:,} rows.")
+    codecs = {group.column(i).compression for group in groups for i in range(len(COLUMNS))}
+    if not codecs <= _CODECS:
+        raise RecordError(f"{path} is compressed with {', '.join(sorted(codecs))}; runs are written with Snappy.")

@@ -243,6 +243,10 @@ class Suite(ABC):
         """Whether this step makes its attempt a success. Called only where :attr:`has_success`."""
         raise NotImplementedError
 
+    def return_bounds(self, task: Task) -> tuple[float, float]:
+        """The least and the greatest return that one attempt of `task` can have; records outside are refused."""
+        return -1e9, 1e9
+
     def require_packages(self) -> None:
         """Check that the suite's packages are installed.
 

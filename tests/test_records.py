@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mtbench.evaluation import evaluate
-from mtbench.records import EPISODES, MANIFEST, RecordError, read_run, write_atomically, write_run
+from mtbench.records import EPISODES, MANIFEST, RecordError, read_frame, read_run, write_atomically, write_run
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,18 @@ def test_a_copy_reads_back(run):
 def test_truncated_episodes_are_refused(run):
     path = run / EPISODES
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RecordError, match="truncated or foreign"):
+    with pytest.raises(RecordError, match="checksum differs"):
         read_run(run)
+    with pytest.raises(RecordError, match="truncated or foreign"):
+        read_frame(path)
 
 
 def test_foreign_episodes_are_refused(run):
     pd.DataFrame({"x": [1]}).to_parquet(run / EPISODES)
-    with pytest.raises(RecordError, match="has the columns"):
+    with pytest.raises(RecordError, match="checksum differs"):
         read_run(run)
+    with pytest.raises(RecordError, match="has the columns"):
+        read_frame(run / EPISODES)
 
 
 def test_changed_episodes_are_refused(run):
@@ -123,7 +127,7 @@ def test_a_manifest_of_wrong_types_is_refused(run, key, value):
 def test_columns_of_wrong_types_are_refused(run, change):
     pd.read_parquet(run / EPISODES).assign(**change).to_parquet(run / EPISODES)
     with pytest.raises(RecordError, match="column"):
-        read_run(run)
+        read_frame(run / EPISODES)
 
 
 def test_a_folder_in_place_of_the_rows_is_refused(run):

@@ -13,10 +13,11 @@ import typer
 from rich.console import Console
 
 from mtbench import registration
-from mtbench.errors import UsageError, missing_extra
+from mtbench.checks import registered_environment
+from mtbench.errors import missing_extra
 from mtbench.options import parsed_options
 
-from .config import PRESETS, Update, from_dict, preset, updated
+from .config import PRESETS, Update, preset, read_config, updated
 
 _err = Console(stderr=True, highlight=False)
 
@@ -53,7 +54,8 @@ def train(
         changes["sync"] = True
     if log:
         changes["loggers"] = tuple(log)
-    config = updated(_start_from(config_file, preset_name), changes)
+    config = updated(preset(preset_name) if config_file is None else read_config(config_file), changes)
+    registered_environment(name, config.env)  # a config.json may be a stranger's: known arguments only
     gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
     folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"
 
@@ -94,17 +96,6 @@ def _require_torch() -> None:
         raise missing_extra("torch", "agents", "The reference agent")
 
 
-def _start_from(config_file: Path | None, preset_name: str) -> Any:
-    if config_file is None:
-        return preset(preset_name)
-    try:
-        return from_dict(json.loads(config_file.read_text()))
-    except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{config_file} cannot be read as a config: {error}") from None
-
-
 class _stopping:
     """Let the first Ctrl-C (or SIGTERM) end a run cleanly; the second one is Python's own."""
 
@@ -135,9 +126,8 @@ def bench_agent(
 ) -> None:
     """Time an update and a batched action of the reference agent on this device."""
     _require_torch()
-    registration.find(suite)
     config = preset(preset_name)
-    changes: dict[str, Any] = {"env_id": suite}
+    changes: dict[str, Any] = {"env_id": registration.find(suite).id}
     for key, value in (
         ("learning.batch_size", batch_size),
         ("model.context", context),

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mtbench.errors import UsageError, unknown
+from mtbench.untrusted import MAX_NAME, parse_json, read_regular, shown
 
 Update = Literal["independent", "dependent"]
 
@@ -96,17 +101,48 @@ class TrainConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("updates", self.updates, 1),
-            ("round_updates", self.round_updates, 1),
-            ("learning.batch_size", self.learning.batch_size, 1),
-            ("collect.num_envs", self.collect.num_envs, 1),
-            ("model.context", self.model.context, 1),
-        ):
-            if value < least:
-                raise UsageError(f"`{name}` must be at least {least}, got {value}.")
+        for name, (least, most) in _BOUNDS.items():
+            value = operator.attrgetter(name)(self)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and not least <= number <= most:
+                    raise UsageError(f"`{name}` must be at least {least} and at most {most}, got {shown(number)}.")
         if not all(0 <= gamma < 1 for gamma in self.learning.discounts) or not self.learning.discounts:
-            raise UsageError(f"`learning.discounts` must lie in [0, 1), got {self.learning.discounts}.")
+            raise UsageError(f"`learning.discounts` must lie in [0, 1), got {shown(self.learning.discounts)}.")
+        for name in ("model.encoder", "learning.discounts"):
+            if len(operator.attrgetter(name)(self)) > _MAX_ENTRIES:
+                raise UsageError(f"`{name}` must have at most {_MAX_ENTRIES} entries.")
+        if self.model.width % self.model.heads:
+            raise UsageError(
+                f"`model.width` must be a multiple of `model.heads`, got {self.model.width} and {self.model.heads}."
+            )
+
+
+# Numbers outside are mistakes, or an attempt to have a file allocate whatever it says.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "updates": (1, 10**12),
+    "round_updates": (1, 10**12),
+    "threads": (1, 4096),
+    "model.encoder": (1, 65_536),
+    "model.width": (1, 16_384),
+    "model.feedforward": (1, 65_536),
+    "model.layers": (1, 256),
+    "model.heads": (1, 1024),
+    "model.context": (1, 65_536),
+    "model.dropout": (0, 1),
+    "model.head": (1, 65_536),
+    "model.critics": (1, 256),
+    "model.bins": (2, 65_536),
+    "model.bin_limit": (1e-3, 1e30),
+    "model.hl_gauss": (1e-3, 1e3),
+    "model.probability_floor": (0, 1),
+    "learning.batch_size": (1, 10**6),
+    "learning.value_samples": (1, 10**4),
+    "collect.num_envs": (1, 10**6),
+    "collect.replay": (1, 10**12),
+}
+_MAX_ENTRIES = 64
+_MAX_FILE = 1 << 20  # bytes of a config.json
 
 
 # The paper's agent for Multi-Task POPGym (Tables 1 and 2): 100M environment steps, 4M updates. Meant for a GPU; nobody
@@ -204,8 +240,11 @@ def updated(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     for key, value in changes.items():
         head, dot, rest = key.partition(".")
         if head not in hints:
-            raise unknown("setting", prefix + key, [prefix + name for name in hints], "the Transformer agent")
+            names = [prefix + name for name in hints]
+            raise unknown("setting", prefix + key[:MAX_NAME], names, "the Transformer agent")
         if dataclasses.is_dataclass(hints[head]):
+            if not dot and not isinstance(value, Mapping):
+                raise UsageError(f"`{prefix}{head}` takes settings by name, got {shown(value)}.")
             nested.setdefault(head, {}).update({rest: value} if dot else value)
         elif dot and head == "env":
             plain["env"] = {**plain.get("env", config.env), rest: value}
@@ -217,30 +256,50 @@ def updated(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def from_dict(content: Mapping[str, Any]) -> TrainConfig:
-    """The config that :func:`to_dict` made this of."""
+    """The config that :func:`to_dict` made this of.
+
+    Raises:
+        UsageError: A setting does not exist, has another type or is out of bounds.
+    """
+    if not isinstance(content, Mapping):
+        raise UsageError(f"A config is a JSON object of settings, not {shown(content)}.")
     config: TrainConfig = updated(TrainConfig(), content)
     return config
 
 
+def read_config(path: Path) -> TrainConfig:
+    """The config in a file that anybody may have written.
+
+    Raises:
+        UsageError: It is missing, a link, too large, not strict JSON, or no config; the message says which.
+    """
+    content = parse_json(path, read_regular(path, _MAX_FILE))
+    try:
+        return from_dict(content)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
 def _converted(name: str, value: Any, hint: Any) -> Any:
     """`value` as a setting of the type `hint`, from what JSON can say."""
-    text = str(hint)
-    allowed = get_args(hint)
-    if text.startswith("typing.Literal"):
+    origin, allowed = get_origin(hint), get_args(hint)
+    if origin is Literal:
         if value not in allowed:
-            raise unknown(name, value, list(allowed), "the Transformer agent")
+            given = value[:MAX_NAME] if isinstance(value, str) else shown(value)
+            raise unknown(name, given, list(allowed), "the Transformer agent")
         return value
-    if text.startswith("tuple") and isinstance(value, (list, tuple)):
-        return tuple(value)
-    if value is None and type(None) in allowed:
-        return None
-    kinds = (
-        tuple(kind for kind in (allowed or (hint,)) if isinstance(kind, type))
-        if not text.startswith("dict")
-        else (dict,)
-    )
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+    if origin is UnionType:
+        return None if value is None else _converted(name, value, allowed[0])
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = [allowed[0]] * len(value) if allowed[-1] is Ellipsis else list(allowed)
+        if len(kinds) != len(value):
+            raise UsageError(f"`{name}` takes {len(kinds)} values, got {shown(value)}.")
+        return tuple(_converted(name, entry, kind) for entry, kind in zip(value, kinds, strict=True))
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:  # False for NaN
+            raise UsageError(f"`{name}` takes a finite number, got {shown(value)}.")
         return float(value)
-    if isinstance(value, bool) != (bool in kinds) or not isinstance(value, kinds):
-        raise UsageError(f"`{name}` takes {text.removeprefix('<class ').strip(chr(39) + '>')}, got {value!r}.")
+    kind = origin or hint
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
+        raise UsageError(f"`{name}` takes {kind.__name__}, got {shown(value)}.")
     return value

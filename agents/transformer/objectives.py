@@ -38,7 +38,7 @@ class ValueBins(nn.Module):
         super().__init__()
         if not low < high or count < 2:
             raise ValueError(f"Value bins need low < high and at least 2 bins, got [{low}, {high}] and {count}.")
-        ends = symlog(torch.tensor([low, high], dtype=torch.float64))
+        ends = symlog(torch.tensor([low, high], dtype=torch.float64, device="cpu"))  # read below, on any device
         centers = torch.linspace(float(ends[0]), float(ends[1]), count, dtype=torch.float64).float()
         self.register_buffer("centers", centers, persistent=False)
         self.width = float(ends[1] - ends[0]) / (count - 1)

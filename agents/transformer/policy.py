@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtbench.checks import registered_environment
 from mtbench.errors import UsageError
+from mtbench.untrusted import shown
 
 from . import checkpoint
 from .acting import Player
-from .config import from_dict
+from .config import TrainConfig, read_config
 from .model import AgentModel
+
+Spaces = tuple[gym.Space[Any], gym.Space[Any]]
+
+_MAX_CACHE = 1 << 28  # bytes of keys and values for each environment
 
 
 class TransformerPolicy:
@@ -28,10 +34,20 @@ class TransformerPolicy:
         agent: Its name in records.
         train_seed: Seed of its training run.
         step: Environment steps it was trained for.
+        digest: Of the checkpoint it was loaded from, if it was.
     """
 
-    def __init__(self, model: AgentModel, device: torch.device, agent: str, train_seed: int, step: int) -> None:
+    def __init__(
+        self,
+        model: AgentModel,
+        device: torch.device,
+        agent: str,
+        train_seed: int,
+        step: int,
+        digest: str | None = None,
+    ) -> None:
         self._model, self._device = model.to(device), device
+        self.digest = digest
         self.agent, self.train_seed, self.step = agent, train_seed, step
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
@@ -51,25 +67,105 @@ class TransformerPolicy:
         self._player.received(rewards.astype(np.float32))
 
 
-def load_run(folder: Path) -> TransformerPolicy:
-    """The newest checkpoint of a run as a policy.
+def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
+    """The newest checkpoint of a run as a policy. The run may be anybody's: nothing in its folder is executed.
+
+    Args:
+        folder: Of the training run.
+        spaces: Observation and action space of one environment, for a run on an environment of the caller's own.
+            None makes the run's environment to ask it, which must be one of mtbench's.
 
     Raises:
-        UsageError: There is no readable checkpoint.
+        UsageError: The run's settings or checkpoint cannot be read, are out of bounds or do not fit each other.
     """
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} is no training run: it has no config.json.")
-    config = from_dict(json.loads((folder / "config.json").read_text()))
-    found = checkpoint.newest(folder / "checkpoints", with_replay=False)
+    config = read_config(folder / "config.json")
+    cache = 2 * config.model.layers * config.model.context * config.model.width * 4
+    if cache > _MAX_CACHE:
+        raise UsageError(
+            f"{folder}: `model.layers`, `model.context` and `model.width` ask for a memory of {cache:,} bytes in each "
+            f"environment, at most {_MAX_CACHE:,} are allowed."
+        )
+    if spaces is None:
+        spaces = _spaces(folder, config)
+    _check_files(folder / "checkpoints")
+    try:
+        found = checkpoint.newest(folder / "checkpoints", with_replay=False)
+    except UsageError:
+        raise
+    except Exception as error:  # torch.load raises whatever its parts raise
+        raise UsageError(f"{folder} has a checkpoint that cannot be read: {shown(str(error))}") from None
     if found is None:
         raise UsageError(f"{folder} has no checkpoint yet.")
-    _, state, _ = found
-    env = gym.make(config.env_id, **config.env)
-    spaces = env.observation_space, env.action_space
+    path, state, _ = found
+    _check_state(path, state, config, spaces)
     model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
-    env.close()
     model.load_state_dict(state["model"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parent, name = folder.resolve().parts[-2:]
     agent = f"{parent}-best" if name == "best" else name
-    return TransformerPolicy(model, device, agent, config.seed, int(state["steps"]))
+    return TransformerPolicy(model, device, agent, config.seed, state["steps"], (path / "digest").read_text())
+
+
+def _spaces(folder: Path, config: TrainConfig) -> Spaces:
+    """The spaces of the run's environment, which is made only if it is registered and its arguments are known."""
+    try:
+        row, _ = registered_environment(config.env_id, config.env)
+    except UsageError as error:
+        raise UsageError(f"{folder / 'config.json'}: {error}") from None
+    env = gym.make(row.id, **config.env)
+    spaces = env.observation_space, env.action_space
+    env.close()
+    return spaces
+
+
+def _check_files(folder: Path) -> None:
+    """Check that checkpoints are plain files which unpack to no more than they take on disk."""
+    for path in sorted(folder.glob("update-*")):
+        for file in (folder, path, *sorted(path.iterdir())):
+            if file.is_symlink():
+                raise UsageError(f"{file} is a symbolic link. Put the file itself there.")
+        state = path / "state.pt"
+        if not state.is_file():
+            continue  # a damaged checkpoint: the one before it may serve
+        try:
+            with zipfile.ZipFile(state) as archive:
+                entries = archive.infolist()
+        except (OSError, zipfile.BadZipFile):
+            continue  # its digest will say so, or torch.load
+        if sum(entry.file_size for entry in entries) > state.stat().st_size:
+            raise UsageError(f"{state} unpacks to more than it takes on disk: it is no checkpoint of this agent.")
+
+
+def _check_state(path: Path, state: Any, config: TrainConfig, spaces: Spaces) -> None:
+    """Check that a checkpoint has what is asked of it, and weights of the sizes that the settings say.
+
+    The model of the settings is built without memory for this, so that settings alone cannot ask for any.
+    """
+    weights = state.get("model") if isinstance(state, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UsageError(f"{path} holds no model.")
+    steps = state.get("steps")
+    if type(steps) is not int or not 0 <= steps < 2**63:
+        raise UsageError(f"{path} should say how many steps it was trained for, it says {shown(steps)}.")
+    if state.get("spaces") != str(spaces):
+        raise UsageError(f"{path} was trained on other spaces: {shown(state.get('spaces'))}, not {shown(str(spaces))}.")
+    with torch.device("meta"):
+        wanted = AgentModel(config.model, config.learning, *spaces).state_dict()
+    for name in sorted(wanted.keys() | weights.keys(), key=str):
+        want, have = (tuple(tensors[name].shape) if name in tensors else None for tensors in (wanted, weights))
+        if want != have:
+            raise UsageError(
+                f"{path} does not fit the settings in config.json: {shown(name)} should be {_described(want)}, it is "
+                f"{_described(have)}."
+            )
+        if weights[name].dtype != wanted[name].dtype:
+            raise UsageError(f"{path}: {shown(name)} should be {wanted[name].dtype}, it is {weights[name].dtype}.")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
+    if size > (path / "state.pt").stat().st_size:
+        raise UsageError(f"{path} does not hold the {size:,} bytes of weights that it claims.")
+
+
+def _described(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {shape}"

@@ -9,7 +9,6 @@ same run.
 from __future__ import annotations
 
 import copy
-import json
 import threading
 import time
 from collections import deque
@@ -29,7 +28,7 @@ from mtbench.scoring.scored import mean_scores
 
 from . import checkpoint
 from .collector import Collector
-from .config import TrainConfig, from_dict, to_dict
+from .config import TrainConfig, read_config, to_dict
 from .learner import Learner, Slices
 from .model import AgentModel
 from .policy import TransformerPolicy
@@ -301,7 +300,7 @@ def _claim(folder: Path, config: TrainConfig) -> None:
     """Write the settings into the folder, or check them against those it has."""
     path = folder / "config.json"
     if path.exists():
-        known, wanted = to_dict(from_dict(json.loads(path.read_text()))), to_dict(config)
+        known, wanted = to_dict(read_config(path)), to_dict(config)
         for name in wanted:
             if name not in _FREE and known[name] != wanted[name]:
                 raise UsageError(

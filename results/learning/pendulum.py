@@ -93,7 +93,8 @@ SETTINGS = {
 
 def evaluated(folder: Path, rollouts: int = 50) -> list[float]:
     """Mean returns of both attempts on the test split, actions sampled from the policy."""
-    policy, envs = load_run(folder), gym.make_vec(ENV_ID, num_envs=rollouts, split="test")
+    envs = gym.make_vec(ENV_ID, num_envs=rollouts, split="test")
+    policy = load_run(folder, (envs.single_observation_space, envs.single_action_space))
     observations, _ = envs.reset(seed=0)
     policy.start(rollouts, 0, envs.single_observation_space, envs.single_action_space)
     begins, over = np.ones(rollouts, dtype=np.bool_), False

@@ -54,8 +54,8 @@ DEPARTURES = (
     "The test split has the 18 held-out tasks, and `evaluate` plays it unless told otherwise; the paper's Figure 17 "
     "and the release's example evaluate all 68 on unseen layouts (examples/10_babyai.py): evaluate both splits.",
     "Layouts of evaluation are the seeds 5,001 to 249,999 on the train split (250,000 to 299,999 for validation) "
-    "and 600,000 to 1,000,000 on the test split, whose resets draw the seeds between; the release draws from 5,001 to 1,000,000 for all tasks "
-    "(examples/10_babyai.py).",
+    "and 600,000 to 1,000,000 on the test split, whose resets draw the seeds between; the release draws from 5,001 to "
+    "1,000,000 for all tasks (examples/10_babyai.py).",
     "Direction and attempt are two keys of the observation; the release has one vector `extra` of both, and bounds "
     "the image by 255 where this suite's bound is 10 (babyai.py).",
     "Fifteen further tasks with missions of at most 9 words, which the paper does not have (Figure 17), can be named "
@@ -173,6 +173,10 @@ class BabyAI(Suite):
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
         """Names the parts of an observation."""
         return _Codec()
+
+    def return_bounds(self, task: Task) -> tuple[float, float]:
+        """A mission that is done pays between 0 and 1, once."""
+        return 0.0, 1.0
 
     def success(self, reward: float, info: dict[str, Any]) -> bool:
         """A reward is paid for a mission that is done, and for nothing else."""

@@ -149,6 +149,10 @@ class MetaWorld(Suite):
         """Adds where in its attempt an observation is."""
         return _Codec()
 
+    def return_bounds(self, task: Task) -> tuple[float, float]:
+        """A step pays from 0 to 10."""
+        return 0.0, 10.0 * task.max_steps
+
     def success(self, reward: float, info: dict[str, Any]) -> bool:
         """Upstream's flag."""
         return bool(info["success"])

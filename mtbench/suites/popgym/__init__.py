@@ -128,6 +128,10 @@ class POPGym(Suite):
         """``Discrete(27)``; each game uses the first few indices (MineSweeper's 4 x 4 squares row by row)."""
         return spaces.Discrete(NUM_ACTIONS)
 
+    def return_bounds(self, task: Task) -> tuple[float, float]:
+        """Upstream scales the rewards of every game so that an attempt sums to a number in [-1, 1]."""
+        return -1.0, 1.0
+
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
         """The game's writer and its native actions."""
         return _Codec(base)

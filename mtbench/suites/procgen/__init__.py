@@ -139,6 +139,10 @@ class Procgen(Suite):
         """One game at its difficulty."""
         return ProcgenGame(task.name, self.modes[task.name], task.max_steps)
 
+    def return_bounds(self, task: Task) -> tuple[float, float]:
+        """Generous: no game pays or takes more than 10 in every step."""
+        return -10.0 * task.max_steps, 10.0 * task.max_steps
+
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
         """Copies frames and marks later attempts."""
         return _Codec()
