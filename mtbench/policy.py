@@ -162,16 +162,20 @@ def as_policy(found: Any, name: str) -> Policy:
     return made
 
 
-def fingerprint(name: str) -> str | None:
+def fingerprint(name: str, policy: Policy | None = None) -> str | None:
     """What identifies the code or weights behind a loaded policy's name; None for built-in ones.
 
     Records keep it, so that an edited policy is not taken for the one whose rollouts are there already.
+
+    Args:
+        name: As for :func:`load_policy`.
+        policy: What that returned. A training run may have a newer checkpoint by now, or a damaged one.
     """
     if name in BUILT_IN:
         return None
     if (Path(name) / "config.json").is_file():
-        newest = max((Path(name) / "checkpoints").glob("*/digest"))
-        return newest.read_text()
+        digest: str | None = getattr(policy or load_policy(name), "digest", None)
+        return digest
     path = name.rsplit(":", 1)[0]
     file = path if path.endswith(".py") else getattr(sys.modules.get(path), "__file__", None)
     return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtbench.errors import UsageError
+from mtbench.files import write_atomically as write_atomically
+from mtbench.files import write_json as write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,22 +88,6 @@ class Run:
     path: Path
     episodes: pd.DataFrame
     manifest: dict[str, Any]
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it, so that `path` is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, indented, with a final newline."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
