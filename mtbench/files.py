@@ -18,7 +18,8 @@ from mtbench.errors import UsageError
 # A quota and a limit on file sizes are full disks to whoever writes.
 _FULL = {errno.ENOSPC, errno.EFBIG, *filter(None, [getattr(errno, "EDQUOT", None)])}
 
-# `.NAME.PID-TOKEN.tmp`. The process id alone would recur: containers start counting anew. Earlier versions wrote no token.
+# `.NAME.PID-TOKEN.tmp`. The process id alone would recur: containers start counting anew. Earlier versions wrote no
+# token.
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+(-[0-9a-f]{8})?\.tmp")
 
 
@@ -103,7 +104,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except DiskFullError:
         raise
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno is None or error.errno not in _FULL:
             raise
         where = folder if error.filename is None else error.filename
         raise DiskFullError(

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtbench.errors import UsageError
-from mtbench.files import write_atomically as write_atomically
-from mtbench.files import write_json as write_json
+from mtbench.files import write_atomically as write_atomically  # noqa: PLC0414 (re-exported)
+from mtbench.files import write_json as write_json  # noqa: PLC0414
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from mtbench.errors import UsageError, unknown
@@ -220,6 +221,20 @@ def from_dict(content: Mapping[str, Any]) -> TrainConfig:
     """The config that :func:`to_dict` made this of."""
     config: TrainConfig = updated(TrainConfig(), content)
     return config
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings in a run's ``config.json``.
+
+    Raises:
+        UsageError: The file cannot be read or holds something else.
+    """
+    try:
+        return from_dict(json.loads(path.read_bytes()))
+    except UsageError as error:
+        raise UsageError(f"{path} is no config of a training run: {error}") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read as the config of a training run: {error}") from None
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

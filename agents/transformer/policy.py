@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mtbench.errors import UsageError
 
 from . import checkpoint
 from .acting import Player
-from .config import from_dict
+from .config import read_config
 from .model import AgentModel
 
 
@@ -28,11 +27,20 @@ class TransformerPolicy:
         agent: Its name in records.
         train_seed: Seed of its training run.
         step: Environment steps it was trained for.
+        digest: What identifies the checkpoint it was loaded from.
     """
 
-    def __init__(self, model: AgentModel, device: torch.device, agent: str, train_seed: int, step: int) -> None:
+    def __init__(
+        self,
+        model: AgentModel,
+        device: torch.device,
+        agent: str,
+        train_seed: int,
+        step: int,
+        digest: str | None = None,
+    ) -> None:
         self._model, self._device = model.to(device), device
-        self.agent, self.train_seed, self.step = agent, train_seed, step
+        self.agent, self.train_seed, self.step, self.digest = agent, train_seed, step, digest
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Empty memories and a new generator; see :class:`mtbench.policy.Policy`."""
@@ -59,7 +67,7 @@ def load_run(folder: Path) -> TransformerPolicy:
     """
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} is no training run: it has no config.json.")
-    config = from_dict(json.loads((folder / "config.json").read_text()))
+    config = read_config(folder / "config.json")
     found = checkpoint.newest(folder / "checkpoints", with_replay=False)
     if found is None:
         raise UsageError(f"{folder} has no checkpoint yet.")
@@ -72,4 +80,4 @@ def load_run(folder: Path) -> TransformerPolicy:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parent, name = folder.resolve().parts[-2:]
     agent = f"{parent}-best" if name == "best" else name
-    return TransformerPolicy(model, device, agent, config.seed, int(state["steps"]))
+    return TransformerPolicy(model, device, agent, config.seed, int(state["steps"]), state["digest"])
