@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mtbench import files, journal, locking, records
+from mtbench import files, locking, records
 from mtbench.errors import UsageError
 from mtbench.evaluation import Case, evaluate
 from mtbench.files import DiskFullError, full_disk_explained, sweep, write_atomically, write_json
 from mtbench.journal import Journal
 from mtbench.locking import LOCK, FolderLock
-from mtbench.records import RecordError, read_run
+from mtbench.records import read_run
 
 MTBENCH = str(Path(sys.executable).with_name("mtbench"))
 SHORT = ["RepeatFirstEasy", "PositionOnlyCartPoleEasy", "MineSweeperEasy"]
