@@ -181,9 +181,11 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from mtbench.evaluation import evaluate as run_evaluation
+    from mtbench.signals import Terminated, sigterm_interrupts
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rollouts"))
-    with Progress(*columns, TimeElapsedColumn(), console=_err, transient=True) as progress:
+    progress_bar = Progress(*columns, TimeElapsedColumn(), console=_err, transient=True)
+    with sigterm_interrupts(), progress_bar as progress:
         bar = progress.add_task(f"{agent or policy} on {env_id}", total=None)
         played = False
 
@@ -208,10 +210,10 @@ def evaluate(
                 command=["mtbench", *sys.argv[1:]],
                 on_rollout=show,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             progress.stop()
             _err.print("Interrupted. Finished parts are kept; the same command goes on from there.")
-            raise typer.Exit(130) from None
+            raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
     if not played:
         _out.print(f"{run.path}: finished already ({run.manifest['started']}), nothing was played", markup=False)
     else:

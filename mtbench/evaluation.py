@@ -9,10 +9,8 @@ interrupted.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +21,12 @@ from mtbench import records, registration
 from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown
+from mtbench.files import full_disk_explained
+from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import Rows, make_rows, play
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
 from mtbench.provenance import provenance
-from mtbench.records import RecordError, Run
+from mtbench.records import Run
 from mtbench.rollout import MetaRollout, keyword_arguments
 
 if TYPE_CHECKING:
@@ -134,19 +134,20 @@ def evaluate(
         raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
     if (out / records.MANIFEST).exists():
         finished = records.read_run(out)
-        _refuse_other(out, finished.manifest, settings)
+        refuse_other(out, finished.manifest, settings)
+        discard(out / _PARTIAL)
         return finished
     origin = provenance(one.suite.distributions)
-    journal = _Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]})
-    rows = make_rows(env_id, arguments, min(num_envs, len(played)), isinstance(loaded, PrivilegedPolicy))
-    try:
-        _play_shards(rows, loaded, played, settings, journal, on_rollout)
-    finally:
-        rows.close()
-    manifest = {"command": list(command), **settings, **origin, **journal.times()}
-    run = records.write_run(out, _sorted(journal.frames(), one.tasks), manifest)
-    journal.remove()
-    return run
+    with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
+        rows = make_rows(env_id, arguments, min(num_envs, len(played)), isinstance(loaded, PrivilegedPolicy))
+        try:
+            _play_shards(rows, loaded, played, settings, journal, on_rollout)
+        finally:
+            rows.close()
+        manifest = {"command": list(command), **settings, **origin, **journal.times()}
+        run = records.write_run(out, _sorted(journal.frames(), one.tasks), manifest)
+        journal.remove()
+        return run
 
 
 def _name_of(policy: object) -> str:
@@ -158,7 +159,7 @@ def _play_shards(
     policy: Policy,
     cases: list[Case],
     settings: dict[str, Any],
-    journal: _Journal,
+    journal: Journal,
     on_rollout: OnRollout | None,
 ) -> None:
     """Play what the journal does not have yet."""
@@ -192,70 +193,3 @@ def _sorted(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
 def is_run(path: Path) -> bool:
     """Whether a folder holds an evaluation, finished or not, whole or not."""
     return any((path / name).exists() for name in (records.MANIFEST, records.EPISODES, _PARTIAL))
-
-
-def _refuse_other(out: Path, existing: dict[str, Any], settings: dict[str, Any]) -> None:
-    for key, value in settings.items():
-        if existing.get(key) != value:
-            raise UsageError(
-                f"{out} holds an evaluation with {key} = {existing.get(key)!r}, not {value!r}. "
-                "Give another folder with --out, or delete this one."
-            )
-
-
-class _Journal:
-    """The finished shards of an evaluation under way, and how long they took."""
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self._path = path
-        self._plan = path / "plan.json"
-        if self._plan.exists():
-            try:
-                self._content = json.loads(self._plan.read_text())
-                known = dict(self._content["settings"])
-                self._content["seconds"], self._content["started"]
-            except (ValueError, TypeError, KeyError):
-                raise RecordError(f"{self._plan} is damaged: delete {path} to begin anew.") from None
-            _refuse_other(path.parent, known, settings)
-        else:
-            started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self._content = {"settings": settings, "started": started, "seconds": {}}
-            records.write_json(self._plan, self._content)
-        self._frames: dict[int, pd.DataFrame] = {}
-
-    def has(self, index: int, shard: list[Case]) -> bool:
-        """Whether the shard is on disk, whole."""
-        path = self._shard(index)
-        if not path.exists():
-            return False
-        try:
-            frame = records.read_frame(path)
-        except RecordError as error:
-            gym.logger.warn(f"Playing shard {index} again: {error}")
-            return False
-        self._frames[index] = frame
-        return {(c.task, c.rollout) for c in shard} == set(zip(frame["task"], frame["rollout"], strict=True))
-
-    def add(self, index: int, frame: pd.DataFrame, seconds: float) -> None:
-        records.write_frame(self._shard(index), frame)
-        self._frames[index] = frame
-        self._content["seconds"][str(index)] = round(seconds, 3)
-        records.write_json(self._plan, self._content)
-
-    def frames(self) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.concat(list(self._frames.values()), ignore_index=True)
-
-    def times(self) -> dict[str, Any]:
-        """When the evaluation first began, and how long its shards took together, in seconds."""
-        return {
-            "started": self._content["started"],
-            "seconds": round(sum(self._content["seconds"].values()), 3),
-        }
-
-    def remove(self) -> None:
-        shutil.rmtree(self._path)
-
-    def _shard(self, index: int) -> Path:
-        return self._path / f"shard-{index:05d}.parquet"

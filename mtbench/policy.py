@@ -21,7 +21,6 @@ import numpy.typing as npt
 from gymnasium.vector.utils import iterate
 
 from mtbench.errors import UsageError, unknown
-from mtbench.untrusted import read_regular
 
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
@@ -175,12 +174,10 @@ def fingerprint(name: str, policy: object = None) -> str | None:
     """
     if name in BUILT_IN:
         return None
-    digest = getattr(policy, "digest", None)
+    trained = policy is not None or (Path(name) / "config.json").is_file()
+    digest = getattr(policy or load_policy(name), "digest", None) if trained else None
     if isinstance(digest, str):
         return digest
-    if (Path(name) / "config.json").is_file():
-        found = sorted((Path(name) / "checkpoints").glob("update-*/digest"))
-        return read_regular(found[-1], 1024).decode(errors="replace") if found else None
     path = name.rsplit(":", 1)[0]
     file = path if path.endswith(".py") else getattr(sys.modules.get(path), "__file__", None)
     return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()

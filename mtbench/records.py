@@ -24,15 +24,15 @@ step     Int64    environment steps the agent was trained for, null for scripted
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
 from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
+from mtbench.files import write_atomically as write_atomically  # noqa: PLC0414
+from mtbench.files import write_json as write_json  # noqa: PLC0414
 from mtbench.untrusted import is_name, parse_json, read_regular, shown
 
 if TYPE_CHECKING:
@@ -86,22 +86,6 @@ class Run:
     path: Path
     episodes: pd.DataFrame
     manifest: dict[str, Any]
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it, so that `path` is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, indented, with a final newline."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

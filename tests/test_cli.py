@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -189,32 +187,6 @@ def test_a_corrupt_record_is_named(tmp_path):
     path = tmp_path / "run" / "episodes.parquet"
     path.write_bytes(path.read_bytes()[:1000])
     assert "run/episodes.parquet" in run("score", "run", cwd=tmp_path, code=2)
-
-
-def test_ctrl_c_and_the_same_command_again(tmp_path):
-    command = [MTBENCH, "evaluate", "MTPOPGym-v0", "--out", "run", "--rollouts-per-task", "150", "--num-envs", "4"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    shards = tmp_path / "run" / ".partial"
-    deadline = time.monotonic() + 120
-    while len(list(shards.glob("shard-*.parquet"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on" in said
-    assert "Traceback" not in said
-    kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("shard-*.parquet")}
-    assert len(kept) >= 3
-    assert "has not finished" in run("score", "run", cwd=tmp_path, code=2)
-
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while len(list(shards.glob("shard-*.parquet"))) < len(kept) + 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.communicate(timeout=60)
-    assert all((shards / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    assert "MineSweeperEasy" in run("score", "run", cwd=tmp_path)
 
 
 def test_a_missing_extra_is_answered_with_the_line_to_run(tmp_path):

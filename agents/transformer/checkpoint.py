@@ -1,16 +1,19 @@
 """Checkpoints: everything a run needs to go on, whole or absent, the newest readable one wins.
 
 A checkpoint is a folder ``checkpoints/update-000001000`` with ``state.pt`` (model, targets, PopArt, input statistics,
-optimizer, counters) and ``replay.npz``. It is written under a temporary name and renamed; ``state.pt`` carries the
-replay's checksum, so that a damaged half is noticed.
+optimizer, counters), ``replay.npz`` and ``digest``, the checksum of ``state.pt``. It is written under a temporary name
+and renamed; ``state.pt`` carries the replay's checksum, so that a damaged half is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import re
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,16 @@ import numpy.typing as npt
 import torch
 
 from mtbench.errors import UsageError
+from mtbench.files import flush, temporary_path
 
 _STATE, _REPLAY, _DIGEST = "state.pt", "replay.npz", "digest"
 
+# `.old` is one that a newer one of the same update is just replacing.
+_NAME = re.compile(r"update-(?P<update>\d{9,})(?P<old>\.old)?")
+
 
 def save(folder: Path, update: int, state: dict[str, Any], replay: dict[str, npt.NDArray[Any]], keep: int) -> Path:
-    """Write a checkpoint, then remove all but the newest `keep`.
+    """Write a checkpoint, then remove all but the newest `keep`, and those of later updates: they are damaged.
 
     Args:
         folder: The run's ``checkpoints``.
@@ -35,21 +42,33 @@ def save(folder: Path, update: int, state: dict[str, Any], replay: dict[str, npt
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"update-{update:09d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    temporary = temporary_path(target)
+    replaced = target.with_name(f"{target.name}.old")
     try:
         temporary.mkdir()
         np.savez(temporary / _REPLAY, **replay)  # type: ignore[arg-type]
-        torch.save({**state, "replay_sha256": _sha256(temporary / _REPLAY)}, temporary / _STATE)
-        (temporary / _DIGEST).write_text(_sha256(temporary / _STATE))
+        # In memory first: PyTorch's own writer says nothing of a full disk, and the checksum needs no second reading.
+        buffer = io.BytesIO()
+        torch.save({**state, "replay_sha256": _sha256(temporary / _REPLAY)}, buffer)
+        (temporary / _STATE).write_bytes(buffer.getbuffer())
+        (temporary / _DIGEST).write_text(hashlib.sha256(buffer.getbuffer()).hexdigest())
         for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        if target.exists():  # of a run that was killed after writing it and before going on
-            shutil.rmtree(target)
+            flush(path)
+        if target.exists():  # saved twice without an update between, or damaged
+            shutil.rmtree(replaced, ignore_errors=True)
+            os.replace(target, replaced)
         os.replace(temporary, target)
+        flush(folder)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(target)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
+    earlier = [path for path in _newest_first(folder) if path != target and _order(path) < (update, True)]
+    for path in _newest_first(folder):
+        if path != target and path not in earlier[: keep - 1]:
+            shutil.rmtree(path)
     return target
 
 
@@ -60,14 +79,19 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         UsageError: It is missing or damaged; the message says how.
     """
     state = load_state(path)
-    if _sha256(path / _REPLAY) != state["replay_sha256"]:
-        raise UsageError(f"{path / _REPLAY} is damaged (checksum differs).")
-    with np.load(path / _REPLAY) as arrays:
-        return state, {name: arrays[name] for name in arrays.files}
+    try:
+        if _sha256(path / _REPLAY) != state["replay_sha256"]:
+            raise UsageError(f"{path / _REPLAY} is damaged (checksum differs).")
+        with np.load(path / _REPLAY) as arrays:
+            return state, {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path / _REPLAY} cannot be read: {error}.") from None
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The model's part alone, without the replay.
+    """The model's part alone, without the replay, and its ``digest``, which identifies the checkpoint.
 
     Raises:
         UsageError: It is missing or damaged.
@@ -75,10 +99,19 @@ def load_state(path: Path) -> dict[str, Any]:
     for name in (_STATE, _REPLAY, _DIGEST):
         if not (path / name).is_file():
             raise UsageError(f"{path} is no checkpoint: it has no {name}.")
-    if (path / _DIGEST).read_text() != _sha256(path / _STATE):
+    try:
+        content = (path / _STATE).read_bytes()
+        stated = (path / _DIGEST).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if stated != digest.encode():
         raise UsageError(f"{path / _STATE} is damaged (checksum differs).")
-    state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=True)
-    return state
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return {**state, "digest": digest}
+    except Exception as error:  # PyTorch raises all kinds for what it did not write
+        raise UsageError(f"{path / _STATE} is no state of a training run: {error}") from None
 
 
 def newest(folder: Path, with_replay: bool = True) -> tuple[Path, dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
@@ -101,7 +134,13 @@ def newest(folder: Path, with_replay: bool = True) -> tuple[Path, dict[str, Any]
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("update-*"), reverse=True)
+    return sorted((path for path in folder.glob("update-*") if _NAME.fullmatch(path.name)), key=_order, reverse=True)
+
+
+def _order(path: Path) -> tuple[int, bool]:
+    found = _NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found["update"]), found["old"] is None
 
 
 def _sha256(path: Path) -> str:
@@ -110,12 +149,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what the rename is about to promise."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +19,9 @@ from mtbench.errors import missing_extra
 from mtbench.options import parsed_options
 
 from .config import PRESETS, Update, preset, read_config, updated
+
+if TYPE_CHECKING:
+    from .train import Trainer
 
 _err = Console(stderr=True, highlight=False)
 
@@ -83,11 +87,11 @@ def train(
             )
             progress.update(bar, completed=numbers["updates"], numbers=shown)
 
-        with _stopping(trainer):
+        with _stopping(trainer) as stopping:
             complete = trainer.run(show)
     if not complete:
         _err.print(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
-        raise typer.Exit(130)
+        raise typer.Exit(128 + stopping.signal)
     _err.print(f"Done. Score it: mtbench evaluate {name} --policy {folder} --out {folder}/final", markup=False)
 
 
@@ -97,22 +101,32 @@ def _require_torch() -> None:
 
 
 class _stopping:
-    """Let the first Ctrl-C (or SIGTERM) end a run cleanly; the second one is Python's own."""
+    """Let the first Ctrl-C (or SIGTERM) end a run cleanly; the second one ends it at once.
 
-    def __init__(self, trainer: Any) -> None:
+    Attributes:
+        signal: The number of the one that came.
+    """
+
+    signal: int = signal.SIGINT
+
+    def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _stopping:
         self._before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
         self._trainer.stop.set()
-        _err.print("Stopping: saving a checkpoint. (Again: at once, without.)")
-        signal.signal(number, self._before[signal.Signals(number)])
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        with contextlib.suppress(OSError):  # nobody reads any more
+            _err.print("Stopping: saving a checkpoint. (Again: at once, without.)")
 
 
 def bench_agent(

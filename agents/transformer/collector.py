@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -43,12 +43,12 @@ class Collector:
         self._seed = seed
         self.restart(0)
 
-    def restart(self, era: int) -> None:
+    def restart(self, *era: int) -> None:
         """Begin new rollouts everywhere, from a seed fixed by (seed, era); unfinished ones are dropped.
 
         A checkpoint does this, so that a resumed run and an uninterrupted one go on alike, whatever the environments.
         """
-        sequence = np.random.SeedSequence([self._seed, era])
+        sequence = np.random.SeedSequence([self._seed, *era])
         self._rng = np.random.default_rng(sequence)
         seeds = [int(child.generate_state(1)[0]) for child in sequence.spawn(self.envs.num_envs)]
         observation, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]
@@ -80,15 +80,18 @@ class Collector:
         share = min(1.0, self.steps / max(1, c.epsilon_steps))
         return (1 - share) * c.epsilon_start * start_factor + share * c.epsilon_end * end_factor
 
-    def collect(self, model: AgentModel, steps: int) -> Iterator[tuple[Rollout, Array | None]]:
+    def collect(
+        self, model: AgentModel, steps: int, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[Rollout, Array | None]]:
         """Take at least `steps` environment steps; yield rollouts as they end, with their attempts' returns.
 
         Args:
             model: In evaluation mode for as long as this runs.
             steps: Over all environments.
+            stopped: Asked before every step of the batch; once it says yes, no further one is taken.
         """
         target = self.steps + steps
-        while self.steps < target:
+        while self.steps < target and not stopped():
             yield from self._step(model)
 
     def _step(self, model: AgentModel) -> list[tuple[Rollout, Array | None]]:

@@ -105,7 +105,7 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parent, name = folder.resolve().parts[-2:]
     agent = f"{parent}-best" if name == "best" else name
-    return TransformerPolicy(model, device, agent, config.seed, state["steps"], (path / "digest").read_text())
+    return TransformerPolicy(model, device, agent, config.seed, state["steps"], state["digest"])
 
 
 def _spaces(folder: Path, config: TrainConfig) -> Spaces:

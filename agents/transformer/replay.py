@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +78,10 @@ class Replay:
             if folder is None:
                 return np.zeros(shape, dtype=dtype)
             folder.mkdir(parents=True, exist_ok=True)
-            return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+            path = folder / f"{name}.npy"
+            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+            _occupy(path)
+            return mapped
 
         self.capacity = capacity
         self.observations = array("observations", (capacity, *observation.shape), observation.dtype)
@@ -194,6 +199,20 @@ class Replay:
             state["ended"],
         )
         self._oldest, self._newest, self._cursor = oldest, newest, cursor
+
+
+def _occupy(path: Path) -> None:
+    """Take all of a sparse file's space now: where the disk is full later, writing to mapped memory kills a process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+                    return
+                path.unlink()
+                error.filename = str(path)
+                raise
 
 
 def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mtbench.errors import missing_extra, unknown
-from mtbench.records import write_atomically
+from mtbench.files import write_atomically
 
 # Shown a step of the environment and flat numbers.
 Logger = Callable[[int, dict[str, float]], None]
@@ -32,27 +34,45 @@ class RunLog:
     def write(self, numbers: dict[str, Any]) -> None:
         """Append a line; ``numbers["updates"]`` says where in the run it belongs."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps(numbers) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(numbers) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(self._path)
+            raise
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; a kill may have left half of one."""
+        """All whole lines, with a warning if others are damaged; a kill may have left half of the last one."""
         if not self._path.exists():
             return []
-        lines = []
-        for line in self._path.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                continue
-        return lines
+        *whole, last = self._path.read_bytes().split(b"\n")
+        lines = [line for line in map(_parsed, whole) if line is not None]
+        if len(lines) < len(whole):
+            warnings.warn(
+                f"{self._path} has damaged lines, which are left out: {len(whole) - len(lines)}.", stacklevel=2
+            )
+        ending = _parsed(last)
+        return lines if ending is None else [*lines, ending]
 
     def cut(self, updates: int) -> None:
-        """Drop what lies beyond a checkpoint: a resumed run writes it again."""
+        """Drop what lies beyond a checkpoint, and damaged lines: a resumed run writes the former again."""
         kept = [line for line in self.read() if line["updates"] <= updates]
         if self._path.exists():
             text = "".join(json.dumps(line) + "\n" for line in kept)
             write_atomically(self._path, lambda temporary: temporary.write_text(text))
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line's numbers; None where it is no line of this log."""
+    try:
+        numbers = json.loads(line)
+    except ValueError:
+        return None
+    # Exactly int: JSON's true is one too.
+    return numbers if isinstance(numbers, dict) and type(numbers.get("updates")) is int else None
 
 
 def tensorboard(folder: Path, config: dict[str, Any]) -> Logger:

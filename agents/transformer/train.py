@@ -9,6 +9,8 @@ same run.
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 import threading
 import time
 from collections import deque
@@ -18,17 +20,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
-from mtbench.records import write_json
+from mtbench.files import full_disk_explained, write_json
+from mtbench.locking import FolderLock
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
 
 from . import checkpoint
 from .collector import Collector
-from .config import TrainConfig, read_config, to_dict
+from .config import TrainConfig, to_dict
+from .folder import claim, tidy
 from .learner import Learner, Slices
 from .model import AgentModel
 from .policy import TransformerPolicy
@@ -44,6 +49,8 @@ _TURN = 20
 class Trainer:
     """One training run in a folder.
 
+    The folder belongs to this object until :meth:`run` or :meth:`close` returns: nobody else can train in it.
+
     Args:
         config: All settings.
         folder: ``config.json``, ``log.jsonl``, ``checkpoints/`` and ``evaluations/`` live here, and ``best/``: the
@@ -51,7 +58,8 @@ class Trainer:
             settings, that run goes on.
 
     Raises:
-        UsageError: The folder holds a run with other settings, or a checkpoint that does not fit.
+        UsageError: The folder holds a run with other settings or a checkpoint that does not fit, another process trains
+            in it, or the disk is full.
     """
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
@@ -59,11 +67,23 @@ class Trainer:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.stop = threading.Event()
+        with full_disk_explained(folder):
+            self._lock = FolderLock(folder, "trains in")
+            try:
+                self._set_up()
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def _set_up(self) -> None:
+        config, folder = self.config, self.folder
         envs = gym.make_vec(config.env_id, num_envs=config.collect.num_envs, **config.env)
         spaces = envs.single_observation_space, envs.single_action_space
         self._spaces = str(spaces)
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
-        _claim(folder, config)
+        claim(folder, config)
+        tidy(folder, config)
         self._loggers = make_loggers(config.loggers, folder, to_dict(config))
         self.learner = Learner(self.model, config.learning, config.seed, self.device, config.updates)
         self.collector = Collector(envs, config.collect, config.seed, self.device)
@@ -71,7 +91,8 @@ class Trainer:
         self.replay = Replay(config.collect.replay, *self.collector.examples, folder=on_disk)
         self._replay_lock = threading.Lock()  # the collector adds while the learner samples
         self._returns: deque[Any] = deque(maxlen=200)
-        self.stop = threading.Event()
+        self._unreported: dict[str, Any] | None = None  # numbers of a finished round that was not evaluated or logged
+        self._saved: int | None = None  # updates of the newest checkpoint
         self.log = RunLog(folder / "log.jsonl")
         self._resume()
 
@@ -89,35 +110,55 @@ class Trainer:
             on_round: Called with the numbers of each round.
 
         Returns:
-            Whether the run is complete. A stopped one has written a checkpoint.
+            Whether the run is complete. A stopped one has a checkpoint of all its updates.
 
         Raises:
             NonFiniteLossError: A loss is NaN or infinite; the last checkpoint is from before it.
+            DiskFullError: The last checkpoint is from before it.
         """
-        c = self.config
         try:
-            if not len(self.replay):
-                self._collect(self.model, max(c.collect.first_steps, 1))
-                while not len(self.replay):
-                    self._collect(self.model, c.collect.num_envs)
-            while self.learner.updates < c.updates:
-                numbers = self._round()
-                if self.stop.is_set():
-                    self.save()
-                    return False
-                rounds = self.learner.updates // c.round_updates
-                last = self.learner.updates >= c.updates
-                if c.evaluate_rounds and (rounds % c.evaluate_rounds == 0 or last):
-                    numbers.update(self._evaluate())
-                self.log.write(numbers)
-                for logger in self._loggers:
-                    logger(self.collector.steps, dict(flat(numbers)))
-                if rounds % c.checkpoint_rounds == 0 or last:
-                    self.save()
-                if on_round:
-                    on_round(numbers)
+            with full_disk_explained(self.folder):
+                return self._run(on_round or (lambda numbers: None))
         finally:
-            self.collector.envs.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the environments and let others train in the folder."""
+        self.collector.envs.close()
+        self._lock.release()
+
+    def _run(self, on_round: OnRound) -> bool:
+        self._collect_first()
+        while self._unreported is not None or self.learner.updates < self.config.updates:
+            if self._unreported is None and not self.stop.is_set():
+                numbers = self._round()
+                if self.learner.updates % self.config.round_updates == 0 or self._is_last():
+                    self._unreported = numbers
+            if self.stop.is_set() or not self._report(on_round):
+                if self._saved != self.learner.updates or not self.learner.updates:
+                    self.save()
+                return False
+        return True
+
+    def _is_last(self) -> bool:
+        return self.learner.updates >= self.config.updates
+
+    def _report(self, on_round: OnRound) -> bool:
+        """Evaluate, log and save as is due after a whole round; False where the run is to stop before that is done."""
+        c, numbers = self.config, dict(self._unreported or {})
+        rounds = self.learner.updates // c.round_updates
+        if c.evaluate_rounds and (rounds % c.evaluate_rounds == 0 or self._is_last()):
+            try:
+                numbers.update(self._evaluate())
+            except _Stopped:
+                return False
+        self.log.write(numbers)
+        for logger in self._loggers:
+            logger(self.collector.steps, dict(flat(numbers)))
+        self._unreported = None
+        if rounds % c.checkpoint_rounds == 0 or self._is_last():
+            self.save()
+        on_round(numbers)
         return True
 
     def _round(self) -> dict[str, Any]:
@@ -169,19 +210,20 @@ class Trainer:
         per_update = self.config.collect.steps_per_update
         if self.config.sync:
             for done in range(0, updates, _TURN):
-                if self.stop.is_set():
-                    return
                 turn = min(_TURN, updates - done)
                 self._collect(self.model, max(1, round(turn * per_update)))
+                if self.stop.is_set():
+                    return
                 yield turn
             return
         # The background copy is refreshed every round; rounds are short beside the life of the data they collect.
         actor = copy.deepcopy(self.model)
         failures: list[BaseException] = []
+        abandoned = threading.Event()
 
         def work() -> None:
             try:
-                self._collect(actor, max(1, round(updates * per_update)))
+                self._collect(actor, max(1, round(updates * per_update)), abandoned)
             except BaseException as error:
                 failures.append(error)
 
@@ -189,14 +231,29 @@ class Trainer:
         worker.start()
         try:
             yield updates
+        except GeneratorExit:  # learning has failed: nobody waits for the rest
+            abandoned.set()
+            raise
         finally:
             worker.join()
         if failures:
             raise failures[0]
 
-    def _collect(self, model: AgentModel, steps: int) -> None:
+    def _collect_first(self) -> None:
+        """Collect what there has to be before the first update."""
+        c = self.config.collect
+        missing = max(c.first_steps, 1) - self.collector.steps
+        if missing > 0:
+            self._collect(self.model, missing)
+        while not len(self.replay) and not self.stop.is_set():
+            self._collect(self.model, c.num_envs)
+
+    def _collect(self, model: AgentModel, steps: int, abandoned: threading.Event | None = None) -> None:
+        def stopped() -> bool:
+            return self.stop.is_set() or (abandoned is not None and abandoned.is_set())
+
         model.eval()
-        for rollout, returns in self.collector.collect(model, steps):
+        for rollout, returns in self.collector.collect(model, steps, stopped):
             with self._replay_lock:
                 self.replay.add(rollout)
             if returns is not None:
@@ -211,7 +268,7 @@ class Trainer:
         env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
         run = evaluate(
             c.env_id,
-            TransformerPolicy(self.model, self.device, self.folder.resolve().name, c.seed, self.collector.steps),
+            _Stoppable(self.stop, self.model, self.device, self.folder.resolve().name, c.seed, self.collector.steps),
             self.folder / "evaluations" / f"update-{self.learner.updates:09d}",
             split=c.env.get("split", "train"),
             cases="validation",
@@ -249,10 +306,18 @@ class Trainer:
             "steps": self.collector.steps,
             "returns": [list(map(float, value)) for value in self._returns],
             "spaces": self._spaces,
+            "unreported": json.dumps(self._unreported),
         }
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.learner.updates, state, self.replay.state(), self.config.keep_checkpoints)
-        self.collector.restart(self.learner.updates)
+        self._saved = self.learner.updates
+        if not self.stop.is_set():
+            self._restart_collector()
+
+    def _restart_collector(self) -> None:
+        # A run that is stopped while it collects for the first time must not play the same rollouts once more.
+        collected = [] if self.learner.updates else [self.collector.steps]
+        self.collector.restart(self.learner.updates, *collected)
 
     def _resume(self) -> None:
         found = checkpoint.newest(self.folder / "checkpoints")
@@ -264,12 +329,35 @@ class Trainer:
             raise UsageError(f"{path} was trained on other spaces: {state['spaces']}, not {self._spaces}.")
         self.model.load_state_dict(state["model"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
-        self.learner.updates = state["updates"]
+        self._saved = self.learner.updates = state["updates"]
         self.collector.steps = state["steps"]
         self._returns.extend(np.array(value) for value in state["returns"])
+        self._unreported = json.loads(state.get("unreported", "null"))
         self.replay.load_state(replay)
-        self.collector.restart(self.learner.updates)
-        self.log.cut(self.learner.updates)
+        self._restart_collector()
+        # What lies beyond the checkpoint is done again, and differently where collecting and learning run side by side.
+        self.log.cut(self.learner.updates - (self._unreported is not None))
+        for evaluated in (self.folder / "evaluations").glob("update-*"):
+            number = evaluated.name.removeprefix("update-")
+            if number.isdecimal() and int(number) > self.learner.updates:
+                shutil.rmtree(evaluated)
+
+
+class _Stopped(Exception):
+    """The run is to stop, and it is evaluating."""
+
+
+class _Stoppable(TransformerPolicy):
+    """Ends its evaluation before the next step once the run is to stop."""
+
+    def __init__(self, stop: threading.Event, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._stop = stop
+
+    def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+        if self._stop.is_set():
+            raise _Stopped
+        return super().act(observations, reset_mask)
 
 
 def selection_score(suite: str, returns: dict[str, float]) -> float:
@@ -290,21 +378,3 @@ def selection_score(suite: str, returns: dict[str, float]) -> float:
 
 def _prefetching(device: torch.device) -> bool:
     return device.type == "cuda"  # a CPU that makes the next batch ready is not learning meanwhile
-
-
-# What may differ between two starts of the same run.
-_FREE = ("updates", "threads", "keep_checkpoints", "loggers")
-
-
-def _claim(folder: Path, config: TrainConfig) -> None:
-    """Write the settings into the folder, or check them against those it has."""
-    path = folder / "config.json"
-    if path.exists():
-        known, wanted = to_dict(read_config(path)), to_dict(config)
-        for name in wanted:
-            if name not in _FREE and known[name] != wanted[name]:
-                raise UsageError(
-                    f"{folder} holds a run with other settings: {name} is {known[name]!r}, not {wanted[name]!r}. "
-                    "Give another folder with --out, or delete this one."
-                )
-    write_json(path, to_dict(config))

@@ -90,7 +90,9 @@ class Helper:
 
 def answer(respond: Callable[[Any], Any]) -> None:
     """Answer until nobody asks any more: the main part of a helper's module."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks is interrupted, and closes
+    # A terminal or a job scheduler may signal all processes at once. Whoever asks is to finish, and closes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     answers = sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever a package says must not come between answers
     while True:

@@ -301,7 +301,9 @@ def kill_at_random(folder, kills, seed):
         process.wait()
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a whole checkpoint is never a damaged one
-            now = Trainer(config, folder).learner.updates
+            trainer = Trainer(config, folder)
+        now = trainer.learner.updates
+        trainer.close()
         assert now >= max(reached, 2)
         reached = now
 

@@ -1,0 +1,54 @@
+"""A training run's folder before the run begins: whose it is, and what killed runs left in it."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+from mtbench.errors import UsageError
+from mtbench.files import sweep, write_json
+
+from . import checkpoint
+from .config import TrainConfig, read_config, to_dict
+
+# What may differ between two starts of the same run.
+_FREE = ("updates", "threads", "keep_checkpoints", "loggers")
+
+
+def claim(folder: Path, config: TrainConfig) -> None:
+    """Write the settings into the folder, or check them against those it has."""
+    path = folder / "config.json"
+    if path.exists():
+        try:
+            known, wanted = to_dict(read_config(path)), to_dict(config)
+        except UsageError as error:
+            raise UsageError(
+                f"{error} If this command has the run's settings, delete that file and try again."
+            ) from None
+        for name in wanted:
+            if name not in _FREE and known[name] != wanted[name]:
+                raise UsageError(
+                    f"{folder} holds a run with other settings: {name} is {known[name]!r}, not {wanted[name]!r}. "
+                    "Give another folder with --out, or delete this one."
+                )
+    write_json(path, to_dict(config))
+
+
+def tidy(folder: Path, config: TrainConfig) -> None:
+    """Remove what killed writers left, and mend ``best/`` or drop it where it is damaged."""
+    best = folder / "best"
+    sweep(folder, ("config.json", "log.jsonl", "wandb-id"))
+    for inside in (folder / "checkpoints", best, best / "checkpoints"):
+        sweep(inside)
+    if not best.exists():
+        return
+    try:
+        checkpoint.newest(best / "checkpoints", with_replay=False)
+    except UsageError:
+        warnings.warn(f"The agent in {best} is damaged: dropped until an evaluation keeps another.", stacklevel=2)
+        shutil.rmtree(best / "checkpoints")
+    try:
+        read_config(best / "config.json")
+    except UsageError:
+        write_json(best / "config.json", to_dict(config))

@@ -1,0 +1,113 @@
+"""Writing files that are whole or absent, also after a power cut, and what a full disk means."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from mtbench.errors import UsageError
+
+# A quota and a limit on file sizes are full disks to whoever writes.
+_FULL = {errno.ENOSPC, errno.EFBIG, *filter(None, [getattr(errno, "EDQUOT", None)])}
+
+# `.NAME.PID-TOKEN.tmp`. The process id alone would recur: containers start counting anew. Earlier versions wrote no
+# token.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+(-[0-9a-f]{8})?\.tmp")
+
+
+class DiskFullError(UsageError, OSError):
+    """A file could not be written for lack of space."""
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other writer has or will have; :func:`sweep` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it, so that `path` is whole or absent.
+
+    The file is on disk when this returns: a power cut afterwards does not undo or empty it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        write(temporary)
+        flush(temporary)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a write does not know the name of its file
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, indented, with a final newline."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's entries."""
+    if path.is_dir():
+        if os.name == "nt":  # which has no such thing
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+    else:
+        descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what killed writers left under temporary names.
+
+    Call this only while holding the folder's lock (:mod:`mtbench.locking`): a live writer's file looks the same.
+
+    Args:
+        folder: Where; it need not exist.
+        names: Of the files whose leftovers are removed; all by default.
+    """
+    if not folder.is_dir():
+        return
+    for path in list(folder.iterdir()):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or (names is not None and found["name"] not in names):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn an OSError for lack of space into one that says what to do.
+
+    Args:
+        folder: What is written to, for errors that do not name their file.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except OSError as error:
+        if error.errno is None or error.errno not in _FULL:
+            raise
+        where = folder if error.filename is None else error.filename
+        raise DiskFullError(
+            f"The disk is full: {where} could not be written ({os.strerror(error.errno)}). "
+            "Free some space and run the same command again: it goes on from what was saved."
+        ) from error
