@@ -44,7 +44,7 @@ def plain(name: object, limit: int | None = 100) -> str:
 
 def for_markdown(text: object) -> str:
     """For a table cell, a list item or a paragraph of Markdown (CommonMark and GitHub's)."""
-    text = html.escape(plain(text, None), quote=False)
+    text = re.sub(r"&(?=[#A-Za-z])", "&amp;", plain(text, None)).replace("<", "&lt;")
     text = re.sub(r"[\\`*|~$]", r"\\\g<0>", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     # Brackets of intervals stay as they are; no bracket may begin a link, an image, a check box or a definition.
@@ -52,8 +52,8 @@ def for_markdown(text: object) -> str:
     text = re.sub(r"\](?=[(\[:])", r"]\\", text)
     # GitHub makes links of bare addresses and of names of people.
     text = re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", text, flags=re.IGNORECASE).replace("@", "&#64;")
-    # At the start of a line these begin a heading, a list or a rule.
-    return re.sub(r"^([#+=-]|\d+(?=[.)](?:\s|$)))", lambda at: _at_line_start(at[0]), text)
+    # At the start of a line these begin a heading, a quotation, a list or a rule.
+    return re.sub(r"^([#>=]|[+-](?=[\s-]|$)|\d+(?=[.)](?:\s|$)))", lambda at: _at_line_start(at[0]), text)
 
 
 def _at_line_start(text: str) -> str:
@@ -75,8 +75,3 @@ def for_html(text: object) -> str:
 def for_csv(text: object) -> str:
     """For a cell of a CSV file. A spreadsheet reads ``=cmd|...`` as a formula; a leading quote makes it text."""
     return re.sub(r"(^|[;,])(\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])", r"\1\2'", plain(text, None))
-
-
-def for_figure(text: object, limit: int | None = 40) -> str:
-    """For a text in a matplotlib figure, where dollar signs would begin a formula."""
-    return plain(text, limit).replace("$", r"\$")

@@ -40,8 +40,7 @@ def _by_run(x: Floats, y: Floats) -> Estimate:
     """The interval from the variances over X's and over Y's runs, on the scale of log-odds.
 
     The variance of a mean of shares over pairs is, to first order, that of X's part plus that of Y's: the jackknife
-    over the runs of each. Degrees of freedom are Welch and Satterthwaite's. Log-odds keep the interval inside 0 to 1
-    and cover where the plain one does not (``results/intervals``).
+    over the runs of each. Degrees of freedom are Welch and Satterthwaite's. Log-odds keep the interval inside 0 to 1.
     """
     tasks = x.shape[1]
     wins = [[_beaten(own[:, t], other[:, t].ravel()) for t in range(tasks)] for own, other in ((x, y), (y, x))]

@@ -82,7 +82,13 @@ class Sample:
         self._replicated = None if self._by_run else bootstrap(values, replicates, rng)
 
     def estimate(
-        self, statistic: Statistic, least: float = -math.inf, most: float = math.inf, *, smooth: bool = True
+        self,
+        statistic: Statistic,
+        least: float = -math.inf,
+        most: float = math.inf,
+        *,
+        smooth: bool = True,
+        step: float = 0.0,
     ) -> Estimates:
         """A statistic and its interval.
 
@@ -92,6 +98,8 @@ class Sample:
             least: The statistic cannot be smaller; intervals end here.
             most: It cannot be larger.
             smooth: False for a statistic whose slope jumps, such as a median.
+            step: One run's value is a multiple of this, such as 1 / 27 of a share of 27 tasks. Runs that tie may
+                differ by less than a step, so a run's standard deviation is taken to be at least that of rounding.
         """
         value = np.asarray(statistic(self.means), dtype=np.float64)
         if self._replicated is not None and self._percentiles:
@@ -103,7 +111,8 @@ class Sample:
         else:
             runs = len(self.means)
             deleted = 1 if smooth or runs <= MOST_DELETED_SINGLY else runs // 2
-            half = t_quantile(runs - 1) * jackknife(statistic, self.means, deleted, self._rng)
+            error = jackknife(statistic, self.means, deleted, self._rng)
+            half = t_quantile(runs - 1) * np.maximum(error, step / math.sqrt(12 * runs))
         low = np.minimum(np.maximum(value - half, least), value)
         high = np.maximum(np.minimum(value + half, most), value)
         return Estimates(value, low, high)

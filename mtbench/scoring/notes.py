@@ -40,7 +40,7 @@ def _intervals(scores: Scores) -> Iterator[str]:
             f"Brackets are 95 % intervals of the stratified bootstrap (rliable's): the central 95 % of "
             f"{scores.replicates} replicates. It draws runs anew for every task, as if the tasks of a run had nothing "
             "in common. One run plays all tasks, so these intervals are too narrow: with 3 runs of 27 tasks that "
-            "share half of their variance they contain the true mean 0.3 to 0.4 of the time instead of 0.95."
+            "share half of their variance they contain the true mean 0.3 of the time instead of 0.95."
         )
         if any(not e.low <= e.value <= e.high for own in scores.agents for e in _all_estimates(own)):
             yield (
@@ -59,8 +59,13 @@ def _intervals(scores: Scores) -> Iterator[str]:
             "Brackets of one run are 95 % intervals of a bootstrap of its rollouts, symmetric about the estimate "
             f"({scores.replicates} replicates)."
         )
-    if any(own.runs > 1 and any(e.low == e.high for e in _all_estimates(own)) for own in scores.agents):
-        yield "An interval without width means that all runs gave the same number, not that the next run will."
+    if any(
+        e.low == e.high for e in [*scores.improvement.values(), *(e for a in scores.agents for e in _all_estimates(a))]
+    ):
+        yield (
+            "An interval without width means that all runs, or all rollouts of one run, gave the same number, not that "
+            "the next will."
+        )
 
 
 def _all_estimates(own: AgentScores) -> Iterator[Estimate]:

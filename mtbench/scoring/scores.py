@@ -251,10 +251,12 @@ def _add_scale(own: AgentScores, sample: Sample, scale: Scale, manifest: dict[st
 
     own.normalized[scale.name] = _by_task(tasks, sample.estimate(lambda v: normalized(v).mean(axis=-2)))
     own.aggregates[scale.name] = _aggregated(sample, normalized)
-    if repeated:
-        new = [task not in repeated for task in tasks]
+    new = [task not in repeated for task in tasks]
+    if any(new) and not all(new):
         own.new[scale.name] = _aggregated(sample, lambda v: normalized(v)[..., new])
-    curve = sample.estimate(lambda v: performance_profile(normalized(v), PROFILE_THRESHOLDS), 0.0, 1.0)
+    curve = sample.estimate(
+        lambda v: performance_profile(normalized(v), PROFILE_THRESHOLDS), 0.0, 1.0, step=1 / len(tasks)
+    )
     own.profiles[scale.name] = np.stack([curve.value, curve.low, curve.high])
 
 
@@ -271,10 +273,11 @@ def _defined_ends(runs: list[Run], references: References) -> dict[str, int]:
 
 
 def _add_successes(own: AgentScores, tasks: list[str], sample: Sample) -> None:
-    own.success.update(_by_attempt(tasks, sample, 0.0, 1.0))
-    own.successes["success"] = sample.estimate(lambda v: v.mean(axis=(-3, -2, -1)), 0.0, 1.0)[()]
+    own.success.update(_by_attempt(tasks, sample, 0.0, 1.0, step=1 / own.rollouts))
+    each = own.rollouts * sample.means.shape[-1] * len(tasks)
+    own.successes["success"] = sample.estimate(lambda v: v.mean(axis=(-3, -2, -1)), 0.0, 1.0, step=1 / each)[()]
     own.successes["coverage"] = sample.estimate(
-        lambda v: (v.mean(axis=-1) >= COVERED - 1e-9).mean(axis=(-2, -1)), 0.0, 1.0
+        lambda v: (v.mean(axis=-1) >= COVERED - 1e-9).mean(axis=(-2, -1)), 0.0, 1.0, step=1 / len(tasks)
     )[()]
 
 
@@ -290,7 +293,7 @@ def _by_task(tasks: Sequence[str], estimates: Estimates) -> dict[str, Estimate]:
 
 
 def _by_attempt(
-    tasks: Sequence[str], sample: Sample, least: float = -np.inf, most: float = np.inf
+    tasks: Sequence[str], sample: Sample, least: float = -np.inf, most: float = np.inf, step: float = 0.0
 ) -> dict[str, list[Estimate]]:
-    estimates = sample.estimate(lambda v: v.mean(axis=-3), least, most)
+    estimates = sample.estimate(lambda v: v.mean(axis=-3), least, most, step=step)
     return {task: [estimates[i, j] for j in range(estimates.value.shape[-1])] for i, task in enumerate(tasks)}
