@@ -6,14 +6,17 @@ import re
 import matplotlib as mpl
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mtbench.cli import app
 from mtbench.records import RecordError, Run
 from mtbench.scoring import score
 from mtbench.scoring.figures import save_figure
-from mtbench.scoring.intervals import t_quantile
+from mtbench.scoring.intervals import METHODS, t_quantile
 from mtbench.scoring.references import load_references
 from mtbench.scoring.report import FORMATS, notes, render, tables
 from mtbench.suites.popgym import TASKS
+from tests.paths import RESULTS
 from tests.scoring.runs import made_up
 
 SCALES = load_references("popgym").scales
@@ -212,6 +215,16 @@ def test_the_old_bootstrap_is_there_on_demand():
     assert any("rliable" in note and "too narrow" in note for note in notes(scores))
     with pytest.raises(ValueError, match="Did you mean 'jackknife'"):
         score(seeds(2), interval="jacknife")
+
+
+def test_the_command_line_chooses_the_interval(tmp_path):
+    arguments = ["score", str(RESULTS / "ML10-v0" / "test" / "random"), "--interval"]
+    shown = {name: CliRunner().invoke(app, [*arguments, name]).output for name in METHODS}
+    assert "too narrow" in shown["stratified-bootstrap"]
+    assert "too narrow" not in shown["jackknife"]
+    plotted = CliRunner().invoke(app, ["plot", *arguments[1:], "jackknife", "--out", str(tmp_path / "x.svg")])
+    assert plotted.exit_code == 0
+    assert isinstance(CliRunner().invoke(app, [*arguments, "jacknife"]).exception, ValueError)
 
 
 def test_few_runs_are_said_to_be_few():
