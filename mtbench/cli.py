@@ -18,6 +18,7 @@ import mtbench
 from mtbench import registration
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
 from mtbench.options import parsed_options
+from mtbench.text import plain
 
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
@@ -47,6 +48,7 @@ EnvOptions = Annotated[
 ]
 SplitName = Annotated[str, typer.Option("--split", help="train or test.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seeds every draw.")]
+Interval = Annotated[str, typer.Option("--interval", help="jackknife (whole runs) or stratified-bootstrap.")]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")]
 
 
@@ -156,10 +158,10 @@ def play(
         if rollout.suite.has_success:
             cells.append("yes" if statistics["successes"][i] else "no")
         table.add_row(*cells)
-    _out.print(f"{env_id}: {policy} played {rollout.task}")
+    _out.print(f"{env_id}: {plain(policy)} played {rollout.task}", markup=False)
     _out.print(table)
     if video:
-        _out.print(f"wrote {video}", markup=False)
+        _out.print(f"wrote {plain(video, None)}", markup=False)
     rollout.close()
 
 
@@ -186,7 +188,7 @@ def evaluate(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rollouts"))
     progress_bar = Progress(*columns, TimeElapsedColumn(), console=_err, transient=True)
     with sigterm_interrupts(), progress_bar as progress:
-        bar = progress.add_task(f"{agent or policy} on {env_id}", total=None)
+        bar = progress.add_task(escape(f"{plain(agent or policy)} on {env_id}"), total=None)
         played = False
 
         def show(done: int, total: int) -> None:
@@ -214,16 +216,18 @@ def evaluate(
             progress.stop()
             _err.print("Interrupted. Finished parts are kept; the same command goes on from there.")
             raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
+    folder = plain(run.path, None)
     if not played:
-        _out.print(f"{run.path}: finished already ({run.manifest['started']}), nothing was played", markup=False)
+        _out.print(f"{folder}: finished already ({run.manifest['started']}), nothing was played", markup=False)
     else:
-        _out.print(f"{run.path}: {len(run.episodes)} attempts, {run.manifest['seconds']:.1f} s", markup=False)
+        _out.print(f"{folder}: {len(run.episodes)} attempts, {run.manifest['seconds']:.1f} s", markup=False)
 
 
 @app.command()
 def score(
     folders: RunFolders,
     format: Annotated[str, typer.Option("--format", help="md, csv, json, latex or html.")] = "md",
+    interval: Interval = "jackknife",
     seed: Seed = 0,
 ) -> None:
     """Print normalized score tables of one or more runs."""
@@ -232,7 +236,7 @@ def score(
 
     if format not in FORMATS:
         raise unknown("format", format, list(FORMATS), "mtbench score")
-    sys.stdout.write(render(score_runs(_read_runs(folders), seed=seed), format))
+    sys.stdout.write(render(score_runs(_read_runs(folders), seed=seed, interval=interval), format))
 
 
 @app.command()
@@ -240,14 +244,15 @@ def plot(
     folders: RunFolders,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf file.")],
     scale: Annotated[str | None, typer.Option(help="A scale of the suite; by default its first.")] = None,
+    interval: Interval = "jackknife",
     seed: Seed = 0,
 ) -> None:
     """Draw normalized scores of one or more runs."""
     from mtbench.scoring import score as score_runs
     from mtbench.scoring.figures import save_figure
 
-    save_figure(score_runs(_read_runs(folders), seed=seed), out, scale)
-    _out.print(f"wrote {out}", markup=False)
+    save_figure(score_runs(_read_runs(folders), seed=seed, interval=interval), out, scale)
+    _out.print(f"wrote {plain(out, None)}", markup=False)
 
 
 def _add_agent_commands() -> None:
@@ -267,7 +272,7 @@ def main() -> NoReturn:
     try:
         app()
     except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled, gym.error.InvalidAction) as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        _err.print(f"[red]error:[/red] {escape(plain(error, None))}", soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has what it wanted.
@@ -275,7 +280,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.filename is None:
             raise
-        _err.print(f"[red]error:[/red] {escape(f'{error.filename}: {error.strerror}')}", soft_wrap=True)
+        _err.print(f"[red]error:[/red] {escape(plain(f'{error.filename}: {error.strerror}', None))}", soft_wrap=True)
         sys.exit(2)
     sys.exit(0)
 
@@ -329,7 +334,7 @@ def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
         frames.append([frame for frame, _ in zip(played.frames(), range(halfway), strict=False)][-1])
     columns = min(len(frames), 4 if len(frames) <= 4 else 3 if len(frames) <= 30 else 8)
     write_image(contact_sheet(frames, columns=columns, width=320 if columns < 8 else 240), path)
-    _out.print(f"wrote {path}", markup=False)
+    _out.print(f"wrote {plain(path, None)}", markup=False)
 
 
 def _whole(name: str, cells: Sequence[str]) -> Column:

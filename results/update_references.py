@@ -50,7 +50,7 @@ def played(suite: str) -> Iterator[Entry]:
 
 def main() -> None:
     """Every suite whose anchors are measured here."""
-    for suite in ("popgym", "babyai", *ENUMERATED):
+    for suite in (*(path.stem for path in sorted((HERE / "anchors").glob("*.csv"))), *ENUMERATED):
         target = PACKAGE / f"{suite}.json"
         data = json.loads(target.read_text())
         for task, agent, entry in played(suite) if suite in ENUMERATED else measured(suite):

@@ -361,19 +361,14 @@ class _Stoppable(TransformerPolicy):
 
 
 def selection_score(suite: str, returns: dict[str, float]) -> float:
-    """What chooses between an agent's checkpoints: the mean over tasks on the suite's first scale.
-
-    Plain returns serve where the suite has no references.
+    """What chooses between an agent's checkpoints: the mean over tasks on the suite's default scale.
 
     Args:
         suite: Suite name.
         returns: By task, the mean scored return.
     """
-    try:
-        scale = next(iter(load_references(suite).scales.values()))
-        return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))
-    except UsageError:
-        return float(np.mean(list(returns.values())))
+    scale = next(iter(load_references(suite).covering(list(returns)).scales.values()))
+    return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))
 
 
 def _prefetching(device: torch.device) -> bool:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtbench.records import write_atomically
+from mtbench.scoring.intervals import Estimate
 from mtbench.scoring.scores import PROFILE_THRESHOLDS, Scores
+from mtbench.scoring.tables import LEAST, MOST, marked
+from mtbench.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +18,8 @@ FORMATS = (".png", ".svg", ".pdf")
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_MARGIN = 0.1
+_LONGEST = 40  # characters of a name
 
 
 def save_figure(scores: Scores, path: Path, scale: str | None = None) -> None:
@@ -23,11 +28,12 @@ def save_figure(scores: Scores, path: Path, scale: str | None = None) -> None:
     Args:
         scores: What to draw.
         path: Ends in one of :data:`FORMATS`.
-        scale: A scale of the suite; by default its first.
+        scale: One of the scales of these scores; by default the first.
 
     Raises:
         ValueError: Another ending or scale.
     """
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     from mtbench.errors import unknown
@@ -36,47 +42,90 @@ def save_figure(scores: Scores, path: Path, scale: str | None = None) -> None:
         raise unknown("figure format", path.suffix, FORMATS, "mtbench plot")
     scale = scale or next(iter(scores.references.scales))
     if scale not in scores.references.scales:
-        raise unknown("scale", scale, list(scores.references.scales), f"suite {scores.suite!r}")
-    figure = Figure(figsize=(9.5, 1.6 + 0.27 * len(scores.tasks)), dpi=120, layout="constrained")
-    tasks, profile = figure.subplots(1, 2, width_ratios=[3, 2])
-    _draw_tasks(tasks, scores, scale)
-    _draw_profiles(profile, scores, scale)
-    figure.suptitle(f"{scores.env_id}, {scores.split} split, {scale} scale", fontsize=11)
-    # A date in the file would make equal figures differ.
-    metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], metadata=metadata))
+        raise unknown("scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}")
+    # Text is text, whatever the user's matplotlibrc says: names come from records.
+    with mpl.rc_context({"text.usetex": False, "text.parse_math": False}):
+        figure = Figure(figsize=(9.5, 1.6 + 0.27 * len(scores.tasks)), dpi=120, layout="constrained")
+        tasks, profile = figure.subplots(1, 2, width_ratios=[3, 2])
+        _draw_tasks(tasks, scores, scale)
+        _draw_profiles(profile, scores, scale)
+        figure.suptitle(plain(f"{scores.env_id}, {scores.split} split, {scale} scale"), fontsize=11)
+        # A date in the file would make equal figures differ.
+        metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], metadata=metadata))
 
 
 def _draw_tasks(axes: Axes, scores: Scores, scale: str) -> None:
     height = 0.8 / len(scores.agents)
+    limits = _limits([own.normalized[scale][task] for own in scores.agents for task in scores.tasks])
     for i, own in enumerate(scores.agents):
         estimates = [own.normalized[scale][task] for task in scores.tasks]
         values = [estimate.value for estimate in estimates]
-        # A percentile interval can exclude its point estimate by rounding; matplotlib wants lengths >= 0.
+        # A percentile interval can leave out its estimate; matplotlib wants lengths >= 0.
         errors = [
             [max(0.0, e.value - e.low) for e in estimates],
             [max(0.0, e.high - e.value) for e in estimates],
         ]
         positions = [row - 0.4 + height * (i + 0.5) for row in range(len(scores.tasks))]
-        colour = _COLOURS[i % len(_COLOURS)]
-        axes.barh(positions, values, height * 0.92, color=colour, label=own.agent)
+        axes.barh(positions, values, height * 0.92, color=_COLOURS[i % len(_COLOURS)])
         axes.errorbar(values, positions, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)
+        for position, estimate in zip(positions, estimates, strict=True):
+            _mark_cut(axes, position, estimate, limits)
     for anchor in (0.0, 1.0):
         axes.axvline(anchor, color="#888888", linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(scores.tasks)), scores.tasks, fontsize=8)
+    axes.set_yticks(range(len(scores.tasks)), [plain(task, _LONGEST) for task in scores.tasks], fontsize=8)
     axes.set_ylim(len(scores.tasks) - 0.4, -0.6)
-    axes.set_xlabel("normalized score (95 % interval)")
+    axes.set_xlim(*limits)
+    cut = any(_beyond(own.normalized[scale][task], limits) for own in scores.agents for task in scores.tasks)
+    axes.set_xlabel("normalized score (95 % interval)" + ("; arrows: goes on beyond the axis" if cut else ""))
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _limits(estimates: list[Estimate]) -> tuple[float, float]:
+    """An axis that shows all scores and intervals but for what lies beyond the scores that tables mark."""
+    low, high = min(e.low for e in estimates), max(e.high for e in estimates)
+    return max(min(low, 0.0), LEAST) - _MARGIN, min(max(high, 1.0), MOST) + _MARGIN
+
+
+def _beyond(estimate: Estimate, limits: tuple[float, float]) -> list[bool]:
+    """The sides on which a bar or its interval leaves the axis: False for the left, True for the right."""
+    ends = (min(estimate.value, estimate.low) < limits[0], max(estimate.value, estimate.high) > limits[1])
+    return [above for above in (False, True) if ends[above]]
+
+
+def _mark_cut(axes: Axes, position: float, estimate: Estimate, limits: tuple[float, float]) -> None:
+    """An arrowhead where a bar or its interval leaves the axis, and the number where a bar does."""
+    for above in _beyond(estimate, limits):
+        mark = ">" if above else "<"
+        axes.plot(limits[above], position, marker=mark, color="#333333", markersize=4, clip_on=False, zorder=5)
+    if not marked(estimate.value):
+        return
+    above = estimate.value > 0
+    axes.annotate(
+        f"{estimate.value:.1f}",
+        (limits[above], position),
+        (-6 if above else 6, 0),
+        textcoords="offset points",
+        ha="right" if above else "left",
+        va="center",
+        fontsize=6.5,
+        color="white",
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": "#333333", "edgecolor": "none"},
+        zorder=5,
+    )
+
+
 def _draw_profiles(axes: Axes, scores: Scores, scale: str) -> None:
+    lines = []
     for i, own in enumerate(scores.agents):
         curve, low, high = own.profiles[scale]
         colour = _COLOURS[i % len(_COLOURS)]
-        axes.plot(PROFILE_THRESHOLDS, curve, color=colour, label=own.agent)
+        lines += axes.plot(PROFILE_THRESHOLDS, curve, color=colour)
         axes.fill_between(PROFILE_THRESHOLDS, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("normalized score")
     axes.set_ylabel("share of tasks above it")
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(frameon=False, loc="best")
+    legend = axes.legend(lines, [str(i) for i in range(len(lines))], frameon=False, loc="best")
+    for text, own in zip(legend.get_texts(), scores.agents, strict=True):
+        text.set_text(plain(own.agent, _LONGEST))  # a label that begins with an underscore would not be shown
     axes.spines[["top", "right"]].set_visible(False)

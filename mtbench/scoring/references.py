@@ -1,13 +1,18 @@
 """Normalization constants: what a score of 0 and of 1 mean on every task, and who says so.
 
-The numbers live in ``mtbench/scoring/data/<suite>.json``, each with its source. A suite has one or more scales; a
-scale names, for each end, the entries that may serve, the first that a task has wins.
+The numbers are in ``mtbench/scoring/data/<suite>.json``, each with its source. A suite has one or more scales, the
+default first; a scale names, for each end, the entries that may serve, and the first that a task has is used. A scale
+covers the tasks that have both ends. The raw scale (0 is a return of 0, 1 a return of 1) covers every task; it serves
+where no other does.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -22,10 +27,33 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One end of a task's scale: a return on the default reward scale and the entry it comes from."""
+    """One end of a task's scale.
+
+    Attributes:
+        value: A return on the default reward scale.
+        entry: The entry of the data file that it comes from.
+        sem: Its standard error, where mtbench measured it; None for published values.
+    """
 
     value: float
     entry: str
+    sem: float | None = None
+
+
+class _Everywhere(Mapping[str, Anchor]):
+    """The same anchor for every task. It lists none, as it does not depend on them."""
+
+    def __init__(self, anchor: Anchor) -> None:
+        self._anchor = anchor
+
+    def __getitem__(self, task: str) -> Anchor:
+        return self._anchor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +69,12 @@ class Scale:
 
     name: str
     description: str
-    low: dict[str, Anchor]
-    high: dict[str, Anchor]
+    low: Mapping[str, Anchor]
+    high: Mapping[str, Anchor]
+
+    def covers(self, task: str) -> bool:
+        """Whether the scale has both anchors of the task."""
+        return task in self.low and task in self.high
 
     def normalize(self, task: str, returns: Floats) -> Floats:
         """Returns of one task, of any shape, on this scale.
@@ -50,10 +82,43 @@ class Scale:
         Raises:
             ValueError: The scale has no anchors for the task.
         """
-        if task not in self.low or task not in self.high:
+        if not self.covers(task):
             raise UsageError(f"The {self.name} scale has no reference for task {task!r}.")
         low, high = self.low[task].value, self.high[task].value
         return (returns - low) / (high - low)
+
+
+RAW = Scale(
+    "raw",
+    "the plain return: no scale has references for all of these tasks. Aggregates mix the tasks' units.",
+    _Everywhere(Anchor(0.0, "zero")),
+    _Everywhere(Anchor(1.0, "one")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence that a reader of certain scores must know. Empty conditions always hold.
+
+    Attributes:
+        text: The sentence.
+        scales: Holds where one of these scales is shown.
+        tasks: Patterns such as ``"CountRecall*"``; holds where one matches a scored task.
+        splits: Holds on these splits.
+    """
+
+    text: str
+    scales: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+
+    def applies(self, tasks: Sequence[str], split: str, scales: Sequence[str]) -> bool:
+        """Whether it concerns these scores."""
+        return (
+            (not self.scales or any(scale in self.scales for scale in scales))
+            and (not self.tasks or any(fnmatchcase(task, pattern) for task in tasks for pattern in self.tasks))
+            and (not self.splits or split in self.splits)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +127,90 @@ class References:
 
     Attributes:
         suite: Suite name.
-        scales: By name, in the order tables show them.
+        scales: By name, in the order tables show them; the first is the default.
         sources: What each entry is and where it comes from.
-        warnings: What a reader of a table must be told.
+        warnings: What every reader of the suite's scores must know.
+        conditional: What readers of certain scores must know besides.
     """
 
     suite: str
     scales: dict[str, Scale]
     sources: dict[str, str]
     warnings: tuple[str, ...]
+    conditional: tuple[Note, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The text of every conditional note."""
+        return tuple(note.text for note in self.conditional)
+
+    def notes_for(self, tasks: Sequence[str], split: str, scales: Sequence[str] | None = None) -> list[str]:
+        """The conditional notes that concern scores of these tasks on this split.
+
+        Args:
+            tasks: Task names.
+            split: Such as ``"test"``.
+            scales: The scales shown; by default all.
+        """
+        shown = list(self.scales) if scales is None else scales
+        return [note.text for note in self.conditional if note.applies(tasks, split, shown)]
+
+    def missing(self, tasks: Sequence[str]) -> dict[str, list[str]]:
+        """By scale, the tasks that it has no reference for; scales that cover all are left out."""
+        lacking = {name: [task for task in tasks if not scale.covers(task)] for name, scale in self.scales.items()}
+        return {name: without for name, without in lacking.items() if without}
+
+    def covering(self, tasks: Sequence[str]) -> References:
+        """The same with only the scales that cover all of these tasks, or with the raw scale where none does."""
+        missing = self.missing(tasks)
+        kept = {name: scale for name, scale in self.scales.items() if name not in missing}
+        return replace(self, scales=kept or {RAW.name: RAW})
+
+
+def missing_references(suite: str, tasks: Sequence[str]) -> dict[str, list[str]]:
+    """By scale of the suite, the tasks of these that it has no reference for; empty where every scale covers all.
+
+    Scores of these tasks leave such a scale out. Where none is left, they show the raw scale, the plain return.
+    """
+    return load_references(suite).missing(tasks)
 
 
 @lru_cache
 def load_references(suite: str) -> References:
-    """The references of a suite.
+    """The references of a suite; the raw scale alone where it has none.
 
     Raises:
-        ValueError: There are none, or a scale lacks a task or has equal ends.
+        ValueError: A scale has ends in the wrong order.
     """
+    # A suite's name may come from a record: it must not lead to a file anywhere else.
+    known = re.fullmatch(r"[a-z0-9-]+", suite) is not None
     file = resources.files("mtbench.scoring.data") / f"{suite}.json"
-    if not file.is_file():
-        raise UsageError(f"There are no reference scores for the suite {suite!r}.")
+    if not known or not file.is_file():
+        return References(suite, {RAW.name: RAW}, {}, ())
     data = json.loads(file.read_text())
     scales = {name: _scale(name, spec, data["tasks"]) for name, spec in data["scales"].items()}
-    return References(suite, scales, data["sources"], tuple(data["warnings"]))
+    notes = tuple(Note(note["text"], *(tuple(note.get(key, ())) for key in _CONDITIONS)) for note in data["notes"])
+    return References(suite, scales, data["sources"], tuple(data["warnings"]), notes)
+
+
+_CONDITIONS = ("scales", "tasks", "splits")
 
 
 def _scale(name: str, spec: dict[str, Any], tasks: dict[str, Any]) -> Scale:
-    low = {task: _anchor(name, task, entries, spec["low"]) for task, entries in tasks.items()}
-    high = {task: _anchor(name, task, entries, spec["high"]) for task, entries in tasks.items()}
+    low, high = (
+        {task: anchor for task, entries in tasks.items() if (anchor := _anchor(entries, spec[end])) is not None}
+        for end in ("low", "high")
+    )
+    scale = Scale(name, spec["description"], low, high)
     for task in tasks:
-        if not low[task].value < high[task].value:
+        if scale.covers(task) and not low[task].value < high[task].value:
             raise UsageError(f"The {name} scale of task {task!r} does not rise: {low[task]} to {high[task]}.")
-    return Scale(name, spec["description"], low, high)
+    return scale
 
 
-def _anchor(scale: str, task: str, entries: dict[str, Any], wanted: list[str]) -> Anchor:
-    for entry in wanted:
-        if entries.get(entry) is not None:
-            return Anchor(float(entries[entry]["mean"]), entry)
-    raise UsageError(f"The {scale} scale of task {task!r} needs one of {wanted}.")
+def _anchor(entries: dict[str, Any], wanted: list[str]) -> Anchor | None:
+    for name in wanted:
+        if entries.get(name) is not None:
+            entry = entries[name]
+            return Anchor(float(entry["mean"]), name, float(entry["sem"]) if "sem" in entry else None)
+    return None

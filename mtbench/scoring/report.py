@@ -1,69 +1,21 @@
-"""Scores as tables: Markdown, CSV, JSON, LaTeX, HTML."""
+"""Scores as text: Markdown, CSV, JSON, LaTeX, HTML. Each format escapes every text that it shows."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from mtbench.scoring.aggregates import AGGREGATES
-from mtbench.scoring.scores import AgentScores, Estimate, Scores
+from mtbench.scoring.intervals import Estimate
+from mtbench.scoring.notes import notes
+from mtbench.scoring.scores import AgentScores, Scores
+from mtbench.scoring.tables import Table, aggregate_table, tables
+from mtbench.text import for_csv, for_html, for_latex, for_markdown
 
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A titled table of text; the first column is left-aligned, the others right-aligned."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-
-
-def tables(scores: Scores) -> list[Table]:
-    """What a person wants to read, most important first."""
-    built = [_aggregate_table(scores), _task_table(scores)]
-    if scores.k > 1:
-        built.append(_adaptation_table(scores))
-    if any(own.success for own in scores.agents):
-        built += [_successes_table(scores), _success_table(scores)]
-    if scores.improvement:
-        built.append(_improvement_table(scores))
-    return built
-
-
-def notes(scores: Scores) -> list[str]:
-    """What a reader must know to trust the numbers, one sentence or two each."""
-    scored = "the last attempt" if scores.objective == "k-shot" else "the mean of all attempts"
-    lines = [
-        f"{scores.env_id}, {scores.split} split, {len(scores.tasks)} tasks, k = {scores.k} ({scores.objective}): "
-        f"the return of {scored} counts. normalized = (return - low) / (high - low).",
-        f"Brackets are 95 % stratified-bootstrap intervals ({scores.replicates} replicates).",
-    ]
-    for own in scores.agents:
-        resampled = "runs" if own.runs > 1 else "rollouts"
-        line = f"{own.agent}: {_count(own.runs, 'run')} of {own.rollouts} rollouts per task; {resampled} are resampled"
-        lines.append(line + ("." if own.runs > 1 else ", so intervals do not show the spread of training."))
-        if own.runs == own.rollouts == 1:
-            lines.append(f"{own.agent}: one rollout has no spread; its intervals mean nothing.")
-        if own.privileged:
-            lines.append(f"{own.agent} is privileged: it reads hidden state that no agent sees.")
-        if own.task_label_exposed:
-            lines.append(f"{own.agent} was told the task.")
-    for task, twin in scores.repeated.items():
-        lines.append(f"{task} is the same environment as {twin} of the train split: `new tasks` leaves it out.")
-    if any(own.successes for own in scores.agents):
-        lines.append("coverage: the share of tasks whose attempts succeed at least two times in three.")
-    for name, scale in scores.references.scales.items():
-        lines.append(f"Scale {name}: {scale.description}")
-        fallbacks = _fallbacks(scores, name)
-        lines.extend(f"Scale {name}: 1 is `{entry}` on {', '.join(tasks)}." for entry, tasks in fallbacks.items())
-    lines.extend(f"`{entry}`: {source}" for entry, source in scores.references.sources.items())
-    lines.extend(scores.references.warnings)
-    return lines
+__all__ = ["FORMATS", "Table", "notes", "render", "summary", "tables"]
 
 
 def render(scores: Scores, format: str) -> str:
@@ -78,110 +30,19 @@ def render(scores: Scores, format: str) -> str:
 
 def summary(scores: Scores) -> str:
     """The aggregate table alone, as Markdown, for a front page."""
-    return _markdown_table(_aggregate_table(scores))
-
-
-# ---- the tables ----
-
-
-def _aggregate_table(scores: Scores) -> Table:
-    rows = [
-        [f"{own.agent}{only}", scale, *(_bracket(aggregates[scale][name]) for name in AGGREGATES)]
-        for scale in scores.references.scales
-        for only, part in (("", "aggregates"), (", new tasks", "new"))
-        for own in scores.agents
-        if (aggregates := getattr(own, part))
-    ]
-    return Table("Aggregate scores over tasks", ["agent", "scale", *AGGREGATES], rows)
-
-
-def _task_table(scores: Scores) -> Table:
-    scales = list(scores.references.scales)
-    header = ["task"]
-    for own in scores.agents:
-        header += [f"{own.agent}: return", *(f"{own.agent}: {scale}" for scale in scales)]
-    rows = []
-    for task in scores.tasks:
-        row = [task]
-        for own in scores.agents:
-            row += [
-                _bracket(own.returns[task]),
-                *(_fixed(own.normalized[scale][task].value, 2) for scale in scales),
-            ]
-        rows.append(row)
-    return Table("Scores per task", header, rows)
-
-
-def _adaptation_table(scores: Scores) -> Table:
-    header = ["task"]
-    for own in scores.agents:
-        header += [f"{own.agent}: attempt {i + 1}" for i in range(scores.k)] + [f"{own.agent}: last - first"]
-    rows = []
-    for task in scores.tasks:
-        row = [task]
-        for own in scores.agents:
-            row += [_fixed(attempt.value) for attempt in own.attempts[task]] + [_bracket(own.adaptation[task])]
-        rows.append(row)
-    return Table("Return of each attempt", header, rows)
-
-
-def _successes_table(scores: Scores) -> Table:
-    shown = [own for own in scores.agents if own.successes]
-    header = ["agent", *shown[0].successes]
-    return Table("Success over tasks", header, [[own.agent, *map(_bracket, own.successes.values())] for own in shown])
-
-
-def _success_table(scores: Scores) -> Table:
-    shown = [own for own in scores.agents if own.success]
-    header = ["task", *(f"{own.agent}: attempt {i + 1}" for own in shown for i in range(scores.k))]
-    rows = [[task, *(_bracket(one) for own in shown for one in own.success[task])] for task in scores.tasks]
-    means = [
-        _fixed(sum(own.success[t][i].value for t in scores.tasks) / len(rows)) for own in shown for i in range(scores.k)
-    ]
-    return Table("Success of each attempt", header, [*rows, ["mean over tasks", *means]])
-
-
-def _improvement_table(scores: Scores) -> Table:
-    rows = [[x, y, _bracket(estimate)] for (x, y), estimate in scores.improvement.items()]
-    return Table("Probability of improvement", ["X", "Y", "P(X > Y)"], rows)
-
-
-def _fallbacks(scores: Scores, scale: str) -> dict[str, list[str]]:
-    """Tasks whose upper anchor is not the scale's usual one, by the entry that serves instead."""
-    entries = {task: scores.references.scales[scale].high[task].entry for task in scores.tasks}
-    usual = max(set(entries.values()), key=list(entries.values()).count)
-    grouped: dict[str, list[str]] = {}
-    for task, entry in entries.items():
-        if entry != usual:
-            grouped.setdefault(entry, []).append(task)
-    return grouped
-
-
-def _bracket(estimate: Estimate) -> str:
-    return f"{_fixed(estimate.value)} [{_fixed(estimate.low)}, {_fixed(estimate.high)}]"
-
-
-def _fixed(value: float, digits: int = 3) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-# ---- the formats ----
+    return _markdown_table(aggregate_table(scores))
 
 
 def _markdown(scores: Scores) -> str:
     parts = []
     for table in tables(scores):
         parts.append(f"### {table.title}\n\n{_markdown_table(table)}")
-    parts.append("\n".join(f"- {note}" for note in notes(scores)) + "\n")
+    parts.append("\n".join(f"- {for_markdown(note)}" for note in notes(scores)) + "\n")
     return "\n".join(parts)
 
 
 def _markdown_table(table: Table) -> str:
-    header, *body = [[cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows)]
+    header, *body = [list(map(for_markdown, row)) for row in (table.header, *table.rows)]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "".join(f"{_markdown_row(row, widths)}\n" for row in (header, rule, *body))
@@ -197,47 +58,32 @@ def _markdown_row(row: list[str], widths: list[int]) -> str:
 def _latex(scores: Scores) -> str:
     parts = []
     for table in tables(scores):
-        body = "\n".join(" & ".join(map(_latex_escape, row)) + r" \\" for row in table.rows)
+        body = "\n".join(" & ".join(map(for_latex, row)) + r" \\" for row in table.rows)
         parts.append(
             "\\begin{table}\n\\centering\n"
-            f"\\caption{{{_latex_escape(table.title)}}}\n"
+            f"\\caption{{{for_latex(table.title)}}}\n"
             f"\\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}\n\\hline\n"
-            f"{' & '.join(map(_latex_escape, table.header))} \\\\\n\\hline\n{body}\n\\hline\n"
+            f"{' & '.join(map(for_latex, table.header))} \\\\\n\\hline\n{body}\n\\hline\n"
             "\\end{tabular}\n\\end{table}\n"
         )
-    comments = "\n".join(f"% {note}" for note in notes(scores))
+    comments = "\n".join(f"% {for_latex(note)}" for note in notes(scores))
     return "\n".join(parts) + comments + "\n"
-
-
-def _latex_escape(text: str) -> str:
-    commands = {
-        "\\": "textbackslash",
-        "^": "textasciicircum",
-        "~": "textasciitilde",
-        "<": "textless",
-        ">": "textgreater",
-    }
-    escaped = {character: f"\\{character}" for character in "&%$#_{}"}
-    escaped |= {character: f"\\{command}{{}}" for character, command in commands.items()}
-    return "".join(escaped.get(character, character) for character in text)
 
 
 def _html(scores: Scores) -> str:
     parts = [
         "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
-        f"<title>{html.escape(scores.env_id)}</title>\n"
+        f"<title>{for_html(scores.env_id)}</title>\n"
         "<style>body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}"
         "table{border-collapse:collapse;margin-bottom:2rem}td,th{padding:.2rem .7rem;text-align:right;"
         "font-variant-numeric:tabular-nums}td:first-child,th:first-child{text-align:left}"
         "tr{border-bottom:1px solid #ddd}li{max-width:60rem}</style>\n"
     ]
     for table in tables(scores):
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-        body = "\n".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-        )
-        parts.append(f"<h2>{html.escape(table.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n")
-    items = "\n".join(f"<li>{html.escape(note)}</li>" for note in notes(scores))
+        head = "".join(f"<th>{for_html(cell)}</th>" for cell in table.header)
+        body = "\n".join("<tr>" + "".join(f"<td>{for_html(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+        parts.append(f"<h2>{for_html(table.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n")
+    items = "\n".join(f"<li>{for_html(note)}</li>" for note in notes(scores))
     return "".join(parts) + f"<ul>\n{items}\n</ul>\n</html>\n"
 
 
@@ -248,8 +94,8 @@ def _csv(scores: Scores) -> str:
     writer.writerow(["env_id", "split", "agent", "scale", "task", "statistic", "value", "low", "high"])
     for own in scores.agents:
         for scale, task, statistic, estimate in _numbers(own):
-            numbers = [repr(n) for n in (estimate.value, estimate.low, estimate.high)]
-            writer.writerow([scores.env_id, scores.split, own.agent, scale, task, statistic, *numbers])
+            texts = map(for_csv, (scores.env_id, scores.split, own.agent, scale, task, statistic))
+            writer.writerow([*texts, *(repr(n) for n in (estimate.value, estimate.low, estimate.high))])
     return buffer.getvalue()
 
 
@@ -286,7 +132,9 @@ def _json(scores: Scores) -> str:
         "split": scores.split,
         "k": scores.k,
         "objective": scores.objective,
+        "interval": scores.interval,
         "replicates": scores.replicates,
+        "scales_left_out": scores.left_out,
         "agents": agents,
         "probability_of_improvement": improvement,
         "notes": notes(scores),

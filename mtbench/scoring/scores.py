@@ -1,26 +1,23 @@
-"""Runs -> scores: per task and in aggregate, on every scale of the suite, with intervals."""
+"""Runs -> scores: per task and in aggregate, on every scale that covers the tasks, with intervals."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from mtbench.errors import UsageError
+from mtbench.errors import UsageError, unknown
 from mtbench.records import RecordError, Run
-from mtbench.scoring.aggregates import (
-    AGGREGATES,
-    Floats,
-    bootstrap,
-    interval,
-    performance_profile,
-    probability_of_improvement,
-)
+from mtbench.scoring.aggregates import AGGREGATES, Aggregate, performance_profile
+from mtbench.scoring.improvement import improvement
+from mtbench.scoring.intervals import METHODS, Estimate, Estimates, Floats, Sample, Statistic
 from mtbench.scoring.references import References, Scale, load_references
 from mtbench.scoring.scored import scored
 from mtbench.suite import load_suite
+from mtbench.text import plain
 
 # What two runs must share for their scores to be comparable.
 _SAME = ("env_id", "suite", "split", "cases", "tasks", "k", "objective", "evaluation_version")
@@ -29,34 +26,26 @@ PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
 COVERED = 2 / 3  # of a task's attempts succeed where it is covered
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class AgentScores:
     """One agent's scores.
 
     Attributes:
-        agent: Name.
+        agent: Name, made plain (:func:`mtbench.text.plain`) and unlike that of every other agent.
         runs: Training runs (or evaluations of a scripted policy).
         rollouts: Rollouts per task and run.
         privileged: It reads hidden state.
         task_label_exposed: It was told the task.
+        defines: By scale, the end (0 or 1) that this agent's own policy defines on every task.
         returns: By task, the scored return on the default reward scale.
         attempts: By task, the return of each attempt.
         adaptation: By task, last attempt minus first.
         normalized: By scale, then task.
         aggregates: By scale, then aggregate.
-        new: The same of those tasks alone that repeat none of training; empty where none does.
+        new: `aggregates` over the test tasks that do not repeat a training task; empty where none does.
         success: By task, the share of successes in each attempt; empty where the suite defines none.
         successes: ``"success"`` of all attempts, mean over tasks, and ``"coverage"``: the share of tasks whose attempts
-            succeed at least two times in three (AMAGO-2, Figure 4).
+            succeed at least two times in three (AMAGO-2, Figure 4), counted in each run, mean over runs.
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
     """
@@ -66,6 +55,7 @@ class AgentScores:
     rollouts: int
     privileged: bool
     task_label_exposed: bool
+    defines: dict[str, int] = field(default_factory=dict)
     returns: dict[str, Estimate] = field(default_factory=dict)
     attempts: dict[str, list[Estimate]] = field(default_factory=dict)
     adaptation: dict[str, Estimate] = field(default_factory=dict)
@@ -90,8 +80,10 @@ class Scores:
         objective: ``"k-shot"``: the last attempt is scored; ``"k-episode"``: the mean of all.
         agents: In the order given.
         improvement: By ordered pair of agents, the probability that the first scores above the second.
-        references: The constants used.
-        replicates: Bootstrap replicates behind every interval.
+        references: The constants used; every scale covers all tasks.
+        left_out: The suite's other scales, and the tasks that each has no reference for.
+        interval: How intervals are computed, one of :data:`mtbench.scoring.intervals.METHODS`.
+        replicates: Bootstrap replicates, where one is used.
         repeated: Held-out tasks that are the same environment as one of training, and which.
     """
 
@@ -104,24 +96,75 @@ class Scores:
     agents: list[AgentScores]
     improvement: dict[tuple[str, str], Estimate]
     references: References
+    left_out: dict[str, list[str]]
+    interval: str
     replicates: int
     repeated: dict[str, str]
 
 
-def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scores:
+def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interval: str = "jackknife") -> Scores:
     """Score runs; several runs of one agent are its training seeds.
 
     Args:
         runs: At least one; all of one environment, split and protocol.
         seed: Seeds the bootstrap.
         replicates: Bootstrap replicates.
+        interval: ``"jackknife"`` resamples whole runs, or the rollouts of an agent with one run;
+            ``"stratified-bootstrap"`` draws runs anew for every task (see :mod:`mtbench.scoring.intervals`).
 
     Raises:
         RecordError: Runs cannot be compared or pooled; the message names what differs.
-        ValueError: There is no run, or a task has no reference.
+        ValueError: There is no run, or no such interval.
     """
     if not runs:
         raise UsageError("There is no run to score.")
+    if interval not in METHODS:
+        raise unknown("interval", interval, METHODS, "scores")
+    _check_comparable(runs)
+    first = runs[0].manifest
+    tasks = list(first["tasks"])
+    known = load_references(first["suite"])
+    repeats = load_suite(first["suite"]).repeats if first["split"] == "test" else {}
+    repeated = {task: repeats[task] for task in tasks if task in repeats}
+    by_agent: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_agent[run.manifest["agent"]].append(run)
+
+    rng = np.random.default_rng(seed)
+    returns = [_values(own) for own in by_agent.values()]
+    samples = [Sample(values, interval, replicates=replicates, rng=rng) for values in returns]
+    names = _shown_names(list(by_agent))
+    references = known.covering(tasks)
+    agents = []
+    for name, own, sample in zip(names, by_agent.values(), samples, strict=True):
+        agents.append(_score_agent(name, own, sample, references, set(repeated)))
+        if all(run.episodes["success"].notna().all() for run in own):
+            successes = Sample(_values(own, "success"), interval, replicates=replicates, rng=rng)
+            _add_successes(agents[-1], tasks, successes)
+    counted = [scored(values, first["objective"]) for values in returns]
+    pairs = {
+        (names[i], names[j]): improvement(counted[i], counted[j], interval, replicates=replicates, rng=rng)
+        for j in range(len(names))
+        for i in range(j)
+    }
+    return Scores(
+        env_id=first["env_id"],
+        suite=first["suite"],
+        split=first["split"],
+        tasks=tasks,
+        k=int(first["k"]),
+        objective=first["objective"],
+        agents=agents,
+        improvement=pairs,
+        references=references,
+        left_out=known.missing(tasks),
+        interval=interval,
+        replicates=replicates,
+        repeated=repeated,
+    )
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
     first = runs[0].manifest
     for run in runs[1:]:
         for key in _SAME:
@@ -135,38 +178,6 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000) -> Scor
                 f"{runs[0].path} and {run.path} cannot be compared: the environment's arguments are "
                 f"{_protocol(runs[0])} in one and {_protocol(run)} in the other."
             )
-    references = load_references(first["suite"])
-    repeats = load_suite(first["suite"]).repeats if first["split"] == "test" else {}
-    repeated = {task: repeats[task] for task in first["tasks"] if task in repeats}
-    by_agent: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_agent[run.manifest["agent"]].append(run)
-
-    rng = np.random.default_rng(seed)
-    returns = {agent: _returns(own) for agent, own in by_agent.items()}
-    agents = [
-        _score_agent(own, returns[agent], references, set(repeated), replicates, rng) for agent, own in by_agent.items()
-    ]
-    counted = {agent: scored(values, first["objective"]) for agent, values in returns.items()}
-    improvement = {
-        (x, y): _improvement(counted[x], counted[y], replicates, rng)
-        for i, x in enumerate(counted)
-        for j, y in enumerate(counted)
-        if i < j
-    }
-    return Scores(
-        env_id=first["env_id"],
-        suite=first["suite"],
-        split=first["split"],
-        tasks=list(first["tasks"]),
-        k=int(first["k"]),
-        objective=first["objective"],
-        agents=agents,
-        improvement=improvement,
-        references=references,
-        replicates=replicates,
-        repeated=repeated,
-    )
 
 
 def _protocol(run: Run) -> dict[str, object]:
@@ -175,7 +186,19 @@ def _protocol(run: Run) -> dict[str, object]:
     return {key: value for key, value in kwargs.items() if key not in ("split", "tasks", "expose_task_label")}
 
 
-def _returns(runs: list[Run], column: str = "return") -> Floats:
+def _shown_names(agents: list[str]) -> list[str]:
+    """Plain names, numbered where two would look the same."""
+    shown: list[str] = []
+    for agent in agents:
+        name = plain(agent) or "(no name)"
+        number = 1
+        while (unlike := name if number == 1 else f"{name} ({number})") in shown:
+            number += 1
+        shown.append(unlike)
+    return shown
+
+
+def _values(runs: list[Run], column: str = "return") -> Floats:
     """Returns of one agent, or another column of the records, of shape (runs, tasks, rollouts, attempts)."""
     first = runs[0].manifest
     for run in runs[1:]:
@@ -190,87 +213,87 @@ def _returns(runs: list[Run], column: str = "return") -> Floats:
                 "the agents or the seeds apart (`mtbench evaluate --agent ... --train-seed ...`)."
             )
     shape = (len(first["tasks"]), first["rollouts_per_task"], first["k"])
+    order = {task: i for i, task in enumerate(first["tasks"])}
     stacked = []
     for run in runs:
-        order = {task: i for i, task in enumerate(first["tasks"])}
         keyed = run.episodes.assign(order=run.episodes["task"].map(order))
         rows = keyed.sort_values(["order", "rollout", "attempt"])
         stacked.append(rows[column].to_numpy(dtype=np.float64).reshape(shape))
     return np.stack(stacked)
 
 
-def _score_agent(
-    runs: list[Run],
-    returns: Floats,
-    references: References,
-    repeated: set[str],
-    replicates: int,
-    rng: np.random.Generator,
-) -> AgentScores:
+def _score_agent(name: str, runs: list[Run], sample: Sample, references: References, repeated: set[str]) -> AgentScores:
     manifest = runs[0].manifest
-    tasks = manifest["tasks"]
+    tasks, objective = manifest["tasks"], manifest["objective"]
     own = AgentScores(
-        agent=manifest["agent"],
+        agent=name,
         runs=len(runs),
         rollouts=int(manifest["rollouts_per_task"]),
         privileged=any(run.manifest.get("privileged") for run in runs),
         task_label_exposed=any(run.manifest.get("task_label_exposed") for run in runs),
+        defines=_defined_ends(runs, references),
     )
-    # Everything below is linear in these or a function of them, so one bootstrap serves all.
-    attempts, replicated_attempts = returns.mean(axis=2), bootstrap(returns, replicates, rng)
-    point, replicated = (scored(each, manifest["objective"]) for each in (attempts, replicated_attempts))
-    own.returns.update(_per_task(tasks, point, replicated))
-    own.attempts.update(_per_attempt(tasks, attempts, replicated_attempts))
-    gain, replicated_gain = (v[..., -1] - v[..., 0] for v in (attempts, replicated_attempts))
-    own.adaptation.update(_per_task(tasks, gain, replicated_gain))
-    for name, scale in references.scales.items():
-        score, spread = (_normalize(scale, tasks, v) for v in (point, replicated))
-        own.normalized[name] = _per_task(tasks, score, spread)
-        own.aggregates[name] = _aggregated(score, spread)
-        if repeated:
-            new = [task not in repeated for task in tasks]
-            own.new[name] = _aggregated(score[..., new], spread[..., new])
-        curves = performance_profile(spread, PROFILE_THRESHOLDS)
-        own.profiles[name] = np.stack([performance_profile(score, PROFILE_THRESHOLDS), *interval(curves)])
-    if all(run.episodes["success"].notna().all() for run in runs):
-        successes = _returns(runs, "success")
-        attempts, replicated_attempts = successes.mean(axis=2), bootstrap(successes, replicates, rng)
-        own.success.update(_per_attempt(tasks, attempts, replicated_attempts))
-        rate, spread = attempts.mean(axis=-1), replicated_attempts.mean(axis=-1)
-        own.successes["success"] = _estimate(rate.mean(), spread.mean(axis=(1, 2)))
-        covered, spread = (v >= COVERED - 1e-9 for v in (rate, spread))
-        own.successes["coverage"] = _estimate(covered.mean(), spread.mean(axis=(1, 2)))
+    own.returns.update(_by_task(tasks, sample.estimate(lambda v: scored(v, objective).mean(axis=-2))))
+    own.attempts.update(_by_attempt(tasks, sample))
+    own.adaptation.update(_by_task(tasks, sample.estimate(lambda v: (v[..., -1] - v[..., 0]).mean(axis=-2))))
+    for scale in references.scales.values():
+        _add_scale(own, sample, scale, manifest, repeated)
     return own
 
 
-def _aggregated(score: Floats, spread: Floats) -> dict[str, Estimate]:
-    return {key: _estimate(f(score), f(spread)) for key, f in AGGREGATES.items()}
+def _add_scale(own: AgentScores, sample: Sample, scale: Scale, manifest: dict[str, Any], repeated: set[str]) -> None:
+    tasks, objective = manifest["tasks"], manifest["objective"]
+
+    def normalized(returns: Floats) -> Floats:
+        """Scores ``(..., runs, tasks)`` of returns ``(..., runs, tasks, attempts)``."""
+        counted = scored(returns, objective)
+        return np.stack([scale.normalize(task, counted[..., i]) for i, task in enumerate(tasks)], axis=-1)
+
+    own.normalized[scale.name] = _by_task(tasks, sample.estimate(lambda v: normalized(v).mean(axis=-2)))
+    own.aggregates[scale.name] = _aggregated(sample, normalized)
+    new = [task not in repeated for task in tasks]
+    if any(new) and not all(new):
+        own.new[scale.name] = _aggregated(sample, lambda v: normalized(v)[..., new])
+    curve = sample.estimate(
+        lambda v: performance_profile(normalized(v), PROFILE_THRESHOLDS), 0.0, 1.0, step=1 / len(tasks)
+    )
+    own.profiles[scale.name] = np.stack([curve.value, curve.low, curve.high])
 
 
-def _normalize(scale: Scale, tasks: Sequence[str], scores: Floats) -> Floats:
-    """Scores with tasks on the last axis, on a scale."""
-    return np.stack([scale.normalize(task, scores[..., i]) for i, task in enumerate(tasks)], axis=-1)
+def _defined_ends(runs: list[Run], references: References) -> dict[str, int]:
+    """By scale, the end whose anchors mtbench measured with the very policy of these runs."""
+    policies = {str(run.manifest.get("policy")) for run in runs}
+    tasks = runs[0].manifest["tasks"]
+    return {
+        scale.name: value
+        for scale in references.scales.values()
+        for value, anchors in enumerate((scale.low, scale.high))
+        if all(anchors[task].sem is not None and policies == {anchors[task].entry} for task in tasks)
+    }
 
 
-def _per_task(tasks: Sequence[str], point: Floats, replicated: Floats) -> dict[str, Estimate]:
-    """Estimates by task from ``(runs, tasks)`` and ``(replicates, runs, tasks)``."""
-    over_runs, spread = point.mean(axis=0), replicated.mean(axis=1)
-    return {task: _estimate(over_runs[i], spread[:, i]) for i, task in enumerate(tasks)}
+def _add_successes(own: AgentScores, tasks: list[str], sample: Sample) -> None:
+    own.success.update(_by_attempt(tasks, sample, 0.0, 1.0, step=1 / own.rollouts))
+    each = own.rollouts * sample.means.shape[-1] * len(tasks)
+    own.successes["success"] = sample.estimate(lambda v: v.mean(axis=(-3, -2, -1)), 0.0, 1.0, step=1 / each)[()]
+    own.successes["coverage"] = sample.estimate(
+        lambda v: (v.mean(axis=-1) >= COVERED - 1e-9).mean(axis=(-2, -1)), 0.0, 1.0, step=1 / len(tasks)
+    )[()]
 
 
-def _per_attempt(tasks: Sequence[str], point: Floats, replicated: Floats) -> dict[str, list[Estimate]]:
-    """The same of every attempt, which are on a further axis, the last."""
-    each = [_per_task(tasks, point[..., i], replicated[..., i]) for i in range(point.shape[-1])]
-    return {task: [attempt[task] for attempt in each] for task in tasks}
+def _aggregated(sample: Sample, normalized: Statistic) -> dict[str, Estimate]:
+    def estimate(aggregate: Aggregate) -> Estimate:
+        return sample.estimate(lambda v: aggregate.of(normalized(v)), aggregate.least, smooth=aggregate.smooth)[()]
+
+    return {name: estimate(aggregate) for name, aggregate in AGGREGATES.items()}
 
 
-def _estimate(point: Floats | float, replicated: Floats) -> Estimate:
-    low, high = interval(replicated)
-    return Estimate(float(point), float(low), float(high))
+def _by_task(tasks: Sequence[str], estimates: Estimates) -> dict[str, Estimate]:
+    return {task: estimates[i] for i, task in enumerate(tasks)}
 
 
-def _improvement(x: Floats, y: Floats, replicates: int, rng: np.random.Generator) -> Estimate:
-    """Between runs where both agents have several, else between rollouts. Takes ``(runs, tasks, rollouts)``."""
-    several = len(x) > 1 and len(y) > 1
-    samples = [list(v.mean(axis=-1).T) if several else list(np.concatenate(list(v), axis=1)) for v in (x, y)]
-    return _estimate(*probability_of_improvement(samples[0], samples[1], replicates, rng))
+def _by_attempt(
+    tasks: Sequence[str], sample: Sample, least: float = -np.inf, most: float = np.inf, step: float = 0.0
+) -> dict[str, list[Estimate]]:
+    estimates = sample.estimate(lambda v: v.mean(axis=-3), least, most, step=step)
+    return {task: [estimates[i, j] for j in range(estimates.value.shape[-1])] for i, task in enumerate(tasks)}

@@ -1,67 +1,25 @@
 import csv
 import io
 import json
+import re
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from mtbench.records import RecordError, Run, episodes_frame
+from mtbench.cli import app
+from mtbench.records import RecordError, Run
 from mtbench.scoring import score
 from mtbench.scoring.figures import save_figure
+from mtbench.scoring.intervals import METHODS, t_quantile
 from mtbench.scoring.references import load_references
-from mtbench.scoring.report import FORMATS, notes, render
+from mtbench.scoring.report import FORMATS, notes, render, tables
 from mtbench.suites.popgym import TASKS
+from tests.paths import RESULTS
+from tests.scoring.runs import made_up
 
 SCALES = load_references("popgym").scales
-
-
-def made_up(
-    agent="mine",
-    value=None,
-    train_seed=None,
-    rollouts=6,
-    k=2,
-    objective="k-shot",
-    tasks=tuple(TASKS),
-    success=lambda task, attempt, rollout: None,
-    **more,
-):
-    """A run whose attempt i on a task returns `value(task, i, rollout)`, and succeeds if `success(...)` says so."""
-    value = value or (lambda task, attempt, rollout: attempt + rollout / 100)
-    rows = [
-        {
-            "suite": "popgym",
-            "split": "test",
-            "task": task,
-            "variant": 0,
-            "rollout": rollout,
-            "attempt": attempt,
-            "return": value(task, attempt, rollout),
-            "length": 1,
-            "success": success(task, attempt, rollout),
-            "agent": agent,
-            "train_seed": train_seed,
-            "step": None,
-        }
-        for task in tasks
-        for rollout in range(rollouts)
-        for attempt in range(1, k + 1)
-    ]
-    manifest = {
-        "env_id": "MTPOPGym-v0",
-        "suite": "popgym",
-        "split": "test",
-        "tasks": list(tasks),
-        "k": k,
-        "objective": objective,
-        "rollouts_per_task": rollouts,
-        "agent": agent,
-        "train_seed": train_seed,
-        "evaluation_version": 1,
-        "env_kwargs": {},
-        **more,
-    }
-    return Run(f"runs/{agent}-{train_seed}", episodes_frame(rows), manifest)
 
 
 def test_success_and_coverage():
@@ -77,7 +35,7 @@ def test_success_and_coverage():
     assert own.successes["success"].value == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
     assert own.successes["coverage"].value == pytest.approx(2 / 3)
     # Of six rollouts of the third task, at least four succeed in some replicates, in most not.
-    assert own.successes["coverage"].low == pytest.approx(2 / 3)
+    assert own.successes["coverage"].low < 0.4
     assert own.successes["coverage"].high == 1
     assert own.successes["success"].low < own.successes["success"].value < own.successes["success"].high
     text = render(scores, "md")
@@ -117,7 +75,7 @@ def test_published_falls_back_to_the_oracle_and_says_so():
         "VelocityOnlyCartpoleHard",
         "MineSweeperEasy",
     }
-    assert any("1 is `oracle` on VelocityOnlyCartpoleEasy" in note for note in notes(score([made_up()])))
+    assert any("1 is oracle on VelocityOnlyCartpoleEasy" in note for note in notes(score([made_up()])))
 
 
 def test_several_seeds_are_one_agent():
@@ -187,9 +145,180 @@ def test_nothing_to_score_is_refused():
         score([])
 
 
-def test_a_suite_without_references_is_named():
-    with pytest.raises(ValueError, match="no reference scores for the suite 'chess'"):
-        load_references("chess")
+def test_coverage_is_counted_in_each_run():
+    """One run always succeeds, the other in one rollout of three: covered and not, though 2/3 succeed in all."""
+    runs = [
+        made_up(train_seed=seed, tasks=["MineSweeperEasy"], success=lambda t, a, r, seed=seed: seed == 0 or r % 3 == 0)
+        for seed in range(2)
+    ]
+    own = score(runs).agents[0]
+    assert own.successes["success"].value == pytest.approx(2 / 3)
+    assert own.successes["coverage"].value == 0.5
+
+
+def test_the_order_of_rows_does_not_matter():
+    run = made_up(k=3, value=lambda t, a, r: len(t) + a + r / 100, success=lambda t, a, r: (a + r) % 2 == 0)
+    shuffled = Run(run.path, run.episodes.sample(frac=1, random_state=0), run.manifest)
+    assert render(score([shuffled]), "json") == render(score([run]), "json")
+
+
+def test_three_runs_against_one_compare_rollouts():
+    """The means of runs would say 1."""
+    runs = [made_up("x", train_seed=seed, value=lambda t, a, r: r + 0.5) for seed in range(3)]
+    found = score([*runs, made_up("y", value=lambda t, a, r: r)]).improvement[("x", "y")]
+    assert found.value == pytest.approx(np.mean([i + 0.5 > j for i in range(6) for j in range(6)]))
+
+
+def test_validation_and_test_cases_are_not_compared():
+    with pytest.raises(RecordError, match="cases is 'evaluation' in one"):
+        score([made_up("a", cases="evaluation"), made_up("b", cases="validation")])
+
+
+def test_names_that_look_alike_are_numbered():
+    scores = score([made_up("mine"), made_up("mine\x00"), made_up("\x1b[31mmine"), made_up("\n")])
+    assert [own.agent for own in scores.agents] == ["mine", "mine (2)", "mine (3)", "(no name)"]
+
+
+# ---- intervals ----
+
+
+def seeds(n, agent="mine", effect=lambda seed: seed / 10, **more):
+    return [
+        made_up(agent, train_seed=seed, value=lambda t, a, r, seed=seed: effect(seed) + r / 1000, **more)
+        for seed in range(n)
+    ]
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_whole_runs_are_resampled(n):
+    """All tasks of a run share its effect, so every interval is Student's of the runs."""
+    own = score(seeds(n)).agents[0]
+    effects = np.arange(n) / 10
+    half = t_quantile(n - 1) * effects.std(ddof=1) / n**0.5
+    scale = SCALES["oracle"]
+    width = 1 / np.array([scale.high[task].value - scale.low[task].value for task in TASKS])
+    mine = own.returns["MineSweeperEasy"]
+    assert (mine.value - mine.low, mine.high - mine.value) == pytest.approx((half, half))
+    attempt = own.attempts["MineSweeperEasy"][0]
+    assert attempt.high - attempt.low == pytest.approx(2 * half)
+    mean = own.aggregates["oracle"]["mean"]
+    assert mean.high - mean.value == pytest.approx(half * width.mean())
+    _, low, high = own.profiles["oracle"]
+    assert (high - low).max() > 0.5
+
+
+def test_the_old_bootstrap_is_there_on_demand():
+    scores = score(seeds(3), interval="stratified-bootstrap")
+    old, new = (s.agents[0].aggregates["oracle"]["mean"] for s in (scores, score(seeds(3))))
+    assert old.value == new.value
+    assert old.high - old.low < (new.high - new.low) / 4
+    assert any("rliable" in note and "too narrow" in note for note in notes(scores))
+    with pytest.raises(ValueError, match="Did you mean 'jackknife'"):
+        score(seeds(2), interval="jacknife")
+
+
+def test_the_command_line_chooses_the_interval(tmp_path):
+    arguments = ["score", str(RESULTS / "ML10-v0" / "test" / "random"), "--interval"]
+    shown = {name: CliRunner().invoke(app, [*arguments, name]).output for name in METHODS}
+    assert "too narrow" in shown["stratified-bootstrap"]
+    assert "too narrow" not in shown["jackknife"]
+    plotted = CliRunner().invoke(app, ["plot", *arguments[1:], "jackknife", "--out", str(tmp_path / "x.svg")])
+    assert plotted.exit_code == 0
+    assert isinstance(CliRunner().invoke(app, [*arguments, "jacknife"]).exception, ValueError)
+
+
+def test_few_runs_are_said_to_be_few():
+    assert any("fewer than 5 runs" in note and "12.7" in note for note in notes(score(seeds(2))))
+    assert any("fewer than 5 runs" in note and "3.2" in note for note in notes(score(seeds(4))))
+    assert not any("fewer than 5 runs" in note for note in notes(score(seeds(5))))
+    single = notes(score([made_up()]))
+    assert any("leave out how much training runs differ" in note for note in single)
+
+
+def test_an_interval_without_width_is_explained():
+    explained = "An interval without width"
+    assert any(explained in note for note in notes(score(seeds(3, effect=lambda seed: 0))))
+    varied = [made_up(train_seed=s, value=lambda t, a, r, s=s: a * s, tasks=["MineSweeperEasy"]) for s in range(3)]
+    assert not any(explained in note for note in notes(score(varied)))
+
+
+def test_a_percentile_interval_that_leaves_its_estimate_out_says_why():
+    """Every task's mean is its upper anchor: replicates of the gap are all larger than the gap."""
+    high = SCALES["oracle"].high
+    run = made_up(value=lambda t, a, r: high[t].value + (r - 2.5) / 10)
+    old = score([run], interval="stratified-bootstrap")
+    gap = old.agents[0].aggregates["oracle"]["optimality gap"]
+    assert gap.low > gap.value + 0.01
+    assert any("leave out their estimate" in note for note in notes(old))
+    gap = score([run]).agents[0].aggregates["oracle"]["optimality gap"]
+    assert gap.low <= gap.value <= gap.high
+
+
+# ---- scales ----
+
+
+def test_the_oracle_scale_is_the_default():
+    assert list(SCALES) == ["oracle", "published"]
+    assert [row[1] for row in tables(score([made_up()]))[0].rows] == ["oracle", "published"]
+
+
+def test_the_policy_behind_an_anchor_is_said_to_define_it():
+    runs = [made_up("expert", policy="oracle"), made_up("dice", policy="random"), made_up("mine", policy="x.py:f")]
+    scores = score(runs)
+    assert {own.agent: own.defines for own in scores.agents} == {
+        "expert": {"oracle": 1},
+        "dice": {"oracle": 0, "published": 0},
+        "mine": {},
+    }
+    rows = [row[:2] for row in tables(scores)[0].rows]
+    assert ["expert", "oracle (1 by definition)"] in rows
+    assert ["dice", "published (0 by definition)"] in rows
+    assert ["mine", "oracle"] in rows
+    assert any("expert's policy defines the 1 of the scale oracle" in note for note in notes(scores))
+
+
+def test_published_random_scores_are_not_our_random_policys():
+    run = made_up(tasks=["pong"], suite="atari", env_id="MTAtari-v0", k=1, policy="random")
+    assert score([run]).agents[0].defines == {}
+
+
+def test_scores_far_outside_are_marked():
+    scale = SCALES["published"]
+    low, high = scale.low["AutoencodeHard"].value, scale.high["AutoencodeHard"].value
+    for normalized, marked in ((2.5, True), (1.9, False), (-0.9, False), (-1.1, True)):
+        value = low + normalized * (high - low)
+        scores = score([made_up(tasks=["AutoencodeHard"], value=lambda t, a, r, value=value: value)])
+        cell = tables(scores)[1].rows[0][-1]
+        assert cell == f"{normalized:.2f}{' !' if marked else ''}"
+        assert any(note.startswith("! marks") for note in notes(scores)) == marked
+
+
+def test_a_task_without_references_leaves_the_scale_out_and_is_named():
+    scores = score([made_up(tasks=["pong", "adventure"], suite="atari", env_id="MTAtari-v0", k=1)])
+    assert scores.left_out == {"human": ["adventure"], "human-mnih2015": ["adventure"]}
+    assert list(scores.references.scales) == ["raw"]
+    own = scores.agents[0]
+    assert own.normalized["raw"]["adventure"] == own.returns["adventure"]
+    text = render(scores, "md")
+    assert "Scale human is left out: it has no reference for adventure." in text
+    assert "raw: the plain return" in text
+
+
+def test_a_suite_of_somebody_else_has_the_raw_scale():
+    scores = score([made_up(suite="tests.toy:SUITE", split="train", tasks=["a", "b"], k=1)])
+    assert list(scores.references.scales) == ["raw"]
+    assert scores.left_out == {}
+    assert scores.agents[0].aggregates["raw"]["mean"].value == pytest.approx(1 + 0.025)
+    for format in FORMATS:
+        assert "raw" in render(scores, format)
+
+
+def test_uncertain_anchors_are_told():
+    scores = score([made_up(tasks=["door-lock-v3"], suite="metaworld-ml45", env_id="ML45-v0")])
+    scale = scores.references.scales["oracle"]
+    error = scale.low["door-lock-v3"].sem / (scale.high["door-lock-v3"].value - scale.low["door-lock-v3"].value)
+    told = [note for note in notes(scores) if "Their standard error is above 0.005" in note]
+    assert bool(told) == (error > 0.005)
 
 
 # ---- the formats ----
@@ -213,7 +342,7 @@ def test_csv_is_tidy(two_agents):
     cell = [r for r in rows if (r["agent"], r["scale"], r["task"]) == ("mine_1", "return", "MineSweeperEasy")]
     assert {r["statistic"] for r in cell} == {"mean", "attempt 1", "attempt 2", "last - first"}
     assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in rows)
-    assert {r["statistic"] for r in rows if not r["task"]} == {"mean", "median", "IQM", "optimality gap"}
+    assert [r["statistic"] for r in rows if not r["task"]][:4] == ["IQM", "median", "mean", "optimality gap"]
 
 
 def test_json_parses(two_agents):
@@ -251,6 +380,22 @@ def test_figures_are_written_and_repeatable(two_agents, tmp_path, suffix):
     assert (tmp_path / f"one{suffix}").stat().st_size > 5000
     if suffix != ".svg":  # matplotlib numbers an SVG's clip paths at random
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+
+
+def test_figures_cut_what_lies_far_outside(tmp_path):
+    """The axis ends soon after 2, with the number where a bar goes on."""
+    run = made_up(tasks=["AutoencodeHard", "RepeatFirstEasy"], value=lambda t, a, r: 1.0)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        save_figure(score([run]), tmp_path / "oracle.svg")
+        save_figure(score([run]), tmp_path / "published.svg", scale="published")
+    whole, cut = ((tmp_path / f"{name}.svg").read_text() for name in ("oracle", "published"))
+    value = score([run]).agents[0].normalized["published"]["AutoencodeHard"].value
+    assert value > 20
+    assert f"{value:.1f}" in cut
+    numbers = {float(text.replace("\u2212", "-")) for text in re.findall(r">([\u2212-]?[\d.]+)</text>", cut)}
+    assert max(numbers - {round(value, 1)}) <= 2.1
+    assert "beyond the axis" in cut
+    assert "beyond the axis" not in whole
 
 
 def test_wrong_figures_are_refused(two_agents, tmp_path):
