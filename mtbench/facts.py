@@ -102,7 +102,7 @@ def missing_scales(suite: Suite, tasks: Sequence[str]) -> dict[str, list[str]]:
     look_up = getattr(reference_scores, "missing_references", None)
     if look_up is not None:
         return {scale: list(names) for scale, names in look_up(suite.name, tasks).items() if names}
-    references, why_none = references_of(suite)
+    references, _ = references_of(suite)
     if references is None:
         return {"every": list(tasks)}
     missing = {
