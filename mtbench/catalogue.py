@@ -90,7 +90,7 @@ def _print_tasks(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
     further = [task for task in split.also if task not in played]
     seen = described["seen_variants"].get(split.name, {})
     entries = _entries(described, [*played, *further])
-    header = ["task", "longest attempt", *entries, *(["seen in training"] if seen else [])]
+    header = ["task", "max steps", *entries, *(["seen in training"] if seen else [])]
 
     def row(task: str) -> list[str]:
         known = described["tasks"][task]["references"].values()

@@ -148,7 +148,7 @@ def play(
     rows = [[str(i + 1), f"{statistics['returns'][i]:.4f}", str(statistics["lengths"][i])] for i in range(rollout.k)]
     for cells, success in zip(rows, statistics.get("successes", ()), strict=False):
         cells.append("yes" if success else "no")
-    print_table(columns, rows, right=columns[1:3])
+    print_table(columns, rows)
     if video:
         say(f"wrote {shown_path(video)}")
     rollout.close()
