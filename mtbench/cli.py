@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import gymnasium as gym
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
 import mtbench
 from mtbench import registration
 from mtbench.errors import UnknownArgumentError, UsageError, unknown
 from mtbench.options import parsed_options
+from mtbench.printing import print_table, progress_bar, say, say_json, shown_path, tell, tell_error
 from mtbench.text import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mtbench.play import Playthrough
     from mtbench.rollout import MetaRollout
+    from mtbench.suite import Frame
 
 app = typer.Typer(
     help="Multi-task meta-RL environments, evaluation and normalized scores.",
@@ -30,9 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
 
 EnvId = Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID from `mtbench list`.")]
 PolicyName = Annotated[
@@ -49,12 +47,16 @@ EnvOptions = Annotated[
 SplitName = Annotated[str, typer.Option("--split", help="train or test.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seeds every draw.")]
 Interval = Annotated[str, typer.Option("--interval", help="jackknife (whole runs) or stratified-bootstrap.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SkipUnfinished = Annotated[
+    bool, typer.Option("--skip-unfinished", help="Leave out unfinished and damaged evaluations, and name them.")
+]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")]
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        _out.print(f"mtbench {mtbench.__version__}")
+        say(f"mtbench {mtbench.__version__}")
         raise typer.Exit
 
 
@@ -68,61 +70,41 @@ def _root(
 
 
 @app.command("list")
-def list_ids() -> None:
+def list_ids(as_json: AsJson = False) -> None:
     """List the environments."""
-    from mtbench.suite import load_suite
+    if as_json:
+        from mtbench.facts import listed
 
-    ids = _whole("ID", [row.id for row in registration.TABLE])
-    table = Table(ids, "train/test tasks", "k", "objective", "package", "what it is", box=None)
-    for row in registration.TABLE:
-        suite = load_suite(row.kwargs["suite"])
-        counts = "/".join(str(len(suite.splits[split].tasks)) for split in ("train", "test"))
-        package = ", ".join(f"{name} {_installed(name)}" for name in suite.distributions)
-        arguments = row.kwargs
-        table.add_row(
-            row.id, counts, str(arguments["k"]), arguments["objective"], package, row.summary, style="default"
-        )
-    _out.print(table)
+        say_json(listed())
+    else:
+        from mtbench.catalogue import print_list
+
+        print_list()
 
 
 @app.command()
 def info(
     env_id: EnvId,
-    figure: Annotated[Path | None, typer.Option(help="Write a contact sheet of all tasks (PNG).")] = None,
+    split: Annotated[str, typer.Option("--split", help="The split whose tasks are named, such as test.")] = "train",
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of these tasks (PNG).")
+    ] = None,
+    as_json: AsJson = False,
     env: EnvOptions = [],  # noqa: B006 (typer's way of saying none)
 ) -> None:
     """Say what an environment is: spaces, splits, tasks, references."""
-    from mtbench.scoring.references import load_references
+    from mtbench.catalogue import print_info
+    from mtbench.facts import described
 
-    rollout = _make(env_id, env, render_mode="rgb_array" if figure else None)
-    suite = rollout.suite
-    references = load_references(suite.name)
-    _out.print(f"{registration.find(env_id).id}: {suite.title}, k = {rollout.k} attempts, {rollout.objective}")
-    _out.print(escape(f"observation   {_short(rollout.observation_space)}"))
-    _out.print(escape(f"action        {_short(rollout.action_space)}"))
-    _out.print(f"variants      {suite.attempt_variants} in every attempt")
-    for split in suite.splits.values():
-        more = f" ({len(split.also)} more by name)" if split.also else ""
-        levels = f"variants {split.variants}, for evaluation {split.evaluation}"
-        _out.print(escape(f"{split.name:13} {len(split.tasks)} tasks{more}; {levels}"))
-    entries = {anchor.entry: None for scale in references.scales.values() for anchor in _anchors(scale)}
-    rows = []
-    for task in rollout.tasks:
-        ends = [end for scale in references.scales.values() for end in (scale.low, scale.high)]
-        known = {end[task].entry: end[task] for end in ends if task in end}
-        cells = [f"{known[entry].value:.3f}" if entry in known else "-" for entry in entries]
-        rows.append([task, str(suite.tasks[task].max_steps), *cells])
-    columns = zip(["task", "longest attempt", *entries], zip(*rows, strict=True), strict=True)
-    table = Table(*(_whole(name, cells) for name, cells in columns), box=None)
-    for row in rows:
-        table.add_row(*row)
-    _out.print(table, crop=False)
-    for task, twin in suite.repeats.items():
-        _out.print(f"{task} (test) is the same environment as {twin} (train): scores are given with and without it.")
-    for entry in entries:
-        _out.print(f"{entry}: {references.sources[entry]}", markup=False)
+    rollout = _make(env_id, env, split=split, render_mode="rgb_array" if figure else None)
+    content = described(registration.find(env_id).id, rollout)
+    if as_json:
+        say_json(content)
+    else:
+        print_info(rollout, content)
     if figure:
         _write_contact_sheet(rollout, figure)
+        tell(f"wrote {shown_path(figure)}")
     rollout.close()
 
 
@@ -132,36 +114,44 @@ def play(
     policy: PolicyName = "random",
     task: Annotated[str | None, typer.Option(help="Pin the task.")] = None,
     variant: Annotated[int | None, typer.Option(help="Pin the variant.")] = None,
-    video: Annotated[Path | None, typer.Option(help="Write a video: out.mp4 or out.gif.")] = None,
+    video: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a video: out.mp4 or out.gif.")] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Draw every Nth step; the speed stays. Default: at most 25 pictures per second."
+        ),
+    ] = None,
     split: SplitName = "train",
     seed: Seed = 0,
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
     """Play one meta-rollout and print what happened."""
-    from mtbench.pictures import check_video_path, write_video
+    from mtbench.pictures import check_every, check_video_path, write_video
     from mtbench.play import Playthrough
     from mtbench.policy import load_policy
 
     if video:
         check_video_path(video)
+    elif every is not None:
+        raise UsageError("--every says which steps a video shows: give --video too.")
     rollout = _make(env_id, env, split=split, render_mode="rgb_array" if video else None)
     pinned = {name: value for name, value in (("task", task), ("variant", variant)) if value is not None}
     played = Playthrough(rollout, load_policy(policy), seed, pinned)
     if video:
-        write_video(played.frames(), video, rollout.metadata["render_fps"])
+        fps = rollout.metadata["render_fps"]
+        every = check_every(video, fps, every)
+        write_video(_with_progress(played, rollout, every), video, fps / every)
     else:
         played.run()
-    table = Table("attempt", "return", "length", *(["success"] if rollout.suite.has_success else []), box=None)
+    say(f"{env_id}: {plain(policy)} played {rollout.task}")
+    columns = ["attempt", "return", "length", *(["success"] if rollout.suite.has_success else [])]
     statistics = played.statistics
-    for i in range(rollout.k):
-        cells = [str(i + 1), f"{statistics['returns'][i]:.4f}", str(statistics["lengths"][i])]
-        if rollout.suite.has_success:
-            cells.append("yes" if statistics["successes"][i] else "no")
-        table.add_row(*cells)
-    _out.print(f"{env_id}: {plain(policy)} played {rollout.task}", markup=False)
-    _out.print(table)
+    rows = [[str(i + 1), f"{statistics['returns'][i]:.4f}", str(statistics["lengths"][i])] for i in range(rollout.k)]
+    for cells, success in zip(rows, statistics.get("successes", ()), strict=False):
+        cells.append("yes" if success else "no")
+    print_table(columns, rows)
     if video:
-        _out.print(f"wrote {plain(video, None)}", markup=False)
+        say(f"wrote {shown_path(video)}")
     rollout.close()
 
 
@@ -171,7 +161,10 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")],
     policy: PolicyName = "random",
     rollouts_per_task: Annotated[int, typer.Option("--rollouts-per-task", min=1, metavar="N")] = 20,
-    split: SplitName = "test",
+    split: Annotated[str | None, typer.Option("--split", help="train or test.", show_default="test")] = None,
+    cases: Annotated[
+        str, typer.Option("--cases", help="evaluation, or validation (of the train split) to choose between models.")
+    ] = "evaluation",
     agent: Annotated[str | None, typer.Option(help="Name for tables; by default the policy's.")] = None,
     seed: Seed = 0,
     num_envs: Annotated[int, typer.Option("--num-envs", min=1, help="Environments played at once.")] = 32,
@@ -180,15 +173,18 @@ def evaluate(
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
     """Evaluate a policy on every task and write a run folder; the same command resumes."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    from mtbench.cases import USES, Use
     from mtbench.evaluation import evaluate as run_evaluation
     from mtbench.signals import Terminated, sigterm_interrupts
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rollouts"))
-    progress_bar = Progress(*columns, TimeElapsedColumn(), console=_err, transient=True)
-    with sigterm_interrupts(), progress_bar as progress:
-        bar = progress.add_task(escape(f"{plain(agent or policy)} on {env_id}"), total=None)
+    if cases not in USES:
+        raise unknown("kind of cases", cases, USES, "mtbench evaluate")
+    use: Use = "validation" if cases == "validation" else "evaluation"
+    if split is None and use == "validation":
+        split = "train"
+    _announce(env_id, env, split)
+    with sigterm_interrupts(), progress_bar("rollouts") as progress:
+        bar = progress.add_task(f"{plain(agent or policy)} on {env_id}", total=None)
         played = False
 
         def show(done: int, total: int) -> None:
@@ -201,7 +197,8 @@ def evaluate(
                 env_id,
                 policy,
                 out,
-                split=split,
+                split=split or "test",
+                cases=use,
                 rollouts_per_task=rollouts_per_task,
                 agent=agent,
                 seed=seed,
@@ -214,13 +211,13 @@ def evaluate(
             )
         except KeyboardInterrupt as interruption:
             progress.stop()
-            _err.print("Interrupted. Finished parts are kept; the same command goes on from there.")
+            tell("Interrupted. Finished parts are kept; rerun the same command to resume.")
             raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
-    folder = plain(run.path, None)
+    path = shown_path(run.path)
     if not played:
-        _out.print(f"{folder}: finished already ({run.manifest['started']}), nothing was played", markup=False)
+        say(f"{path}: finished already ({run.manifest['started']}), nothing was played")
     else:
-        _out.print(f"{folder}: {len(run.episodes)} attempts, {run.manifest['seconds']:.1f} s", markup=False)
+        say(f"{path}: {len(run.episodes)} attempts, {run.manifest['seconds']:.1f} s")
 
 
 @app.command()
@@ -229,6 +226,7 @@ def score(
     format: Annotated[str, typer.Option("--format", help="md, csv, json, latex or html.")] = "md",
     interval: Interval = "jackknife",
     seed: Seed = 0,
+    skip_unfinished: SkipUnfinished = False,
 ) -> None:
     """Print normalized score tables of one or more runs."""
     from mtbench.scoring import score as score_runs
@@ -236,7 +234,8 @@ def score(
 
     if format not in FORMATS:
         raise unknown("format", format, list(FORMATS), "mtbench score")
-    sys.stdout.write(render(score_runs(_read_runs(folders), seed=seed, interval=interval), format))
+    runs = _read_runs(folders, skip_unfinished)
+    sys.stdout.write(render(score_runs(runs, seed=seed, interval=interval), format))
 
 
 @app.command()
@@ -246,13 +245,14 @@ def plot(
     scale: Annotated[str | None, typer.Option(help="A scale of the suite; by default its first.")] = None,
     interval: Interval = "jackknife",
     seed: Seed = 0,
+    skip_unfinished: SkipUnfinished = False,
 ) -> None:
     """Draw normalized scores of one or more runs."""
     from mtbench.scoring import score as score_runs
     from mtbench.scoring.figures import save_figure
 
-    save_figure(score_runs(_read_runs(folders), seed=seed, interval=interval), out, scale)
-    _out.print(f"wrote {plain(out, None)}", markup=False)
+    save_figure(score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval), out, scale)
+    say(f"wrote {shown_path(out)}")
 
 
 def _add_agent_commands() -> None:
@@ -270,22 +270,31 @@ def main() -> NoReturn:
     """Run the command line; errors that explain themselves come without a traceback."""
     _add_agent_commands()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be answered
     except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled, gym.error.InvalidAction) as error:
-        _err.print(f"[red]error:[/red] {escape(plain(error, None))}", soft_wrap=True)
+        tell_error(str(error))
         sys.exit(2)
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has what it wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        _err.print(f"[red]error:[/red] {escape(plain(f'{error.filename}: {error.strerror}', None))}", soft_wrap=True)
+        _drop_output()
+        tell_error(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         sys.exit(2)
     sys.exit(0)
 
 
 # ---- helpers ----
+
+
+def _drop_output() -> None:
+    """Send what is still to be written to nobody, so that Python's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _make(env_id: str, options: list[str], **kwargs: Any) -> MetaRollout:
@@ -307,55 +316,55 @@ def _env_kwargs(options: list[str]) -> dict[str, Any]:
     return kwargs
 
 
-def _read_runs(folders: list[Path]) -> list[Any]:
-    """Every run named, or inside a folder named; an unfinished one is an error, not left out."""
+def _announce(env_id: str, options: list[str], split: str | None) -> None:
+    """Say before an evaluation which split it plays by default, and which scores its tasks cannot have."""
+    from mtbench.scoring.references import missing_references
+
+    rollout = _make(env_id, options, split=split or "test")
+    if split is None:
+        tell("Evaluating the test split, as by default; --split train plays the train split.")
+    for scale, tasks in missing_references(rollout.suite.name, rollout.tasks).items():
+        named = ", ".join(tasks[:8]) + (f", ... ({len(tasks)})" if len(tasks) > 8 else "")
+        tell(f"There will be no scores on the {scale} scale, for want of reference scores, for: {named}.")
+    rollout.close()
+
+
+def _with_progress(played: Playthrough, rollout: MetaRollout, every: int) -> Iterator[Frame]:
+    """The frames of a film, with a bar that counts steps; how many there will be is known at the end alone."""
+    with progress_bar("steps at most") as progress:
+        bar = progress.add_task("filming", total=None)
+        for frame in played.frames(every):
+            longest = rollout.k * (rollout.suite.tasks[rollout.task].max_steps + 1) - 1
+            progress.update(bar, completed=played.steps, total=min(longest, rollout.max_steps or longest))
+            yield frame
+
+
+def _read_runs(folders: list[Path], skip_unfinished: bool) -> list[Any]:
+    """Every run named, or inside a folder named; an unfinished or damaged one is an error, or named and left out."""
     from mtbench.evaluation import is_run
-    from mtbench.records import read_run
+    from mtbench.records import RecordError, read_run
 
     runs = []
     for folder in folders:
         inside = [path for path in sorted(folder.glob("*")) if is_run(path)]
-        runs += [read_run(path) for path in (inside if inside and not is_run(folder) else [folder])]
+        for path in inside if inside and not is_run(folder) else [folder]:
+            try:
+                runs.append(read_run(path))
+            except RecordError as error:
+                if not skip_unfinished or not is_run(path):
+                    raise
+                tell(f"left out: {error}")
+    if not runs:
+        raise UsageError(f"No evaluation in {', '.join(map(str, folders))} is finished: there is nothing to score.")
     return runs
 
 
 def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
-    from mtbench.errors import unknown
     from mtbench.pictures import contact_sheet, write_image
-    from mtbench.play import Playthrough
-    from mtbench.policy import load_policy
+    from mtbench.play import contact_sheet_frames
 
     if path.suffix != ".png":
         raise unknown("figure format", path.suffix, [".png"], "mtbench info")
-    frames = []
-    for task in rollout.tasks:
-        played = Playthrough(rollout, load_policy("random"), 0, {"task": task})
-        halfway = min(20, rollout.suite.tasks[task].max_steps // 3)
-        frames.append([frame for frame, _ in zip(played.frames(), range(halfway), strict=False)][-1])
+    frames = contact_sheet_frames(rollout)
     columns = min(len(frames), 4 if len(frames) <= 4 else 3 if len(frames) <= 30 else 8)
     write_image(contact_sheet(frames, columns=columns, width=320 if columns < 8 else 240), path)
-    _out.print(f"wrote {plain(path, None)}", markup=False)
-
-
-def _whole(name: str, cells: Sequence[str]) -> Column:
-    """A table's column that a narrow terminal does not cut."""
-    return Column(name, min_width=max(map(len, [name, *cells])))
-
-
-def _anchors(scale: Any) -> list[Any]:
-    return [*scale.low.values(), *scale.high.values()]
-
-
-def _short(space: gym.Space[Any]) -> str:
-    if isinstance(space, gym.spaces.Box):
-        return f"Box{space.shape} {space.dtype}, [{space.low.min():g}, {space.high.max():g}]"
-    return str(space)
-
-
-def _installed(distribution: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "(not installed)"

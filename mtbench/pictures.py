@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtbench.errors import missing_extra, unknown
+from mtbench.errors import UsageError, missing_extra, unknown
 from mtbench.records import write_atomically
 from mtbench.suite import Frame, Progress, Task
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 VIDEO_FORMATS = (".mp4", ".gif")
+
+# More frames per second cost time and space and show little more.
+_ENOUGH_FPS = 25
+# Browsers slow down GIFs that are faster.
+_FASTEST_GIF = 50
+# A colour that is off by more, on a scale of 255, is seen.
+_VISIBLE = 16
 
 
 def check_video_path(path: Path) -> None:
@@ -31,13 +42,35 @@ def check_video_path(path: Path) -> None:
             raise missing_extra("imageio-ffmpeg", "video", "Writing MP4") from None
 
 
-def write_video(frames: Iterable[Frame], path: Path, fps: int) -> None:
+def check_every(path: Path, fps: int, every: int | None) -> int:
+    """How many steps lie between two frames of a video.
+
+    Args:
+        path: The video.
+        fps: Steps per second, at real speed.
+        every: What was asked for; None takes every step, or as many as give at most 25 frames per second.
+
+    Raises:
+        UsageError: The format cannot show so many frames per second.
+    """
+    if every is None:
+        return -(-fps // _ENOUGH_FPS)
+    least = -(-fps // _FASTEST_GIF) if path.suffix == ".gif" else 1
+    if every < least:
+        raise UsageError(
+            f"A GIF shows at most {_FASTEST_GIF} frames per second, and this is {fps} steps per second: "
+            f"use --every {least} or more, or write an .mp4 file."
+        )
+    return every
+
+
+def write_video(frames: Iterable[Frame], path: Path, fps: float) -> None:
     """Write frames of equal shape as MP4 or GIF, atomically.
 
     Args:
         frames: At least one, of shape (height, width, 3).
         path: Ends in ``.mp4`` or ``.gif``.
-        fps: Frames per second.
+        fps: Frames per second; at most 50 for GIF.
     """
     check_video_path(path)
     write = _write_gif if path.suffix == ".gif" else _write_mp4
@@ -85,18 +118,57 @@ def write_image(frame: Frame, path: Path) -> None:
     write_atomically(path, lambda temporary: image.save(temporary, format=path.suffix[1:].upper()))
 
 
-def _write_gif(frames: Iterable[Frame], path: Path, fps: int) -> None:
+def _write_gif(frames: Iterable[Frame], path: Path, fps: float) -> None:
+    images = _with_palettes(frames)
+    first = next(images)
+    # Pillow reads one duration for each frame, but wants them as a list before it has seen the frames.
+    first.save(path, format="GIF", save_all=True, append_images=images, duration=_Durations(fps), loop=0)
+
+
+class _Durations(list[int]):
+    """Milliseconds for which each frame is shown, in whole hundredths of a second, without drift from `fps`."""
+
+    def __init__(self, fps: float) -> None:
+        super().__init__()
+        self._fps = fps
+
+    def __getitem__(self, index: Any) -> Any:
+        return 10 * (round(100 * (index + 1) / self._fps) - round(100 * index / self._fps))
+
+
+def _with_palettes(frames: Iterable[Frame]) -> Iterator[Image.Image]:
+    """Frames with at most 256 colours, a new palette only where the one before would show wrong colours.
+
+    With a palette of its own, every frame differs from the one before at every pixel, and a film of a robot has 30
+    times the size. There is no dithering: flat pictures keep their colours and do not flicker.
+    """
     from PIL import Image
 
-    each = -(-fps // 50)  # browsers slow down what is faster
-    # A palette for each frame: without dithering, flat pictures keep their colours and do not flicker.
-    shown = islice(frames, 0, None, each)
-    images = (Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in shown)
-    first = next(images)
-    first.save(path, format="GIF", save_all=True, append_images=images, duration=round(1000 * each / fps), loop=0)
+    no_dither = Image.Dither.NONE
+    palette, allowed = None, 0.0
+    for frame in frames:
+        image = Image.fromarray(frame)
+        if palette is not None:
+            shown = image.quantize(palette=palette, dither=no_dither)
+            if _errors(shown, frame)[1] <= allowed:
+                yield shown
+                continue
+        # Maximum coverage keeps colours of few pixels, such as a goal's, and the means come closer to the rest.
+        palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=no_dither)
+        shown = image.quantize(palette=palette, dither=no_dither)
+        worst, wrong = _errors(shown, frame)
+        # Where a palette is exact, no later colour may be wrong; else about as many as in its own frame.
+        allowed = 1.5 * wrong + image.width * image.height / 4000 if worst else 0
+        yield shown
 
 
-def _write_mp4(frames: Iterable[Frame], path: Path, fps: int) -> None:
+def _errors(shown: Image.Image, frame: Frame) -> tuple[int, int]:
+    """The largest error of a colour, and at how many pixels it can be seen."""
+    errors = np.abs(np.asarray(shown.convert("RGB")).astype(np.int16) - frame).max(axis=-1)
+    return int(errors.max()), int((errors > _VISIBLE).sum())
+
+
+def _write_mp4(frames: Iterable[Frame], path: Path, fps: float) -> None:
     import imageio_ffmpeg
 
     frames = iter(frames)

@@ -38,17 +38,17 @@ TABLE: tuple[Row, ...] = (
     Row("MTProcgen-Easy-v0", "five video games, easy levels", _PROCGEN_EASY),
     Row(
         "MTProcgen-EasyRescaled-v0",
-        "the same with unequal reward scales",
+        "the same, unequal reward scales",
         {**_PROCGEN_EASY, "reward_scales": {"coinrun": 100.0, "climber": 0.1}},
     ),
     Row(
         "MTProcgen-MemoryHard-v0",
-        "16 video games, large or hard levels",
+        "games with large or hard levels",
         {"suite": "procgen-memory-hard", "k": 2, "objective": "k-episode", "max_steps": 5000},
     ),
-    Row("MTBabyAI-v0", "50 and 18 instructions in grid worlds", {"suite": "babyai", "k": 2, "objective": "k-episode"}),
-    Row("ML45-v0", "45 and 5 manipulation skills, hidden goals", {**_META_WORLD, "suite": "metaworld-ml45"}),
-    Row("ML10-v0", "10 and 5 of them", {**_META_WORLD, "suite": "metaworld-ml10"}),
+    Row("MTBabyAI-v0", "instructions in grid worlds", {"suite": "babyai", "k": 2, "objective": "k-episode"}),
+    Row("ML45-v0", "robot skills with hidden goals", {**_META_WORLD, "suite": "metaworld-ml45"}),
+    Row("ML10-v0", "fewer of the same skills", {**_META_WORLD, "suite": "metaworld-ml10"}),
     Row("MTAtari-v0", "ten Atari games", _ATARI),
     Row("MTAtari-Clipped-v0", "the same with clipped rewards", {**_ATARI, "clip_rewards": True}),
 )

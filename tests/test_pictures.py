@@ -1,8 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from mtbench.pictures import check_video_path, contact_sheet, write_image, write_video
+from mtbench.errors import UsageError
+from mtbench.pictures import check_every, check_video_path, contact_sheet, write_image, write_video
+from mtbench.play import Playthrough, contact_sheet_frames
+from mtbench.policy import load_policy
+from mtbench.rollout import MetaRollout
+from tests.toy import Toy
 
 
 def frames(n=6):
@@ -30,17 +37,83 @@ def test_a_film_shows_its_frames(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_a_fast_gif_leaves_frames_out(tmp_path):
-    write_video(frames(), tmp_path / "film.gif", fps=80)
+@pytest.mark.parametrize("fps", [20, 80 / 3, 30, 45])
+def test_a_gif_has_the_speed_it_should(tmp_path, fps):
+    write_video(frames(6) * 7, tmp_path / "film.gif", fps=fps)
     with Image.open(tmp_path / "film.gif") as film:
-        assert (film.n_frames, film.info["duration"]) == (3, 20)  # 25 ms; the format counts in hundredths
-        film.seek(2)
-        assert np.asarray(film.convert("RGB")).mean() == pytest.approx(160, abs=25)
+        shown = 0
+        for i in range(film.n_frames):
+            film.seek(i)
+            shown += film.info["duration"]
+    assert shown == pytest.approx(1000 * 42 / fps, abs=10)
+
+
+def test_how_many_steps_lie_between_two_frames():
+    gif, mp4 = Path("a.gif"), Path("a.mp4")
+    assert [check_every(gif, fps, None) for fps in (10, 25, 26, 80)] == [1, 1, 2, 4]
+    assert check_every(mp4, 80, 1) == 1
+    assert check_every(gif, 80, 2) == 2
+    with pytest.raises(UsageError, match="--every 2 or more"):
+        check_every(gif, 80, 1)
+
+
+def test_a_gif_keeps_its_palette_while_that_shows_the_right_colours(tmp_path):
+    """A noisy picture in which little moves, then another one: as robots and games look."""
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(low, low + 60, (120, 160, 3)).astype(np.uint8) for low in (0, 160)]
+    scenes = [[noise[k].copy() for _ in range(10)] for k in (0, 1)]
+    for scene in scenes:
+        for i, frame in enumerate(scene):
+            frame[10:20, 10 * i : 10 * i + 10] = (0, 0, 255)
+    film = [frame for scene in scenes for frame in scene]
+    write_video(film, tmp_path / "film.gif", fps=10)
+    with Image.open(tmp_path / "film.gif") as read:
+        assert read.n_frames == 20
+        for i, frame in enumerate(film):
+            read.seek(i)
+            wrong = np.abs(np.asarray(read.convert("RGB")).astype(int) - frame).max(axis=-1)
+            assert np.median(wrong) < 16
+            assert wrong[12:18, 10 * i % 100 + 2 : 10 * i % 100 + 8].max() < 16, "the small one keeps its colour"
+    whole = 120 * 160
+    assert (tmp_path / "film.gif").stat().st_size < 4 * whole, "two whole pictures and what moves in them"
+
+
+class Counted(MetaRollout):
+    drawn = 0
+
+    def render(self):
+        self.drawn += 1
+        return super().render()
+
+
+def counted():
+    env = Counted(Toy(), k=2, render_mode="rgb_array")
+    return env, Playthrough(env, load_policy("random"), 0, {})
+
+
+def test_frames_that_are_left_out_are_not_rendered():
+    whole = list(counted()[1].frames())
+    env, played = counted()
+    some = list(played.frames(every=3))
+    assert played.steps == len(whole) - 1
+    assert played.steps % 3
+    kept = [*range(0, len(whole), 3), len(whole) - 1]
+    assert [frame.tolist() for frame in some] == [whole[i].tolist() for i in kept]
+    assert env.drawn == len(kept)
+    env, played = counted()
+    assert np.array_equal(played.frame_after(4), whole[4])
+    assert (env.drawn, played.steps) == (1, 4)
+
+
+def test_a_contact_sheet_renders_each_task_once():
+    env, _ = counted()
+    (frame,) = contact_sheet_frames(env)
+    assert env.drawn == 1
+    assert frame[0, 0, 0] == 8 // 3 - 1
 
 
 def test_mp4_names_its_extra(tmp_path, monkeypatch):
     import sys
-    from pathlib import Path
 
     import gymnasium as gym
 
