@@ -110,13 +110,11 @@ def _print_tasks(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
 
 
 def _print_references(described: Mapping[str, Any]) -> None:
-    if described["no_references"]:
-        _entry(f"references    none: {described['no_references']}")
-        return
     for scale, description in described["scales"].items():
         _sentence(f"scale {scale}: {description}")
     for entry in _entries(described, described["tasks"]):
-        _sentence(f"{entry}: {described['sources'].get(entry, 'no source is given.')}")
+        if entry in described["sources"]:
+            _sentence(f"{entry}: {described['sources'][entry]}")
 
 
 def _entries(described: Mapping[str, Any], tasks: Sequence[str] | Mapping[str, Any]) -> list[str]:

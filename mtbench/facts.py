@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench import registration
-from mtbench.errors import UsageError
 from mtbench.rollout import MetaRollout
-from mtbench.scoring import references as reference_scores
-from mtbench.scoring.references import References
+from mtbench.scoring.references import RAW, References, load_references
 from mtbench.suite import Split, Suite, VariantList, VariantRange, Variants, load_suite
 
 
@@ -48,7 +46,7 @@ def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
         rollout: The environment, with the arguments it was made with.
     """
     suite = rollout.suite
-    references, why_none = references_of(suite)
+    references = load_references(suite.name)
     remarks: Mapping[str, str] = getattr(suite, "remarks", {})
     return {
         "id": env_id,
@@ -71,11 +69,10 @@ def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
         "default_split": {"make": "train", "evaluate": "test"},
         "splits": {name: _split(split) for name, split in suite.splits.items()},
         "tasks": {task: _task(suite, task, references) for task in suite.tasks},
-        "scales": {name: scale.description for name, scale in references.scales.items()} if references else {},
-        "sources": dict(references.sources) if references else {},
-        "no_references": why_none,
-        "warnings": list(getattr(references, "warnings", ())),
-        "notes": list(getattr(references, "notes", ())),
+        "scales": {name: scale.description for name, scale in references.scales.items()},
+        "sources": dict(references.sources),
+        "warnings": list(references.warnings),
+        "notes": list(references.notes),
         "repeats": dict(suite.repeats),
         "refused": dict(suite.refused),
         "seen_variants": seen_variants(suite),
@@ -87,14 +84,6 @@ def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
 def packages(suite: Suite) -> dict[str, str | None]:
     """The distributions that a suite needs and the versions that are installed; None for one that is missing."""
     return {name: _installed(name) for name in suite.distributions}
-
-
-def references_of(suite: Suite) -> tuple[References | None, str | None]:
-    """A suite's reference scores, or None and the reason."""
-    try:
-        return reference_scores.load_references(suite.name), None
-    except UsageError as error:
-        return None, str(error)
 
 
 def seen_variants(suite: Suite) -> dict[str, dict[str, float]]:
@@ -116,7 +105,11 @@ def _split(split: Split) -> dict[str, Any]:
     return {
         "tasks": list(split.tasks),
         "further_tasks": list(split.also),
-        "variants": {"drawn": _variants(split.variants), "evaluation": _variants(split.evaluation)},
+        "variants": {
+            "drawn": _variants(split.variants),
+            "evaluation": _variants(split.evaluation),
+            "validation": None if split.validation is None else _variants(split.validation),
+        },
     }
 
 
@@ -128,13 +121,12 @@ def _variants(variants: Variants) -> dict[str, Any]:
     return {"count": len(variants), **content}
 
 
-def _task(suite: Suite, name: str, references: References | None) -> dict[str, Any]:
+def _task(suite: Suite, name: str, references: References) -> dict[str, Any]:
     task = suite.tasks[name]
-    scales = references.scales if references else {}
     ends = {
         scale.name: {"low": scale.low[name], "high": scale.high[name]}
-        for scale in scales.values()
-        if name in scale.low and name in scale.high
+        for scale in references.scales.values()
+        if scale.covers(name) and scale is not RAW
     }
     return {
         "family": task.family,

@@ -335,7 +335,7 @@ def test_signals_and_the_same_command_again(tmp_path):
         environment = {**os.environ, "SHARDS": str(count), "WHAT": what}
         ended, said = mtbench(*arguments, "run", cwd=tmp_path, env=environment)
         assert ended == code
-        assert ("the same command goes on" in said) == (what != "SIGKILL")
+        assert ("rerun the same command" in said) == (what != "SIGKILL")
         assert all((shards / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
         kept = {path.name: path.stat().st_mtime_ns for path in shards.glob("shard-*.parquet")}
         assert len(kept) == count

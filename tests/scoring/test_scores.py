@@ -218,7 +218,7 @@ def test_the_old_bootstrap_is_there_on_demand():
 
 
 def test_the_command_line_chooses_the_interval(tmp_path):
-    arguments = ["score", str(RESULTS / "ML10-v0" / "test" / "random"), "--interval"]
+    arguments = ["score", str(RESULTS / "MTPOPGym-v0" / "random"), "--interval"]
     shown = {name: CliRunner().invoke(app, [*arguments, name]).output for name in METHODS}
     assert "too narrow" in shown["stratified-bootstrap"]
     assert "too narrow" not in shown["jackknife"]
