@@ -44,6 +44,7 @@ def write(folder, env_id="MTPOPGym-v0", tasks=TASKS, rollouts=2, split="test", *
         "step": None,
         "evaluation_version": EVALUATION_VERSION,
     }
+    cases = sorted(evaluation_cases(suite, split, tasks, rollouts, k), key=lambda case: (case.task, case.rollout))
     rows = [
         {**labels, "task": case.task, "variant": variant, "rollout": case.rollout, "attempt": i, "return": 0.0}
         | {"length": 3, "success": False if suite.has_success else None}
