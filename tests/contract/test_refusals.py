@@ -100,5 +100,5 @@ def test_a_missing_package_is_named_with_its_extra(env_id, monkeypatch):
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
     for make in (gym.make, gym.make_vec):
-        with pytest.raises(gym.error.DependencyNotInstalled, match=rf"pip install 'mtbench\[{suite.room}\]'"):
+        with pytest.raises(gym.error.DependencyNotInstalled, match=rf"pip install 'mtbench-rl\[{suite.room}\]'"):
             make(env_id)
