@@ -27,7 +27,7 @@ from .helpers import arguments, equal, play, tasks_of
         ({"objective": "kshot"}, ValueError, "Did you mean 'k-shot'"),
         ({"attempt_reset": "never"}, ValueError, "next-step"),
         ({"reward_scales": {"nothing": 2.0}}, ValueError, "There is no task 'nothing'"),
-        ({"spilt": "test"}, TypeError, "Did you mean 'split'"),
+        ({"spilt": "test"}, TypeError, "unexpected keyword argument 'spilt'. Did you mean 'split'"),
         ({"suite": "popgim"}, ValueError, "popgym"),
     ],
 )
