@@ -48,5 +48,5 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt requirements-procgen.txt
 	$(PIP) -e ".[dev]"
-	$(PIP) --no-deps -r requirements-procgen.txt gym3==0.3.3
+	$(PIP) --no-deps -r requirements-procgen.txt
 	@touch $@ $(VENV)/installed

@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from mtbench.errors import UnknownArgumentError, UsageError, unknown
+from mtbench.errors import UsageError, unknown, unknown_argument
 from mtbench.spaces import WithVector, action_index, box_action, one_hot
 from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
@@ -401,8 +401,7 @@ def keyword_arguments() -> list[str]:
 
 def _refuse_unknown(kwargs: dict[str, Any]) -> None:
     if kwargs:
-        message = unknown("keyword argument", next(iter(kwargs)), keyword_arguments(), "mtbench environments")
-        raise UnknownArgumentError(str(message))
+        raise unknown_argument(next(iter(kwargs)), keyword_arguments())
 
 
 def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list[str]:

@@ -440,7 +440,7 @@ def test_a_missing_extra_is_answered_with_the_line_to_run(tmp_path):
     (tmp_path / "popgym.py").write_text("raise ModuleNotFoundError(\"No module named 'popgym'\", name='popgym')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     said = run("play", "MTPOPGym-v0", cwd=tmp_path, code=2, env=environment)
-    assert "pip install 'mtbench[popgym]'" in " ".join(said.split())
+    assert "pip install 'mtbench-rl[popgym]'" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

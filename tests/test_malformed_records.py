@@ -48,9 +48,7 @@ def write(folder, env_id="MTPOPGym-v0", tasks=TASKS, rollouts=2, split="test", *
     rows = [
         {**labels, "task": case.task, "variant": variant, "rollout": case.rollout, "attempt": i, "return": 0.0}
         | {"length": 3, "success": False if suite.has_success else None}
-        for case in sorted(
-            evaluation_cases(suite, split, tasks, rollouts, k), key=lambda case: (case.task, case.rollout)
-        )
+        for case in cases
         for i, variant in enumerate(case.variants, 1)
     ]
     write_run(folder, episodes_frame(rows), manifest)

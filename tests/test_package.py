@@ -6,8 +6,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from gymnasium.error import DependencyNotInstalled
 
 import mtbench
+from mtbench import errors
+from mtbench.suites.procgen import core
 from tests.paths import ROOT
 
 if sys.version_info >= (3, 11):
@@ -66,12 +69,35 @@ def test_the_extras_exist():
     assert {"popgym", "procgen", "atari", "metaworld", "babyai", "agents", "dev", "all"} <= set(extras)
 
 
+def test_the_name_that_pip_installs_is_ours(monkeypatch):
+    """`mtbench` on the package index is somebody else's: no extra and no hint may install it."""
+    name = PROJECT["project"]["name"]
+    assert name == errors.DISTRIBUTION == "mtbench-rl"
+    for group, needs in PROJECT["project"]["optional-dependencies"].items():
+        own = [need for need in needs if need.startswith("mtbench")]
+        assert all(need.startswith(f"{name}[") for need in own), group
+    assert f"pip install '{name}[popgym]'" in str(errors.missing_extra("popgym", "popgym", "The suite"))
+    monkeypatch.setattr(core, "find_library", lambda: None)
+    with pytest.raises(DependencyNotInstalled, match=rf"pip install '{name}\[procgen\]'"):
+        core.require_library()
+
+
+def test_procgen_comes_with_what_importing_it_needs():
+    """TorchRL imports every `procgen` it finds."""
+    lines = [line for line in (ROOT / "requirements-procgen.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {line.split("==")[0] for line in lines}
+    assert pinned - {"procgen", "procgen-mirror", "procgen-gym"} == {"cffi", "gym", "gym3", "imageio", "pycparser"}
+    constraints = {line.split(" ;")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {line.split(" ;")[0] for line in lines if line.startswith("imageio==")} <= constraints
+
+
 def test_a_wheel_holds_the_code_the_types_and_the_data(tmp_path):
     import zipfile
 
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, timeout=300)
     (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith("mtbench_rl-")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "mtbench/py.typed",
@@ -80,11 +106,11 @@ def test_a_wheel_holds_the_code_the_types_and_the_data(tmp_path):
         "mtbench_agents/py.typed",
         "mtbench_agents/oracles/popgym.py",
     } <= names
-    assert not any(name.startswith(("agents/", "tests/", "benchmarks/", "results/")) for name in names)
+    assert not any(name.startswith(("agents/", "tests/", "benchmarks/", "results/", "examples/")) for name in names)
 
 
 def test_the_version_is_one():
-    assert metadata.version("mtbench") == mtbench.__version__
+    assert metadata.version("mtbench-rl") == mtbench.__version__
     assert f"## {mtbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 

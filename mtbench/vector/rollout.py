@@ -58,6 +58,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         self.num_envs = num_envs
         self.metadata = {**one.metadata, "autoreset_mode": autoreset_mode}
+        self.autoreset_mode = autoreset_mode  # as SyncVectorEnv has it; TorchRL reads this one
         self.render_mode = None
         self.suite, self.split, self.tasks, self.k = one.suite, one.split, one.tasks, one.k
         self.objective, self.attempt_reset = one.objective, one.attempt_reset

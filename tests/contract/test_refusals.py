@@ -27,7 +27,7 @@ from .helpers import arguments, equal, play, tasks_of
         ({"objective": "kshot"}, ValueError, "Did you mean 'k-shot'"),
         ({"attempt_reset": "never"}, ValueError, "next-step"),
         ({"reward_scales": {"nothing": 2.0}}, ValueError, "There is no task 'nothing'"),
-        ({"spilt": "test"}, TypeError, "Did you mean 'split'"),
+        ({"spilt": "test"}, TypeError, "unexpected keyword argument 'spilt'. Did you mean 'split'"),
         ({"suite": "popgim"}, ValueError, "popgym"),
     ],
 )
@@ -100,5 +100,5 @@ def test_a_missing_package_is_named_with_its_extra(env_id, monkeypatch):
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
     for make in (gym.make, gym.make_vec):
-        with pytest.raises(gym.error.DependencyNotInstalled, match=rf"pip install 'mtbench\[{suite.room}\]'"):
+        with pytest.raises(gym.error.DependencyNotInstalled, match=rf"pip install 'mtbench-rl\[{suite.room}\]'"):
             make(env_id)

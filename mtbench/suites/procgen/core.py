@@ -30,7 +30,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from mtbench.errors import UsageError
+from mtbench.errors import DISTRIBUTION, UsageError
 
 FRAME = (64, 64, 3)
 PICTURE = (512, 512, 3)
@@ -219,7 +219,7 @@ def require_library() -> Path:
         wheel = wheel_for(sys.version_info[:2])
         raise gym.error.DependencyNotInstalled(
             f"The Procgen suite needs the package `{wheel}`, which is not installed. Run: pip install "
-            f"'mtbench[procgen]', or, to keep NumPy 2: pip install --no-deps {wheel}"
+            f"'{DISTRIBUTION}[procgen]', or, to keep NumPy 2: pip install --no-deps {wheel}"
         )
     return folder
 
