@@ -96,8 +96,11 @@ def test_the_committed_runs_are_what_is_shipped(split, tasks):
     for agent, anchors in (("random", references.low), ("oracle", references.high)):
         episodes = read_run(RESULTS / "MTBabyAI-v0" / split / agent).episodes
         assert sorted(episodes["task"].unique()) == sorted(tasks)
-        means = episodes.groupby("task")["return"].mean()
-        assert all(anchors[task].value == pytest.approx(means[task], abs=5e-5) for task in tasks)
+        rollouts = episodes.groupby(["task", "rollout"])["return"].mean().groupby("task")
+        means, errors = rollouts.mean(), rollouts.sem()
+        for task in tasks:  # other rollouts, so equal but for chance
+            error = (errors[task] ** 2 + anchors[task].sem ** 2) ** 0.5
+            assert abs(anchors[task].value - means[task]) < 5 * error + 1e-3, task
     failed = episodes[~episodes["success"].astype(bool)]
     assert len(failed) <= 6
     for one in failed.itertuples():

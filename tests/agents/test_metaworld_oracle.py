@@ -6,14 +6,19 @@ pytest.importorskip("metaworld")
 
 from metaworld.policies import ENV_POLICY_MAP
 
-from mtbench.records import read_run
+from mtbench.records import MANIFEST, read_run
 from mtbench.scoring.references import load_references
 from mtbench.suites.metaworld import SUITES
 from tests.paths import RESULTS
 from tests.suites.test_metaworld import scripted, upstream
 
 IDS = {"ML45-v0": "metaworld-ml45", "ML10-v0": "metaworld-ml10"}
-CASES = [(env_id, split) for env_id in IDS for split in ("train", "test")]
+CASES = [
+    (env_id, split)
+    for env_id in IDS
+    for split in ("train", "test")
+    if (RESULTS / env_id / split / "oracle" / MANIFEST).exists()
+]
 
 
 def episodes(env_id, split, agent):

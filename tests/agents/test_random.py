@@ -22,6 +22,12 @@ def returns(tmp_path_factory):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_random_scores_agree_within_four_standard_errors(returns, task):
-    values, reference = returns[task], REFERENCES[task]["random"]
+    values, reference = returns[task], REFERENCES[task]["random_popgym"]
     error = (stats.sem(values) ** 2 + reference["sem"] ** 2) ** 0.5
     assert abs(values.mean() - reference["mean"]) < 4 * error
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_anchor_agrees_with_the_games_own_random_score(task):
+    anchor, own = REFERENCES[task]["random"], REFERENCES[task]["random_popgym"]
+    assert abs(anchor["mean"] - own["mean"]) < 4 * (anchor["sem"] ** 2 + own["sem"] ** 2) ** 0.5
