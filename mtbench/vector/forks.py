@@ -1,0 +1,55 @@
+"""Tells a process that was made by ``os.fork`` from the one that made an object.
+
+A forked process gets a copy of the memory, but none of the threads, and it shares pipes and mapped files with its
+parent. So a vector environment must not be stepped there, and what frees it must leave the parent's helpers alone.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+_forks = 0  # between the first process and this one
+
+
+def _count() -> None:
+    global _forks
+    _forks += 1
+
+
+def after_fork(function: Callable[[], None]) -> None:
+    """Call a function in every process that is forked from this one."""
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(after_in_child=function)
+
+
+after_fork(_count)
+
+
+class Home:
+    """The process in which this object was made. A copy belongs to the process that copies or unpickles it."""
+
+    __slots__ = ("_forks",)
+
+    def __init__(self) -> None:
+        self._forks = _forks
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is that process; it costs no system call."""
+        return self._forks == _forks
+
+    def __reduce__(self) -> Any:
+        return Home, ()
+
+
+def finalize_at_home(owner: Any, function: Callable[..., Any], *arguments: Any) -> weakref.finalize[..., Any]:
+    """``weakref.finalize`` that does nothing in a forked process."""
+    return weakref.finalize(owner, _if_here, Home(), function, *arguments)
+
+
+def _if_here(home: Home, function: Callable[..., Any], *arguments: Any) -> None:
+    if home.is_here:
+        function(*arguments)
