@@ -173,6 +173,9 @@ class Suite(ABC):
         refused: Upstream's tasks that the suite cannot play, and why.
         repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
             without them.
+        seen_variants: By split and task, the share of evaluation variants that begin exactly like one that training
+            plays, where it was measured (``results/``). Scores on these measure memory too.
+        remarks: By task, a sentence that belongs beside its scores.
     """
 
     name: str
@@ -187,6 +190,8 @@ class Suite(ABC):
     frames_per_second: int = 10
     refused: Mapping[str, str] = MappingProxyType({})
     repeats: Mapping[str, str] = MappingProxyType({})
+    seen_variants: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    remarks: Mapping[str, str] = MappingProxyType({})
 
     @property
     def packages(self) -> tuple[str, ...]:

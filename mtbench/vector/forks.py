@@ -11,13 +11,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-_forks = 0  # between the first process and this one
-
-
-def _count() -> None:
-    global _forks
-    _forks += 1
-
 
 def after_fork(function: Callable[[], None]) -> None:
     """Call a function in every process that is forked from this one."""
@@ -25,24 +18,32 @@ def after_fork(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-after_fork(_count)
-
-
 class Home:
-    """The process in which this object was made. A copy belongs to the process that copies or unpickles it."""
+    """The process in which this object was made. A copy belongs to the process that copies or unpickles it.
 
-    __slots__ = ("_forks",)
+    Attributes:
+        is_here: Whether this is that process. A look costs no call: environments look at every step.
+    """
+
+    __slots__ = ("__weakref__", "is_here")
 
     def __init__(self) -> None:
-        self._forks = _forks
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this is that process; it costs no system call."""
-        return self._forks == _forks
+        self.is_here = True
+        _homes.add(self)
 
     def __reduce__(self) -> Any:
         return Home, ()
+
+
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+
+def _leave() -> None:
+    for home in list(_homes):
+        home.is_here = False
+
+
+after_fork(_leave)
 
 
 def finalize_at_home(owner: Any, function: Callable[..., Any], *arguments: Any) -> weakref.finalize[..., Any]:

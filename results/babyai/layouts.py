@@ -106,25 +106,26 @@ def distinct(folder: Path, tasks: list[str]) -> list[int]:
     raise RuntimeError(f"only {len(listed)} seeds are distinct in all tasks")
 
 
-def main() -> None:
-    """Measure, then list."""
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = measure(folder)
+def write_data(folder: Path, frame: pd.DataFrame) -> None:
+    """Shares and the list, for the package."""
     trained = frame[frame["task"].isin(babyai.TRAIN_TASKS) & (frame["played_seeds"] == PLAYED)]
     shares = trained.set_index("task")["repeated_share"].sort_values(ascending=False)
     content = {
         "made by": "results/babyai/layouts.py",
-        "repeated": {
-            split: {task: share for task, share in part.set_index("task")["repeated_share"].items() if share > 0}
-            for split, part in frame.groupby("split", sort=False)
-        },
+        "repeated": dict(frame[frame["split"] == "train"][["task", "repeated_share"]].itertuples(index=False)),
         "no_distinct_layouts": shares.index[shares > MOST_REPEATED].tolist(),
         "distinct_seeds": distinct(folder, shares.index[shares <= MOST_REPEATED].tolist()),
     }
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
     data = Path(babyai.__file__).parent / "repeats.json"
     write_atomically(data, lambda path: path.write_text(f"{{{lines}}}\n"))
+
+
+def main() -> None:
+    """Measure, then list."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_data(folder, measure(folder))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ Actions: ``Discrete(7)``, upstream's. An attempt succeeds where its reward is po
 A variant is a layout's seed. The released code of the paper trains on the seeds 0 to 5,000 and tests on those up to
 1,000,000: here these are cut in three, for evaluation on the tasks of training, and for the test split to draw from and
 to evaluate on. One task of training is the same environment as one held out, under another name (``repeats``).
+
+Small tasks have few layouts, so evaluation on the tasks of training meets some that training plays (``seen_variants``;
+results/babyai/README.md). ``split="train-distinct"`` evaluates on 500 seeds that give none of them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from gymnasium import spaces
 
 from mtbench.pictures import captioned
 from mtbench.spaces import one_hot
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange
 from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS
 
 #: The words that missions of the 68 tasks have, in the order of their numbers from 2 on.
@@ -44,7 +47,9 @@ MOST_WORDS = 9
 LARGEST = 10
 _NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
 
-_DATA = json.loads((resources.files("mtbench.suites.babyai") / "tasks.json").read_text())
+_DATA, _REPEATS = (
+    json.loads((resources.files("mtbench.suites.babyai") / name).read_text()) for name in ("tasks.json", "repeats.json")
+)
 TRAIN_TASKS, TEST_TASKS, OTHER_TASKS = (tuple(_DATA[name]) for name in ("train", "test", "also"))
 
 
@@ -58,10 +63,17 @@ TASKS = {
     for part in ("train", "test", "also")
     for name, steps in _DATA[part].items()
 }
+#: Tasks of training without layouts that training does not play: they are not in ``train-distinct``.
+NO_DISTINCT_LAYOUTS: tuple[str, ...] = tuple(_REPEATS["no_distinct_layouts"])
+DISTINCT_TASKS = tuple(task for task in TRAIN_TASKS if task not in NO_DISTINCT_LAYOUTS)
 SPLITS = {
     "train": Split("train", TRAIN_TASKS, VariantRange(0, 5001), VariantRange(5001, 300_000), also=OTHER_TASKS),
     "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
+    "train-distinct": Split(
+        "train-distinct", DISTINCT_TASKS, VariantRange(0, 5001), VariantList(tuple(_REPEATS["distinct_seeds"]))
+    ),
 }
+SEEN_VARIANTS = {"train": _REPEATS["repeated"], "train-distinct": dict.fromkeys(DISTINCT_TASKS, 0.0)}
 REPEATS: dict[str, str] = _DATA["same"]
 REFUSED = {
     name: f"its missions have up to {words} words, and observations have room for {MOST_WORDS}"
@@ -109,6 +121,8 @@ class BabyAI(Suite):
     attempt_variants = "same"
     has_success = True
     repeats = REPEATS
+    seen_variants = SEEN_VARIANTS
+    remarks = _DATA["remarks"]
     refused = REFUSED
     frame_shape = (544, 512, 3)
 
