@@ -26,7 +26,7 @@ AttemptReset = Literal["next-step", "same-step"]
 
 
 # What the next call of `step` meets. Plain integers: an Enum's members cost 50 ns a look.
-_NOT_RESET, _PLAYING, _BETWEEN, _OVER = range(4)
+_NOT_RESET, _PLAYING, _BETWEEN, _OVER, _CLOSED = range(5)
 
 
 class MetaRollout(gym.Env[Any, Any]):
@@ -202,6 +202,7 @@ class MetaRollout(gym.Env[Any, Any]):
         Raises:
             gymnasium.error.InvalidAction: `action` is outside ``action_space``.
             gymnasium.error.ResetNeeded: There is no rollout under way.
+            gymnasium.error.ClosedEnvironmentError: It was closed.
         """
         if self._phase != _PLAYING:
             return self._step_between_attempts()
@@ -229,7 +230,7 @@ class MetaRollout(gym.Env[Any, Any]):
         if self.render_mode is None:
             gym.logger.warn('Nothing to render: pass render_mode="rgb_array" to gym.make.')
             return None
-        if self._phase == _NOT_RESET:
+        if self._phase in (_NOT_RESET, _CLOSED):
             raise gym.error.ResetNeeded("Call reset() before render().")
         return self.suite.render(self._base, self.suite.tasks[self._task], self._progress)
 
@@ -238,7 +239,7 @@ class MetaRollout(gym.Env[Any, Any]):
         for base, _ in self._games.values():
             base.close()
         self._games.clear()
-        self._phase = _NOT_RESET
+        self._phase = _CLOSED
 
     # ---- within a rollout ----
 
@@ -258,6 +259,8 @@ class MetaRollout(gym.Env[Any, Any]):
         return self._observe(self.suite.start(self._base, self.variant))
 
     def _step_between_attempts(self) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._phase == _CLOSED:
+            raise gym.error.ClosedEnvironmentError("This environment was closed; make a new one.")
         if self._phase != _BETWEEN:
             why = "the meta-rollout is over" if self._phase == _OVER else "no meta-rollout has begun"
             raise gym.error.ResetNeeded(f"Call reset() before step(): {why}.")

@@ -186,6 +186,9 @@ class Suite(ABC):
         departures: Where the suite differs from the published settings, one sentence each with its source.
         repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
             without them.
+        seen_variants: By split and task, the share of evaluation variants that begin exactly like one that training
+            plays, where it was measured (``results/``). Scores on these measure memory too.
+        remarks: By task, a sentence that belongs beside its scores.
     """
 
     name: str
@@ -202,6 +205,8 @@ class Suite(ABC):
     refused: Mapping[str, str] = MappingProxyType({})
     departures: tuple[str, ...] = ()
     repeats: Mapping[str, str] = MappingProxyType({})
+    seen_variants: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    remarks: Mapping[str, str] = MappingProxyType({})
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def make_vector(
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     """What ``gymnasium.make_vec`` calls for an ID of this package.
 
-    Where a suite has no engine, its engine's package is missing, or pictures are wanted, the environments are stepped
+    Where a suite has no engine, Numba is missing or switched off, or pictures are wanted, the environments are stepped
     one after the other by :class:`gymnasium.vector.SyncVectorEnv`: the same rollouts, slowly.
 
     Args:
@@ -63,14 +63,15 @@ def make_vector(
     if num_workers is not None:
         num_workers = checked_count("num_workers", num_workers)
     if engine_of(suite) and render_mode is None:
-        if importlib.util.find_spec("numba") is not None:
+        obstacle, remedy = _obstacle()
+        if not obstacle:
             from mtbench.vector.rollout import VectorMetaRollout
 
             one = MetaRollout(suite, **kwargs)  # first of all: it checks the arguments, and for the suite's packages
             module, _, name = engine_of(suite).partition(":")
             engine = getattr(importlib.import_module(module), name)
             return VectorMetaRollout(one, engine, num_envs, mode, num_workers, copy)
-        gym.logger.warn(f"numba is not installed: {suite} runs on the slow vector path. pip install numba")
+        gym.logger.warn(f"{obstacle}: {suite} runs on the slow vector path. {remedy}")
     make = functools.partial(MetaRollout, suite, render_mode=render_mode, **kwargs)
     return gym.vector.SyncVectorEnv([make] * num_envs, copy=copy, autoreset_mode=mode)
 
@@ -78,6 +79,17 @@ def make_vector(
 def engine_of(suite: str) -> str:
     """Where the engine of a suite is, as ``"module:class"``; "" where it has none."""
     return ENGINES.get(room_of(suite), "")
+
+
+def _obstacle() -> tuple[str, str]:
+    """Why the engines cannot run ("" if they can), and what to do."""
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed", "pip install numba"
+    import numba
+
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return "numba compiles nothing where NUMBA_DISABLE_JIT is set", "Unset it."
+    return "", ""
 
 
 def _checked_mode(mode: str | gym.vector.AutoresetMode) -> gym.vector.AutoresetMode:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +16,7 @@ from mtbench.suite import Frame, Suite
 from mtbench.suites.atari import count_actions
 from mtbench.suites.atari.game import FRAME, FRAME_SKIP, MOST_FRAMES, STICKINESS
 from mtbench.vector.engine import Array, Engine, cpus
+from mtbench.vector.forks import after_fork
 
 _ONLY = np.zeros(1, dtype=np.int64)
 _STRENGTH = np.ones(1, dtype=np.float32)  # of a paddle
@@ -60,6 +63,7 @@ class Console:
             thread_affinity_offset=-1,
             autoreset_mode="NextStep",  # never met: games are reset as soon as they are over
         )
+        _consoles.add(self)
 
     def reset(self, seed: int) -> Frame:
         """A new game; returns a new frame."""
@@ -92,6 +96,18 @@ class Console:
         for action in played:
             self.send(action)
             self.receive()
+
+
+_consoles: weakref.WeakSet[Console] = weakref.WeakSet()
+
+
+def _never_free() -> None:
+    """In a forked process: freeing a console would wait for its thread, which is not there."""
+    for console in list(_consoles):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(console._ale))
+
+
+after_fork(_never_free)
 
 
 @dataclass(frozen=True, slots=True)

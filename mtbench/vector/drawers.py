@@ -2,50 +2,102 @@
 
 from __future__ import annotations
 
-import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 from mtbench.suites.babyai.layouts import Layouts, World
-from mtbench.vector.helpers import Helper, HelperGone, answer
+from mtbench.vector.forks import finalize_at_home
+from mtbench.vector.helpers import Helper, HelperGone, answer, retried
 
 Drawn = tuple[World, str]
+_THREADS = "mtbench-drawers"
 
 
 class Drawers:
-    """A pool of such processes.
+    """A pool of such processes. They end with this object.
 
     Args:
         count: How many.
     """
 
     def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, "mtbench-drawers")
-        self._idle: SimpleQueue[Helper] = SimpleQueue()
-        helpers = [Helper(__name__) for _ in range(count)]
-        for helper in helpers:
-            self._idle.put(helper)
-        self.close = weakref.finalize(self, _close, self._pool, helpers)
+        self._pool = ThreadPoolExecutor(count, _THREADS)
+        self._processes = _Processes(count)
+        self.close = finalize_at_home(self, _close, self._pool, self._processes)
 
     def draw(self, task: str, seed: int) -> Future[Drawn]:
         """A layout, some time."""
-        return self._pool.submit(self._drawn, task, seed)
+        # The pool must not hold this object: a thread that let it go would have to wait for itself.
+        return self._pool.submit(self._processes.drawn, task, seed)
 
-    def _drawn(self, task: str, seed: int) -> Drawn:
+
+class _Processes:
+    """The processes, for as many threads. One that is killed is replaced."""
+
+    def __init__(self, count: int) -> None:
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()  # of the running ones
+        self._running: set[Helper] = set()
+        self._idle: SimpleQueue[Helper] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(self._start())
+
+    def drawn(self, task: str, seed: int) -> Drawn:
+        """A layout.
+
+        Raises:
+            CancelledError: The processes were stopped.
+        """
         helper = self._idle.get()
+
+        def replace_and_ask() -> Drawn:
+            nonlocal helper
+            helper = self._start(instead_of=helper)
+            found: Drawn = helper.ask((task, seed))
+            return found
+
         try:
             drawn: Drawn = helper.ask((task, seed))
+            return drawn
         except HelperGone:
-            return Layouts(task).draw(seed)  # slowly, then
+            try:
+                return retried(replace_and_ask, self._stopped.wait)
+            except HelperGone:
+                return Layouts(task).draw(seed)  # slowly, then
         finally:
             self._idle.put(helper)
-        return drawn
+
+    def _start(self, instead_of: Helper | None = None) -> Helper:
+        with self._lock:
+            if self._stopped.is_set():
+                raise CancelledError
+            if instead_of is not None and instead_of in self._running:
+                self._running.remove(instead_of)
+                instead_of.close(kill=True)
+            helper = Helper(__name__)
+            self._running.add(helper)
+            return helper
+
+    def stop(self) -> None:
+        """Kill them, and start no more."""
+        with self._lock:
+            self._stopped.set()
+            for helper in self._running:
+                helper.process.kill()
+
+    def close(self) -> None:
+        """Free what they leave."""
+        for helper in self._running:
+            helper.close()
 
 
-def _close(pool: ThreadPoolExecutor, helpers: list[Helper]) -> None:
-    pool.shutdown(cancel_futures=True)
-    for helper in helpers:
-        helper.close()
+def _close(pool: ThreadPoolExecutor, processes: _Processes) -> None:
+    processes.stop()
+    # The garbage collector may have been called by one of the threads.
+    in_the_pool = threading.current_thread().name.startswith(_THREADS)
+    pool.shutdown(wait=not in_the_pool, cancel_futures=True)
+    processes.close()
 
 
 _layouts: dict[str, Layouts] = {}  # a helper's own

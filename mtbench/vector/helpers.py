@@ -6,19 +6,30 @@ guard its main part.
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 import mtbench
+from mtbench.vector.forks import after_fork
 
+T = TypeVar("T")
 _LENGTH = struct.Struct("<q")
+#: Seconds to wait before each attempt to replace a process that was killed.
+WAITS = (0.0, 0.2, 1.0, 3.0, 10.0)
 
 
 class HelperGone(Exception):
@@ -30,15 +41,18 @@ class Helper:
 
     Args:
         module: Its name.
+        passed: File descriptors that it inherits, under the same numbers.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, passed: Sequence[int] = ()) -> None:
         # This package first, wherever it was imported from.
         paths = [str(Path(mtbench.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         # One thread each: there are as many helpers as cores.
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
-        self.process = subprocess.Popen([sys.executable, "-m", module], **pipes)
+        # No buffers: they have locks, which a forked process may find locked for ever.
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        self.process = subprocess.Popen([sys.executable, "-m", module], env=environment, pass_fds=passed, **pipes)
+        _helpers.add(self)
 
     def ask(self, request: Any) -> Any:
         """The answer to a request; what it raises there is raised here.
@@ -54,7 +68,7 @@ class Helper:
         assert self.process.stdin is not None
         try:
             _send(self.process.stdin, request)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: another thread has closed the pipe
             raise self._gone() from error
 
     def receive(self) -> Any:
@@ -62,7 +76,7 @@ class Helper:
         assert self.process.stdout is not None
         try:
             answer = _receive(self.process.stdout)
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, ValueError) as error:
             raise self._gone() from error
         if isinstance(answer, Exception):
             raise answer
@@ -86,6 +100,90 @@ class Helper:
                 except OSError:  # it was killed
                     continue
         self.process.wait()
+
+
+_helpers: weakref.WeakSet[Helper] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked process: give up the pipes, so that helpers end with the process that started them."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for helper in list(_helpers):
+        for pipe in (helper.process.stdin, helper.process.stdout):
+            if pipe is not None and not pipe.closed:
+                os.dup2(nowhere, pipe.fileno(), inheritable=False)
+    os.close(nowhere)
+
+
+after_fork(_let_go)
+
+
+def retried(replace_and_ask: Callable[[], T], wait: Callable[[float], Any] = time.sleep) -> T:
+    """What a new process answers in place of one that was killed; tries :data:`WAITS` times.
+
+    Args:
+        replace_and_ask: Starts a process and returns its answer.
+        wait: Waits for some seconds.
+
+    Raises:
+        HelperGone: Every new process was killed too.
+    """
+    for seconds in WAITS[:-1]:
+        wait(seconds)
+        try:
+            return replace_and_ask()
+        except HelperGone:
+            continue
+    wait(WAITS[-1])
+    return replace_and_ask()
+
+
+class Memory:
+    """Memory that helpers map as well.
+
+    It is a file without a name, which is gone when the last process that has it ends, even if it is killed. On Windows,
+    where processes do not inherit descriptors, it is a temporary file until :meth:`close`.
+
+    Args:
+        size: In bytes.
+
+    Attributes:
+        passed: The descriptors that a helper needs.
+        key: What :func:`map_memory` takes in the helper.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.key: int | str
+        if os.name == "nt":
+            self._descriptor, self.key = tempfile.mkstemp(prefix="mtbench-")
+            self.passed: tuple[int, ...] = ()
+        else:
+            self._descriptor = self.key = _anonymous_file()
+            self.passed = (self._descriptor,)
+        os.ftruncate(self._descriptor, size)
+
+    def close(self) -> None:
+        """Let it end with what is mapped."""
+        os.close(self._descriptor)
+        if isinstance(self.key, str):
+            Path(self.key).unlink()
+
+
+def map_memory(key: int | str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A :class:`Memory` as an array of one dimension."""
+    descriptor = os.open(key, os.O_RDWR) if isinstance(key, str) else key
+    array = np.frombuffer(mmap.mmap(descriptor, 0), dtype)  # keeps the file by itself
+    if isinstance(key, str):
+        os.close(descriptor)
+    return array
+
+
+def _anonymous_file() -> int:
+    try:
+        return os.memfd_create("mtbench")
+    except (AttributeError, OSError):  # not on Linux, or not allowed
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def answer(respond: Callable[[Any], Any]) -> None:
@@ -113,12 +211,21 @@ def answer(respond: Callable[[Any], Any]) -> None:
 
 def _send(stream: IO[bytes], content: Any) -> None:
     data = pickle.dumps(content)
-    stream.write(_LENGTH.pack(len(data)) + data)
+    left = memoryview(_LENGTH.pack(len(data)) + data)
+    while left:  # a pipe takes as much as it has room for
+        left = left[stream.write(left) :]
     stream.flush()
 
 
 def _receive(stream: IO[bytes]) -> Any:
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    return pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
+    return pickle.loads(_exactly(stream, _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]))
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    parts = []
+    while size:
+        parts.append(stream.read(size))
+        if not parts[-1]:
+            raise EOFError
+        size -= len(parts[-1])
+    return b"".join(parts)

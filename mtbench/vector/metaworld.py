@@ -5,11 +5,6 @@ A step is Python between short calls of MuJoCo; threads would take turns at it.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-import weakref
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +14,8 @@ from mtbench.suite import Suite
 from mtbench.suites.metaworld import MOST_STEPS
 from mtbench.suites.metaworld.game import SkillGame
 from mtbench.vector.engine import Array, Engine, shares
-from mtbench.vector.helpers import Helper, HelperGone, answer
+from mtbench.vector.forks import finalize_at_home
+from mtbench.vector.helpers import WAITS, Helper, HelperGone, Memory, answer, map_memory, retried
 
 #: What a slot's player reads: the attempt's skill and goal, whether it begins, whether and how it is to move.
 #: What it writes: what comes of it.
@@ -101,16 +97,12 @@ class MetaWorldEngine(Engine):
         self._share(np.zeros(num_envs, SLOT))
 
     def _share(self, slots: Slots) -> None:
-        in_memory = Path("/dev/shm")
-        folder = in_memory if os.access(in_memory, os.W_OK) else None
-        handle, name = tempfile.mkstemp(prefix="mtbench-", dir=folder)
-        os.close(handle)
-        self._path = Path(name)
-        slots.tofile(self._path)
-        self._slots = _mapped(self._path, len(slots))
+        self._memory = Memory(slots.nbytes)
+        self._slots: Slots = map_memory(self._memory.key, SLOT)
+        self._slots[:] = slots
         self._player: Player | None = None  # in this process
         self._helpers: dict[tuple[int, int], Helper] = {}  # by their shares
-        self.forget = weakref.finalize(self, _forget, self._path, self._helpers)
+        self.forget = finalize_at_home(self, _forget, self._memory, self._helpers)
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
         """Begin attempts; one at the same goal begins from memory."""
@@ -178,22 +170,27 @@ class MetaWorldEngine(Engine):
             except Exception as error:
                 errors.append(error)
         for part in gone:
-            self._helpers.pop(part).close(kill=True)
             try:
-                self._sent(part)
-                self._helpers[part].receive()
+                retried(lambda part=part: self._replaced(part))  # type: ignore[misc]
             except HelperGone as error:
                 raise RuntimeError(
-                    "A process that plays Meta-World was killed twice in a row. Is there enough memory? Each needs "
-                    "20 MB for every skill that it has played, and some for every environment."
+                    f"A process that plays Meta-World was killed {len(WAITS)} times in a row. Is there enough memory? "
+                    "Each needs 20 MB for every skill that it has played, and some for every environment."
                 ) from error
         return errors
+
+    def _replaced(self, part: tuple[int, int]) -> None:
+        """Have a new process play."""
+        if part in self._helpers:
+            self._helpers.pop(part).close(kill=True)
+        self._sent(part)
+        self._helpers[part].receive()
 
     def _sent(self, part: tuple[int, int]) -> bool:
         request: Any = {}
         if part not in self._helpers:
-            self._helpers[part] = Helper(__name__)
-            request = self._skills, self._path, len(self._slots), *part, self._record(*part)
+            self._helpers[part] = Helper(__name__, self._memory.passed)
+            request = self._skills, self._memory.key, *part, self._record(*part)
         try:
             self._helpers[part].send(request)
         except HelperGone:
@@ -215,15 +212,9 @@ class MetaWorldEngine(Engine):
         self._share(slots)
 
 
-def _mapped(path: Path, num_envs: int) -> Slots:
-    slots: Slots = np.asarray(np.memmap(path, SLOT, mode="r+", shape=(num_envs,)))
-    return slots
-
-
-def _forget(path: Path, helpers: dict[tuple[int, int], Helper]) -> None:
+def _forget(memory: Memory, helpers: dict[tuple[int, int], Helper]) -> None:
     _end(helpers)
-    with contextlib.suppress(OSError):  # some systems keep what is mapped
-        path.unlink()
+    memory.close()
 
 
 def _end(helpers: dict[tuple[int, int], Helper]) -> None:
@@ -240,8 +231,8 @@ class _Helper:
 
     def __call__(self, request: Any) -> None:
         if self._player is None:
-            skills, path, num_envs, begin, end, request = request
-            self._player = Player(skills, _mapped(path, num_envs)[begin:end])
+            skills, memory, begin, end, request = request
+            self._player = Player(skills, map_memory(memory, SLOT)[begin:end])
         self._player.play(request)
 
 

@@ -21,6 +21,7 @@ from mtbench.spaces import action_index, box_action
 from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
 from mtbench.vector.engine import PROGRESS, Array, Batch, Engine, cpus, shares
+from mtbench.vector.forks import Home
 
 _MODES = {
     AutoresetMode.NEXT_STEP: loops.NEXT_STEP,
@@ -69,6 +70,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
         #: With autoreset disabled: rollouts that are over wait, where they would refuse a step, until they are reset.
         self.lets_finished_wait = False
+        self._home = Home()
 
         n, k, names = num_envs, one.k, list(one.suite.tasks)
         self._names = np.array(names, dtype=object)
@@ -147,6 +149,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         Raises:
             ValueError: An unknown option, task or variant, or a wrong number of seeds.
         """
+        if self.closed or not self._home.is_here:
+            raise self._unusable()
         options = dict(options or {})
         mask = self._checked_mask(options.pop("reset_mask", None))
         which = np.flatnonzero(mask).tolist()
@@ -181,7 +185,11 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         Raises:
             gymnasium.error.InvalidAction: An action is outside ``single_action_space``. Nothing has been played.
             gymnasium.error.ResetNeeded: A rollout is over, and nothing resets it by itself. Nothing has been played.
+            gymnasium.error.ClosedEnvironmentError: It was closed.
+            gymnasium.error.Error: This process was forked from the one that made it.
         """
+        if self.closed or not self._home.is_here:
+            raise self._unusable()
         actions = self._checked_actions(actions)
         n = self.num_envs
         reward, terminated, truncated = np.empty(n), np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.bool_)
@@ -194,7 +202,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         return out, reward, terminated, truncated, self._infos(terminated | truncated, task, folded, finals)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Stop the threads and free the games."""
+        """Stop the threads and free the games. In a forked process they are the parent's, and nothing happens."""
+        if not self._home.is_here:
+            return
         if self._pool:
             self._pool.shutdown()
         self._engine.close()
@@ -336,6 +346,14 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         return labels
 
     # ---- checks ----
+
+    def _unusable(self) -> Exception:
+        if self.closed:
+            return gym.error.ClosedEnvironmentError("This environment was closed; make a new one.")
+        return gym.error.Error(
+            "This vector environment was made before os.fork(), and its threads and processes stayed with the parent. "
+            'Make it in the new process, or start processes by "spawn" or "forkserver".'
+        )
 
     def _checked_mask(self, mask: Any) -> Array:
         n = self.num_envs

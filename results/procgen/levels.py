@@ -47,9 +47,13 @@ def main() -> None:
             }
         )
     write_atomically(HERE / "overlap.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+    seen = {
+        mode: dict(zip(part["game"], (part["test_levels_seen_in_training_percent"] / 100).round(4), strict=True))
+        for mode, part in pd.DataFrame(rows).groupby("mode", sort=False)
+    }
     levels = {suite: distinct([found[each] for each in modes]) for suite, modes in modes_of_suites().items()}
     lines = ",\n".join(f"{json.dumps(suite)}: {json.dumps(listed)}" for suite, listed in levels.items())
-    content = f'{{"made by": "results/procgen/levels.py", "levels": {{\n{lines}\n}}}}\n'
+    content = f'{{"made by": "results/procgen/levels.py", "seen": {json.dumps(seen)}, "levels": {{\n{lines}\n}}}}\n'
     data = Path(procgen.__file__).parent / "distinct-levels.json"
     write_atomically(data, lambda path: path.write_text(content))
 

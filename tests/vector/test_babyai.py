@@ -10,6 +10,8 @@ pytest.importorskip("numba")
 
 from mtbench.suites.babyai.layouts import Layouts
 from mtbench.vector.drawers import Drawers
+from mtbench.vector.engine import cpus
+from mtbench.vector.helpers import Helper
 
 from .test_rollout import assert_equal_to_gymnasiums_own, assert_same_rollouts
 
@@ -60,12 +62,41 @@ def test_layouts_from_other_processes_are_the_same():
     drawers.close()
 
 
-def test_a_drawer_that_is_killed_costs_time_only():
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_drawer_that_is_killed_is_replaced(monkeypatch, kills):
+    killed = []
+
+    class Mortal(Helper):
+        def ask(self, request):
+            if len(killed) < kills:
+                killed.append(self.process)
+                self.process.kill()
+                self.process.wait()
+            return super().ask(request)
+
+    monkeypatch.setattr("mtbench.vector.drawers.Helper", Mortal)
+    monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0, 0.0, 0.0, 0.0))
     drawers = Drawers(1)
-    helper = drawers._idle.get()
-    helper.process.kill()
-    helper.process.wait()
-    drawers._idle.put(helper)
+    for seed in (4, 5):
+        assert drawers.draw(TASKS[0], seed).result() == Layouts(TASKS[0]).draw(seed)
+    assert len(killed) == kills
+    (running,) = drawers._processes._running
+    assert running.process.poll() is None
+    assert running.process not in killed
+    drawers.close()
+    assert running.process.poll() is not None
+
+
+def test_drawers_that_are_always_killed_cost_time_only(monkeypatch):
+    class Doomed(Helper):
+        def __init__(self, module):
+            super().__init__(module)
+            self.process.kill()
+            self.process.wait()
+
+    monkeypatch.setattr("mtbench.vector.drawers.Helper", Doomed)
+    monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0, 0.0))
+    drawers = Drawers(1)
     assert drawers.draw(TASKS[0], 4).result() == Layouts(TASKS[0]).draw(4)
     drawers.close()
 
@@ -74,8 +105,7 @@ def test_closing_leaves_no_process_behind(make):
     venv = make(16)
     venv.reset(seed=0)
     venv.step(np.zeros(16, dtype=int))
-    drawers = venv._engine._drawers
-    helper = drawers._idle.get()
-    drawers._idle.put(helper)
+    running = [helper.process for helper in venv._engine._drawers._processes._running]
+    assert len(running) == cpus()
     venv.close()
-    assert helper.process.poll() is not None
+    assert all(process.poll() is not None for process in running)

@@ -11,6 +11,8 @@ from gymnasium.vector import AutoresetMode
 pytest.importorskip("metaworld")
 pytest.importorskip("numba")
 
+from mtbench.vector.helpers import Helper, HelperGone, retried
+
 from .test_rollout import assert_equal, assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 SKILLS = ["reach-v3", "drawer-open-v3", "push-v3"]
@@ -59,16 +61,67 @@ def test_a_killed_process_is_replaced_and_changes_no_result(make):
         assert_equal(step(one, np.random.default_rng(i)), step(other, np.random.default_rng(i)))
 
 
+def test_a_process_whose_successors_are_killed_too_changes_no_result(make, monkeypatch):
+    one, other = make(num_workers=2), make(num_workers=1)
+    assert_equal(one.reset(seed=3), other.reset(seed=3))
+    successors = []
+
+    class Mortal(Helper):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            successors.append(self.process)
+            if len(successors) < 4:
+                self.process.kill()
+                self.process.wait()
+
+    monkeypatch.setattr("mtbench.vector.metaworld.Helper", Mortal)
+    monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0,) * 4)
+    for i in range(12):
+        if i == 6:
+            processes(one)[0].send_signal(signal.SIGKILL)
+        assert_equal(step(one, np.random.default_rng(i)), step(other, np.random.default_rng(i)))
+    assert len(successors) == 4
+
+
+def test_processes_that_are_always_killed_are_given_up_with_advice(make, monkeypatch):
+    class Doomed(Helper):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.process.kill()
+            self.process.wait()
+
+    monkeypatch.setattr("mtbench.vector.metaworld.Helper", Doomed)
+    monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0,) * 5)
+    with pytest.raises(RuntimeError, match=r"killed 5 times in a row. Is there enough memory\?"):
+        make(num_workers=2).reset(seed=0)
+
+
+def test_waits_before_new_attempts_grow(monkeypatch):
+    monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0, 0.2, 1.0))
+    waited, attempts = [], []
+
+    def killed_twice():
+        attempts.append(None)
+        if len(attempts) < 3:
+            raise HelperGone
+        return "answer"
+
+    assert retried(killed_twice, waited.append) == "answer"
+    assert waited == [0.0, 0.2, 1.0]
+    attempts.clear()
+    monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0, 0.2))
+    with pytest.raises(HelperGone):
+        retried(killed_twice, waited.append)
+
+
 def test_processes_end_with_the_environment(make):
     venv = make(num_workers=2)
     venv.reset(seed=0)
-    started, path = processes(venv), venv._engine._path
+    started = processes(venv)
     assert len(started) == 2
     assert all(process.poll() is None for process in started)
-    assert path.exists()
     venv.close()
     assert all(process.poll() is not None for process in started)
-    assert not path.exists()
 
 
 def test_a_copy_goes_on_alike(make):

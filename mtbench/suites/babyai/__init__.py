@@ -13,7 +13,9 @@ Actions: ``Discrete(7)``, upstream's. The reward of a completed mission is 1 - 0
 succeeds if its reward is positive.
 
 A variant is a layout's seed. One training task, KeyCorridor, is the same environment as one held-out task under another
-name (``repeats``); the paper's split has both.
+name (``repeats``); the paper's split has both. Small tasks have few layouts, so evaluation on the training tasks meets
+some that training plays (``seen_variants``; results/babyai/README.md). ``split="train-distinct"`` evaluates on 500
+seeds that give none of them.
 
 Published settings that the suite follows:
 
@@ -42,7 +44,7 @@ from gymnasium import spaces
 
 from mtbench.pictures import captioned
 from mtbench.spaces import one_hot
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange
 from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS
 
 #: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
@@ -73,7 +75,9 @@ MOST_WORDS = 9
 LARGEST = 10
 _NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
 
-_DATA = json.loads((resources.files("mtbench.suites.babyai") / "tasks.json").read_text())
+_DATA, _REPEATS = (
+    json.loads((resources.files("mtbench.suites.babyai") / name).read_text()) for name in ("tasks.json", "repeats.json")
+)
 TRAIN_TASKS, TEST_TASKS, OTHER_TASKS = (tuple(_DATA[name]) for name in ("train", "test", "also"))
 
 
@@ -87,6 +91,9 @@ TASKS = {
     for part in ("train", "test", "also")
     for name, steps in _DATA[part].items()
 }
+#: Tasks of training without layouts that training does not play: they are not in ``train-distinct``.
+NO_DISTINCT_LAYOUTS: tuple[str, ...] = tuple(_REPEATS["no_distinct_layouts"])
+DISTINCT_TASKS = tuple(task for task in TRAIN_TASKS if task not in NO_DISTINCT_LAYOUTS)
 SPLITS = {
     "train": Split(
         "train",
@@ -97,7 +104,15 @@ SPLITS = {
         validation=VariantRange(250_000, 300_000),
     ),
     "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
+    "train-distinct": Split(
+        "train-distinct",
+        DISTINCT_TASKS,
+        VariantRange(0, 5001),
+        VariantList(tuple(_REPEATS["distinct_seeds"])),
+        validation=VariantRange(250_000, 300_000),
+    ),
 }
+SEEN_VARIANTS = {"train": _REPEATS["repeated"], "train-distinct": dict.fromkeys(DISTINCT_TASKS, 0.0)}
 REPEATS: dict[str, str] = _DATA["same"]
 REFUSED = {
     name: f"its missions have up to {words} words, and observations have room for {MOST_WORDS}"
@@ -146,6 +161,8 @@ class BabyAI(Suite):
     attempt_variants = "same"
     has_success = True
     repeats = REPEATS
+    seen_variants = SEEN_VARIANTS
+    remarks = _DATA["remarks"]
     refused = REFUSED
     frame_shape = (544, 512, 3)
 

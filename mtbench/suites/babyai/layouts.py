@@ -32,7 +32,7 @@ ALONE, BEFORE, AFTER, AND = range(4)
 _CLAUSES = {"GoToInstr": GO_TO, "OpenInstr": OPEN_IT, "PickupInstr": PICK_UP, "PutNextInstr": PUT_NEXT}
 _JOINED = {"BeforeInstr": BEFORE, "AfterInstr": AFTER, "AndInstr": AND}
 
-WORLD = np.dtype(
+_FIELDS = np.dtype(
     [
         ("cells", "u1", (SIZE, SIZE)),  # objects by [x, y]
         ("kind", "u1", (OBJECTS,)),
@@ -60,7 +60,8 @@ WORLD = np.dtype(
         ("places", "u1", (2, SIZE, SIZE)),  # ... and where they are known to be
     ]
 )
-
+# Records with their fields as attributes, as Numba has them: so the rules also run uncompiled.
+WORLD = np.dtype((np.record, _FIELDS))
 World = npt.NDArray[Any]
 
 

@@ -122,6 +122,11 @@ class Procgen(Suite):
             "test": (VariantRange(TRAIN_LEVELS, 2**30), VariantRange(2**30, 2**31 - 2)),
             "test-distinct": (VariantList(distinct[:half]), VariantList(distinct[half:])),
         }
+        self.seen_variants = {
+            "train": dict.fromkeys(modes, 1.0),
+            "test": {game: SEEN_LEVELS[mode][game] for game, mode in modes.items()},
+            "test-distinct": dict.fromkeys(modes, 0.0),
+        }
         self.splits = {
             split: Split(split, games[0], variants, evaluation, games[1], train if split == "train" else None)
             for split, (variants, evaluation) in levels.items()
@@ -167,8 +172,10 @@ def mark(frames: Frame, which: Any = ...) -> None:
     frames[which, _BOX, _BOX, :] = 0
 
 
-_DATA = resources.files("mtbench.suites.procgen") / "distinct-levels.json"
-DISTINCT_LEVELS = {suite: tuple(levels) for suite, levels in json.loads(_DATA.read_text())["levels"].items()}
+_DATA = json.loads((resources.files("mtbench.suites.procgen") / "distinct-levels.json").read_text())
+DISTINCT_LEVELS = {suite: tuple(levels) for suite, levels in _DATA["levels"].items()}
+#: By mode and game: the share of test levels that look like a level of training.
+SEEN_LEVELS: dict[str, dict[str, float]] = _DATA["seen"]
 
 _MEMORY_HARD = {game: "memory" if game in MEMORY_GAMES else "hard" for game in GAMES}
 SUITES: dict[str, Procgen] = {

@@ -1,0 +1,56 @@
+"""Tells a process that was made by ``os.fork`` from the one that made an object.
+
+A forked process gets a copy of the memory, but none of the threads, and it shares pipes and mapped files with its
+parent. So a vector environment must not be stepped there, and what frees it must leave the parent's helpers alone.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+
+def after_fork(function: Callable[[], None]) -> None:
+    """Call a function in every process that is forked from this one."""
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(after_in_child=function)
+
+
+class Home:
+    """The process in which this object was made. A copy belongs to the process that copies or unpickles it.
+
+    Attributes:
+        is_here: Whether this is that process. A look costs no call: environments look at every step.
+    """
+
+    __slots__ = ("__weakref__", "is_here")
+
+    def __init__(self) -> None:
+        self.is_here = True
+        _homes.add(self)
+
+    def __reduce__(self) -> Any:
+        return Home, ()
+
+
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+
+def _leave() -> None:
+    for home in list(_homes):
+        home.is_here = False
+
+
+after_fork(_leave)
+
+
+def finalize_at_home(owner: Any, function: Callable[..., Any], *arguments: Any) -> weakref.finalize[..., Any]:
+    """``weakref.finalize`` that does nothing in a forked process."""
+    return weakref.finalize(owner, _if_here, Home(), function, *arguments)
+
+
+def _if_here(home: Home, function: Callable[..., Any], *arguments: Any) -> None:
+    if home.is_here:
+        function(*arguments)
