@@ -25,6 +25,15 @@ def _protocol(scores: Scores) -> Iterator[str]:
     )
     for task, twin in scores.repeated.items():
         yield f"{task} is the same environment as {twin} of the train split: 'new tasks' leaves it out."
+    if scores.seen:
+        by_share = sorted(scores.seen.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{task} {100 * share:.1f} %" for task, share in by_share)
+        yield (
+            f"Training plays some of the {scores.split} split's evaluation variants too, or ones that begin exactly "
+            f"alike, so scores there measure memory of training as well: {shares}."
+        )
+    for task, remark in scores.remarks.items():
+        yield f"{task}: {remark}"
     if any(own.successes for own in scores.agents):
         yield "coverage: the share of tasks whose attempts succeed at least two times in three, mean over runs."
     if scores.improvement:

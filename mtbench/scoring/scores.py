@@ -85,6 +85,8 @@ class Scores:
         interval: How intervals are computed, one of :data:`mtbench.scoring.intervals.METHODS`.
         replicates: Bootstrap replicates, where one is used.
         repeated: Held-out tasks that are the same environment as one of training, and which.
+        seen: By task, the share of its evaluation variants that training plays too, where that is known and not 0.
+        remarks: By task, what its suite says beside its scores.
     """
 
     env_id: str
@@ -100,6 +102,8 @@ class Scores:
     interval: str
     replicates: int
     repeated: dict[str, str]
+    seen: dict[str, float]
+    remarks: dict[str, str]
 
 
 def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interval: str = "jackknife") -> Scores:
@@ -124,7 +128,9 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
     first = runs[0].manifest
     tasks = list(first["tasks"])
     known = load_references(first["suite"])
-    repeats = load_suite(first["suite"]).repeats if first["split"] == "test" else {}
+    suite = load_suite(first["suite"])
+    repeats = suite.repeats if first["split"] == "test" else {}
+    seen = suite.seen_variants.get(first["split"], {})
     repeated = {task: repeats[task] for task in tasks if task in repeats}
     by_agent: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -161,6 +167,8 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         interval=interval,
         replicates=replicates,
         repeated=repeated,
+        seen={task: seen[task] for task in tasks if seen.get(task)},
+        remarks={task: suite.remarks[task] for task in tasks if task in suite.remarks},
     )
 
 

@@ -93,8 +93,8 @@ def test_every_note_can_apply(suite):
 TRAPS = [
     (1, "babyai", "test", ["BabyAI-KeyCorridorS6R3-v0"], "same environment as BabyAI-KeyCorridor-v0"),
     (1, "babyai", "train", ["BabyAI-KeyCorridor-v0"], "same environment as BabyAI-KeyCorridor-v0"),
-    (4, "babyai", "train", ["BabyAI-Unlock-v0"], "2.2 % and 3.2 % of their layouts cannot be solved"),
-    (5, "babyai", "train", ["BabyAI-OpenRedDoor-v0"], "repeat training ones"),
+    (4, "babyai", "train", ["BabyAI-Unlock-v0"], "2.2 %"),
+    (5, "babyai", "train", ["BabyAI-OpenRedDoor-v0"], "memory of training as well: BabyAI-OpenRedDoor-v0 100.0 %"),
     (6, "procgen-easy", "test", ["coinrun"], "coinrun 3.8 %"),
     (6, "procgen-memory-hard", "test", ["maze"], "maze 4.0 %"),
     (7, "procgen-easy", "test", ["ninja"], "masked observations"),
@@ -134,9 +134,9 @@ def test_notes_are_told_only_where_they_matter():
     references = load_references("popgym")
     assert not any("CountRecall" in note for note in references.notes_for(["RepeatFirstEasy"], "test"))
     assert references.notes_for(["AutoencodeEasy"], "test", ["oracle"]) == []
-    train = load_references("babyai").notes_for(["BabyAI-OpenRedDoor-v0"], "train")
-    assert any("repeat training ones" in note for note in train)
-    assert not any("repeat" in note for note in load_references("babyai").notes_for(["BabyAI-OpenRedDoor-v0"], "test"))
+    assert scores_of("babyai", ["BabyAI-OpenRedDoor-v0"], "train").seen == {"BabyAI-OpenRedDoor-v0": 1.0}
+    assert scores_of("babyai", ["BabyAI-GoToRedBall-v0"], "train").seen == {}
+    assert scores_of("babyai", ["BabyAI-GoToObjS4-v0"], "test").seen == {}
 
 
 def test_rliables_bootstrap_is_told_to_be_too_narrow():
