@@ -26,7 +26,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/mtbench score $(QUICK)/random $(QUICK)/oracle $(QUICK)/agent
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: lint
 	$(BIN)/python -m tests.changed

@@ -149,7 +149,7 @@ def main(arguments=None):
     for line in [*files, *(f"{CONTRACT} of {env_id}" for env_id in ids)] or ["none"]:
         print(f"  {line}", flush=True)
     runs = [files] * bool(files) + [[CONTRACT, "-k", contract_filter(ids)]] * bool(ids)
-    command = [sys.executable, "-m", "pytest", "-n", "auto", "-m", "not slow"]
+    command = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "not slow"]
     codes = [] if chosen.list else [subprocess.run([*command, *run], cwd=ROOT).returncode for run in runs]
     return max(codes, default=0)
 

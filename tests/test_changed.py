@@ -105,7 +105,7 @@ def test_a_failure_is_passed_on(monkeypatch):
     monkeypatch.setattr("tests.changed.changed_files", lambda *_: ["mtbench/vector/babyai.py"])
     monkeypatch.setattr("tests.changed.subprocess.run", failing)
     assert main([]) == 1
-    options = ["-n", "auto", "-m", "not slow"]
+    options = ["-n", "auto", "--dist", "worksteal", "-m", "not slow"]
     assert run == [
         [*options, "tests/vector/test_babyai.py"],
         [*options, "tests/contract", "-k", "(MTBabyAI-v0)"],
