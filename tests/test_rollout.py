@@ -37,6 +37,15 @@ def test_success_is_kept_for_each_attempt():
     assert info["rollout"]["returns"].tolist() == [2.0, 0.0]
 
 
+def test_success_is_what_the_suite_says_and_no_reward_earned():
+    env = MetaRollout(toy.SUITE)
+    env.reset(seed=0, options={"variant": 1})  # the goal is at 2
+    steps(env, 1)
+    info = steps(env, 7, 0 * ONE)[-1][4]
+    assert info["rollout"]["returns"].tolist() == [1.0]
+    assert info["rollout"]["successes"].tolist() == [False]
+
+
 def test_a_rollout_ends_terminated_even_where_the_base_truncates():
     env = MetaRollout(toy.SUITE)
     env.reset(seed=0)
@@ -172,6 +181,18 @@ def test_a_task_that_is_not_played_is_refused_by_where_it_was_looked_for():
         env.reset(options={"task": "MineSweeperHard"})
     with pytest.raises(ValueError, match="There is no task 'nothing' in split 'train'"):
         MetaRollout("popgym").reset(options={"task": "nothing"})
+
+
+@pytest.mark.parametrize(("attempt_reset", "expected"), [("next-step", [1, 2, 0, 1, 2]), ("same-step", [1, 0, 1, 2])])
+def test_steps_are_counted_anew_in_every_attempt(attempt_reset, expected):
+    """Meta-World shows this count and pictures print it."""
+    env = MetaRollout(toy.SUITE, k=2, attempt_reset=attempt_reset)
+    env.reset(seed=0, options={"variant": 1})  # attempts of 2 steps
+    counts = []
+    for _ in expected:
+        env.step(ONE)
+        counts.append(env._progress.attempt_steps)
+    assert counts == expected
 
 
 def test_playing_says_whether_the_next_step_plays_its_action():

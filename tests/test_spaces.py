@@ -46,6 +46,17 @@ def test_actions_of_a_box_are_numbers_within_it():
         box_action(actions, batch, np.array([True, True, False]))
 
 
+def test_the_bounds_of_a_box_are_actions():
+    box = spaces.Box(np.array([-1, 0], dtype=np.float32), np.array([1, 2], dtype=np.float32))
+    for bound in (box.low, box.high):
+        assert np.array_equal(box_action(bound, box), bound)
+        for step in (-1, 1):
+            outside = np.nextafter(bound, step * np.float32(9))
+            if not box.contains(outside):
+                with pytest.raises(error.InvalidAction):
+                    box_action(outside, box)
+
+
 def test_other_spaces_have_no_writer():
     with pytest.raises(TypeError, match="No one-hot flattening"):
         observation_writer(spaces.Dict({"a": spaces.Discrete(2)}))
