@@ -69,6 +69,8 @@ def test_native_actions_count_through_the_space():
     assert native_actions(spaces.Discrete(3, start=5)) == [5, 6, 7]
     with pytest.raises(TypeError, match="cannot be flattened"):
         native_actions(spaces.Box(0, 1))
+    with pytest.raises(TypeError, match="cannot be flattened"):
+        native_actions(spaces.MultiDiscrete([[2, 3], [4, 5]]))
 
 
 @pytest.mark.parametrize("action", [3, np.int64(3), np.array(3), np.uint8(3)])
@@ -99,6 +101,16 @@ def test_a_joined_vector_is_in_the_enlarged_space(space):
     larger = with_vector(space, "task", part)
     joined = join_vector(space, space.sample(), "task", np.array([0.0, 1.0], dtype=np.float32))
     assert larger.contains(joined)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (3,), dtype=np.float64), spaces.Box(-1, 1, (3, 1))], ids=str)
+def test_only_float32_vectors_are_lengthened(space):
+    """Joined to another dtype, the observations would no longer be those of the space."""
+    part = spaces.Box(0.0, 1.0, (2,), dtype=np.float32)
+    assert with_vector(space, "task", part) == spaces.Dict({"observation": space, "task": part})
+    space.seed(0)
+    joined = join_vector(space, space.sample(), "task", np.zeros(2, dtype=np.float32))
+    assert with_vector(space, "task", part).contains(joined)
 
 
 def test_a_name_cannot_be_joined_twice():
