@@ -8,11 +8,12 @@ QUICK := runs/quickstart
 QUICK_UPDATES ?= 1500
 QUICK_ROLLOUTS ?= 20
 
-.PHONY: help quickstart test lint bench clean
+.PHONY: help quickstart test check lint bench clean
 
 help:
 	@echo "make quickstart   install, train the reference agent for minutes, evaluate it beside two policies, print scores"
 	@echo "make test         install the development tools, lint, check types, run every test"
+	@echo "make check        lint, types and the tests of what changed since main: under two minutes"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        speed beside the upstream packages"
 
@@ -25,7 +26,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/mtbench score $(QUICK)/random $(QUICK)/oracle $(QUICK)/agent
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: lint
+	$(BIN)/python -m tests.changed
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

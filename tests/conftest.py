@@ -6,6 +6,14 @@ import os
 import gymnasium as gym
 import pytest
 
+# Tests run side by side, and so does what they start: more threads than cores only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests run first: one that started last would leave the other workers idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):

@@ -343,3 +343,10 @@ def test_an_exposed_label_is_recorded(tmp_path):
 def test_the_manifest_names_no_path(tmp_path):
     run = quick(tmp_path / "run")
     assert str(tmp_path) not in json.dumps(run.manifest)
+
+
+def test_a_last_shard_smaller_than_the_batch_is_played(tmp_path):
+    """18 cases in shards of 16 and 2: two of four environments have nothing to play in the second."""
+    few = quick(tmp_path / "few", policy="oracle", rollouts_per_task=6, num_envs=4)
+    one = quick(tmp_path / "one", policy="oracle", rollouts_per_task=6, num_envs=1)
+    pd.testing.assert_frame_equal(few.episodes, one.episodes)

@@ -47,6 +47,7 @@ def block(start):
     return found[0]
 
 
+@pytest.mark.slow
 def test_the_install_line_installs_and_the_example_runs(clone, tmp_path):
     """In an environment of its own: the README's first two blocks."""
     shell(f"{sys.executable} -m venv {tmp_path}/venv", clone)
@@ -58,6 +59,7 @@ def test_the_install_line_installs_and_the_example_runs(clone, tmp_path):
     assert len(example.strip().splitlines()) <= 12
 
 
+@pytest.mark.slow
 def test_quickstart_prints_the_table(clone):
     shorter = {"QUICK_UPDATES": "100", "QUICK_ROLLOUTS": "2"}
     out = shell(block("make quickstart"), clone, **shorter)

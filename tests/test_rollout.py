@@ -37,6 +37,15 @@ def test_success_is_kept_for_each_attempt():
     assert info["rollout"]["returns"].tolist() == [2.0, 0.0]
 
 
+def test_success_is_what_the_suite_says_and_no_reward_earned():
+    env = MetaRollout(toy.SUITE)
+    env.reset(seed=0, options={"variant": 1})  # the goal is at 2
+    steps(env, 1)
+    info = steps(env, 7, 0 * ONE)[-1][4]
+    assert info["rollout"]["returns"].tolist() == [1.0]
+    assert info["rollout"]["successes"].tolist() == [False]
+
+
 def test_a_rollout_ends_terminated_even_where_the_base_truncates():
     env = MetaRollout(toy.SUITE)
     env.reset(seed=0)
@@ -125,3 +134,73 @@ def test_a_suite_loads_from_any_module():
     assert MetaRollout("tests.toy:SUITE").suite is toy.SUITE
     with pytest.raises(ValueError, match=r"not a mtbench\.suite\.Suite"):
         MetaRollout("tests.toy:np")
+
+
+def test_rewards_are_clipped_on_both_sides_and_statistics_are_not():
+    env = MetaRollout(toy.SUITE, clip_rewards=True)
+    env.reset(seed=0, options={"variant": 4})  # the goal is at 5
+    play = env.base.step
+
+    def tenfold(action):
+        obs, reward, *rest = play(action)
+        return obs, 10 * reward, *rest
+
+    env.base.step = tenfold
+    assert [env.step(ONE * size)[1] for size in (-1.0, -0.05, 0.0, 0.05, 1.0)] == pytest.approx([-1, -0.5, 0, 0.5, 1])
+    info = steps(env, 3, 0 * ONE)[-1][4]
+    assert info["rollout"]["returns"][0] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"tasks": ["near", "near"]}, "none twice"),
+        ({"k": True}, "`k` must be an integer of at least 1, got True"),
+        ({"max_steps": True}, "`max_steps` must be an integer of at least 1, got True"),
+        ({"reward_scales": {"near": True}}, "must be a finite number, got True"),
+    ],
+)
+def test_near_misses_among_arguments_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        MetaRollout(toy.SUITE, **kwargs)
+
+
+def test_a_picture_needs_a_reset():
+    import gymnasium as gym
+
+    env = MetaRollout(toy.SUITE, render_mode="rgb_array")
+    with pytest.raises(gym.error.ResetNeeded, match=r"Call reset\(\) before render"):
+        env.render()
+    env.reset(seed=0)
+    assert env.render().shape == toy.SUITE.frame_shape
+
+
+def test_a_task_that_is_not_played_is_refused_by_where_it_was_looked_for():
+    env = MetaRollout("popgym", tasks=["MineSweeperEasy"])
+    with pytest.raises(ValueError, match="this environment's subset of split 'train'"):
+        env.reset(options={"task": "MineSweeperHard"})
+    with pytest.raises(ValueError, match="There is no task 'nothing' in split 'train'"):
+        MetaRollout("popgym").reset(options={"task": "nothing"})
+
+
+@pytest.mark.parametrize(("attempt_reset", "expected"), [("next-step", [1, 2, 0, 1, 2]), ("same-step", [1, 0, 1, 2])])
+def test_steps_are_counted_anew_in_every_attempt(attempt_reset, expected):
+    """Meta-World shows this count and pictures print it."""
+    env = MetaRollout(toy.SUITE, k=2, attempt_reset=attempt_reset)
+    env.reset(seed=0, options={"variant": 1})  # attempts of 2 steps
+    counts = []
+    for _ in expected:
+        env.step(ONE)
+        counts.append(env._progress.attempt_steps)
+    assert counts == expected
+
+
+def test_playing_says_whether_the_next_step_plays_its_action():
+    env = MetaRollout(toy.SUITE, k=2)
+    seen = [env.playing]
+    env.reset(seed=0, options={"variant": 1})  # attempts of 2 steps
+    seen.append(env.playing)
+    for _ in range(5):
+        env.step(ONE)
+        seen.append(env.playing)
+    assert seen == [False, True, True, False, True, True, False]

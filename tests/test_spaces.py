@@ -46,6 +46,17 @@ def test_actions_of_a_box_are_numbers_within_it():
         box_action(actions, batch, np.array([True, True, False]))
 
 
+def test_the_bounds_of_a_box_are_actions():
+    box = spaces.Box(np.array([-1, 0], dtype=np.float32), np.array([1, 2], dtype=np.float32))
+    for bound in (box.low, box.high):
+        assert np.array_equal(box_action(bound, box), bound)
+        for step in (-1, 1):
+            outside = np.nextafter(bound, step * np.float32(9))
+            if not box.contains(outside):
+                with pytest.raises(error.InvalidAction):
+                    box_action(outside, box)
+
+
 def test_other_spaces_have_no_writer():
     with pytest.raises(TypeError, match="No one-hot flattening"):
         observation_writer(spaces.Dict({"a": spaces.Discrete(2)}))
@@ -58,6 +69,8 @@ def test_native_actions_count_through_the_space():
     assert native_actions(spaces.Discrete(3, start=5)) == [5, 6, 7]
     with pytest.raises(TypeError, match="cannot be flattened"):
         native_actions(spaces.Box(0, 1))
+    with pytest.raises(TypeError, match="cannot be flattened"):
+        native_actions(spaces.MultiDiscrete([[2, 3], [4, 5]]))
 
 
 @pytest.mark.parametrize("action", [3, np.int64(3), np.array(3), np.uint8(3)])
@@ -105,6 +118,16 @@ def test_the_key_of_what_becomes_a_dict_can_be_chosen():
     part = spaces.Box(0.0, 1.0, (2,), dtype=np.float32)
     assert set(WithVector(image, "task", part).space.keys()) == {"observation", "task"}
     assert set(WithVector(image, "reward", part, key="image").space.keys()) == {"image", "reward"}
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (3,), dtype=np.float64), spaces.Box(-1, 1, (3, 1))], ids=str)
+def test_only_float32_vectors_are_lengthened(space):
+    """Joined to another dtype, the observations would no longer be those of the space."""
+    part = spaces.Box(0.0, 1.0, (2,), dtype=np.float32)
+    assert with_vector(space, "task", part) == spaces.Dict({"observation": space, "task": part})
+    space.seed(0)
+    joined = join_vector(space, space.sample(), "task", np.zeros(2, dtype=np.float32))
+    assert with_vector(space, "task", part).contains(joined)
 
 
 def test_a_name_cannot_be_joined_twice():

@@ -6,13 +6,13 @@ import pytest
 from mtbench.registration import TABLE
 from mtbench.vector import engine_of
 
-from .helpers import SHORT_GAMES
+from .helpers import SHORT_GAMES, play, seeds
 from .unbatched import Unbatched
 
 IDS = [row.id for row in TABLE]
 
 
-@pytest.fixture(params=IDS)
+@pytest.fixture(params=IDS, scope="session")
 def env_id(request):
     return request.param
 
@@ -22,20 +22,41 @@ def split(request):
     return request.param
 
 
-@pytest.fixture(params=["single", "vector"])
-def make(request, env_id):
-    """Make the ID with further arguments, as one environment or as the only one of a batch; everything is closed."""
-    made = []
+@pytest.fixture(params=["single", "vector"], scope="session")
+def batched(request, env_id):
+    """Whether an engine plays the ID, as the only environment of a batch."""
     if request.param == "vector" and not engine_of(gym.spec(env_id).kwargs["suite"]):
         pytest.skip("no engine for this suite: gymnasium.vector.SyncVectorEnv steps what `single` is")
+    return request.param == "vector"
+
+
+@pytest.fixture
+def make(env_id, batched):
+    """Make the ID with further arguments, as one environment or as the only one of a batch; everything is closed."""
+    made = []
 
     def _make(**kwargs):
-        games = SHORT_GAMES.get(gym.spec(env_id).kwargs["suite"])
-        kwargs = {"tasks": games[kwargs.get("split", "train")], **kwargs} if games else kwargs
-        batched = request.param == "vector" and "render_mode" not in kwargs  # pictures are drawn of single ones
-        made.append(Unbatched(env_id, **kwargs) if batched else gym.make(env_id, **kwargs))
+        made.append(made_of(env_id, batched, **kwargs))
         return made[-1]
 
     yield _make
     for env in made:
         env.close()
+
+
+@pytest.fixture(scope="session")
+def rollouts(env_id, batched):
+    """Whole rollouts with default arguments by seed, as `play` returns them. Many tests read them and none edits them:
+    playing them once for all is what keeps the contract fast."""
+    env = made_of(env_id, batched)
+    played = {seed: play(env, seed) for seed in seeds(env)}
+    env.close()
+    return played
+
+
+def made_of(env_id, batched, **kwargs):
+    games = SHORT_GAMES.get(gym.spec(env_id).kwargs["suite"])
+    kwargs = {"tasks": games[kwargs.get("split", "train")], **kwargs} if games else kwargs
+    if batched and "render_mode" not in kwargs:  # only a single environment draws pictures
+        return Unbatched(env_id, **kwargs)
+    return gym.make(env_id, **kwargs)

@@ -1,12 +1,17 @@
 """Golden traces freeze a version: hashes of observations, rewards and flags under fixed seeds and actions.
 
 ``python -m tests.contract.golden`` adds missing entries and never changes one: a trace that must change is a -v1.
+Before a version is published its traces may change: ``--replace`` plays all of them anew. IDs as arguments restrict
+either to their files. Cases are played side by side, on all cores.
 """
 
+import argparse
 import hashlib
 import json
+import multiprocessing
 import platform
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,9 +20,13 @@ import numpy as np
 from mtbench.records import write_json
 from mtbench.registration import TABLE
 from mtbench.suite import load_suite
+from mtbench.vector.engine import cpus
 
 FOLDER = Path(__file__).parent.parent / "golden"
 SEEDS = (0, 1, 2)
+# A rollout of Meta-World has 1,502 steps whatever is done in it: one seed plays them all, the others play to the
+# second attempt.
+MOST_STEPS_OF_FURTHER_SEEDS = {"ML45-v0": 600, "ML10-v0": 600}
 
 
 def trace_hash(env_id, split, task, make=gym.make):
@@ -30,13 +39,14 @@ def trace_hash(env_id, split, task, make=gym.make):
         rng = np.random.default_rng(seed)
         obs, info = env.reset(seed=seed, options={"task": task})
         _add(digest, obs, 0.0, False, False)
+        end = steps + (MOST_STEPS_OF_FURTHER_SEEDS.get(env_id, sys.maxsize) if seed else sys.maxsize)
         over = False
-        while not over:
+        while not over and steps < end:
             obs, reward, terminated, truncated, info = env.step(_action(env.action_space, rng, narrow=seed == 2))
             _add(digest, obs, reward, terminated, truncated)
             over = terminated or truncated
             steps += 1
-        for value in info["rollout"].values():
+        for value in info.get("rollout", {}).values():
             digest.update(_rounded(value))
     env.close()
     return {"steps": steps, "sha256": digest.hexdigest()}
@@ -74,25 +84,41 @@ def platform_name(row):
     return " ".join([f"{sys.platform}-{platform.machine()}", *packages])
 
 
-def path_of(env_id):
-    return FOLDER / f"{env_id}.json"
-
-
-def read(env_id):
-    path = path_of(env_id)
+def read(env_id, folder=FOLDER):
+    path = folder / f"{env_id}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def main():
-    for row in TABLE:
-        known = read(row.id)
-        if not known and gym.make(row.id).observation_space.dtype == np.uint8:
-            known["platform"] = platform_name(row)  # which may decide how frames are drawn
-        for split, task in cases(row):
-            key = f"{split}/{task}"
-            if key not in known:
-                known[key] = trace_hash(row.id, split, task)
-        write_json(path_of(row.id), known)
+def renew(env_ids, folder=FOLDER, replace=False, workers=None):
+    """Add the missing entries to the files of some IDs; with `replace`, write the files anew."""
+    rows = [row for row in TABLE if row.id in env_ids]
+    # Fresh processes: forked ones would share the threads of this one's simulators.
+    with ProcessPoolExecutor(workers or cpus(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        under_way = []
+        for row in rows:
+            known = {} if replace else read(row.id, folder)
+            missing = [case for case in cases(row) if "/".join(case) not in known]
+            under_way.append((row, known, {case: pool.submit(trace_hash, row.id, *case) for case in missing}))
+        for row, known, traces in under_way:
+            if not known and gym.make(row.id).observation_space.dtype == np.uint8:
+                known["platform"] = platform_name(row)  # which may decide how frames are drawn
+            for case, trace in traces.items():
+                known["/".join(case)] = trace.result()
+            write_json(folder / f"{row.id}.json", known)
+            print(f"{row.id}: {len(traces)} traces played")
+
+
+def main(arguments=None):
+    ids = [row.id for row in TABLE]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ids", nargs="*", metavar="ID", help="whose traces; by default of all IDs")
+    parser.add_argument("--replace", action="store_true", help="also change entries: before a release only")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are; by default tests/golden")
+    parser.add_argument("--workers", type=int, help="processes; by default one for each core")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.ids) - set(ids):
+        parser.error(f"unknown IDs {sorted(unknown)}; choose from {', '.join(ids)}")
+    renew(chosen.ids or ids, chosen.folder, chosen.replace, chosen.workers)
 
 
 if __name__ == "__main__":

@@ -4,33 +4,29 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from .helpers import SEEDS, arguments, attempts, equal, play, tasks_of
+from mtbench.suite import load_suite
+
+from .helpers import arguments, attempts, equal, play, seeds, tasks_of
 
 
-def test_between_attempts_one_step_ignores_its_action(make):
+def test_between_attempts_one_step_ignores_its_action(make, rollouts):
+    """The same rollouts with other actions between the attempts go on alike."""
     env = make()
-    for seed in SEEDS:
-        trace = play(env, seed)
-        for i, part in enumerate(attempts(trace, env)):
-            first = part[0]
-            assert first[1] == 0.0
-            if i:
-                # The same rollout with another action at the boundary goes on alike.
-                at = sum(len(p) for p in attempts(trace, env)[:i])
-                env.action_space.seed(0)
-                env.reset(seed=seed)
-                for step in range(1, len(trace)):
-                    action = env.action_space.sample()
-                    if step == at:
-                        action = np.zeros_like(action) if isinstance(action, np.ndarray) else 0
-                    again = env.step(action)
-                    assert equal(again[0], trace[step][0])
+    for seed, trace in rollouts.items():
+        parts = attempts(trace)
+        assert all(part[0][1] == 0.0 for part in parts)
+        ignored = np.cumsum([len(part) for part in parts])[:-1]
+        env.action_space.seed(0)
+        env.reset(seed=seed)
+        for step in range(1, len(trace)):
+            action = env.action_space.sample()
+            if step in ignored:
+                action = np.zeros_like(action) if isinstance(action, np.ndarray) else 0
+            assert equal(env.step(action)[0], trace[step][0])
 
 
-def test_only_the_last_step_ends_the_rollout(make, env_id):
-    env = make()
-    for seed in SEEDS:
-        trace = play(env, seed)
+def test_only_the_last_step_ends_the_rollout(rollouts, env_id):
+    for trace in rollouts.values():
         assert not any(terminated or truncated for _, _, terminated, truncated, _ in trace[:-1])
         assert trace[-1][2] is True
         assert trace[-1][3] is False
@@ -38,25 +34,22 @@ def test_only_the_last_step_ends_the_rollout(make, env_id):
         assert len(trace) == 1 + rollout["lengths"].sum() + arguments(env_id)["k"] - 1
 
 
-def test_flags_and_rewards_are_python_scalars(make):
-    for seed in SEEDS:
-        for _, reward, terminated, truncated, _ in play(make(), seed):
+def test_flags_and_rewards_are_python_scalars(rollouts):
+    for trace in rollouts.values():
+        for _, reward, terminated, truncated, _ in trace:
             assert type(reward) is float
             assert type(terminated) is bool
             assert type(truncated) is bool
 
 
-def test_same_step_reset_folds_the_boundary(make, env_id):
-    for seed in SEEDS:
-        apart = play(make(), seed)
-        options = {"task": None, "variant": None}
-        env = make(attempt_reset="same-step")
-        env.reset(seed=seed, options=options)
+def test_same_step_reset_folds_the_boundary(make, env_id, rollouts):
+    env = make(attempt_reset="same-step")
+    for seed, apart in rollouts.items():
+        env.reset(seed=seed, options={"task": None, "variant": None})
         # Replay the actions of `apart` without the ignored ones.
-        sampler = make().action_space
-        sampler.seed(0)
-        actions = [sampler.sample() for _ in range(len(apart) - 1)]
-        boundaries = np.cumsum([len(part) for part in attempts(apart, env)])[:-1]
+        env.action_space.seed(0)
+        actions = [env.action_space.sample() for _ in range(len(apart) - 1)]
+        boundaries = np.cumsum([len(part) for part in attempts(apart)])[:-1]
         folded = [env.step(action) for i, action in enumerate(actions, start=1) if i not in boundaries]
         assert len(folded) == len(apart) - 1 - len(boundaries)
         ends = [step for step in folded if "final_attempt_obs" in step[4]]
@@ -79,7 +72,7 @@ def test_any_k(make, k):
 
 def test_a_time_limit_truncates(make):
     env = make(max_steps=5)
-    for seed in SEEDS:
+    for seed in range(6):
         trace = play(env, seed)
         assert len(trace) <= 6
         if len(trace) == 6:
@@ -90,9 +83,9 @@ def test_a_time_limit_truncates(make):
 @pytest.mark.parametrize("objective", ["k-shot", "k-episode"])
 def test_what_is_paid(make, objective):
     env = make(objective=objective, k=2, reward_scales={}, clip_rewards=False)
-    for seed in SEEDS:
+    for seed in seeds(env):
         trace = play(env, seed)
-        parts = attempts(trace, env)
+        parts = attempts(trace)
         paid = [sum(step[1] for step in part[1:]) for part in parts]
         returns = trace[-1][4]["rollout"]["returns"]
         if objective == "k-shot":
@@ -107,13 +100,14 @@ def test_exploration_earns_a_return_that_is_not_paid(make, env_id):
     assert any(abs(play(env, seed)[-1][4]["rollout"]["returns"][0]) > 0 for seed in range(40))  # until one has
 
 
-def test_statistics_have_fixed_dtypes_and_no_label(make):
-    env = make()
-    rollout = play(env, 0)[-1][4]["rollout"]
-    assert set(rollout) == {"returns", "lengths"} | ({"successes"} if env.unwrapped.suite.has_success else set())
-    assert rollout["returns"].dtype == np.float64
-    assert rollout["lengths"].dtype == np.int64
-    assert (rollout["lengths"] > 0).all()
+def test_statistics_have_fixed_dtypes_and_no_label(rollouts, env_id):
+    successes = {"successes"} if load_suite(arguments(env_id)["suite"]).has_success else set()
+    for trace in rollouts.values():
+        rollout = trace[-1][4]["rollout"]
+        assert set(rollout) == {"returns", "lengths"} | successes
+        assert rollout["returns"].dtype == np.float64
+        assert rollout["lengths"].dtype == np.int64
+        assert (rollout["lengths"] > 0).all()
 
 
 def test_reward_scales_change_what_is_paid_and_nothing_else(make, env_id):

@@ -1,6 +1,7 @@
 import gymnasium as gym
 import pytest
 
+from mtbench.records import write_json
 from mtbench.registration import TABLE, find
 from mtbench.vector import engine_of
 
@@ -23,3 +24,16 @@ def test_the_trace_has_not_changed(make, env_id, split, task):
     if known.get("platform", here) != here:
         pytest.skip(f"frames are known of {known['platform']} alone")
     assert golden.trace_hash(env_id, split, task, make) == known[f"{split}/{task}"]
+
+
+def test_entries_are_added_and_only_replaced_on_demand(tmp_path, monkeypatch):
+    env_id, played = "MTPOPGym-v0", [("train", "MineSweeperEasy"), ("test", "HigherLowerEasy")]
+    monkeypatch.setattr(golden, "cases", lambda row: played)
+    golden.main([env_id, "--folder", str(tmp_path), "--workers", "1"])
+    first = golden.read(env_id, tmp_path)
+    assert first == {"/".join(case): golden.trace_hash(env_id, *case) for case in played}
+    write_json(tmp_path / f"{env_id}.json", {"train/MineSweeperEasy": "by hand"})
+    golden.main([env_id, "--folder", str(tmp_path), "--workers", "1"])
+    assert golden.read(env_id, tmp_path) == {**first, "train/MineSweeperEasy": "by hand"}
+    golden.main([env_id, "--folder", str(tmp_path), "--workers", "1", "--replace"])
+    assert golden.read(env_id, tmp_path) == first

@@ -94,14 +94,19 @@ def _in_a_spawned_process(env_id, queue):
     queue.put(env.reset(seed=3)[0])
 
 
-def test_works_in_a_spawned_process(env_id, make):
+@pytest.fixture(scope="session")
+def seen_in_a_spawned_process(env_id):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_in_a_spawned_process, args=(env_id, queue))
     process.start()
     there = queue.get(timeout=120)
     process.join(timeout=60)
-    assert equal(there, make(tasks=None).reset(seed=3)[0])
+    return there
+
+
+def test_works_in_a_spawned_process(seen_in_a_spawned_process, make):
+    assert equal(seen_in_a_spawned_process, make(tasks=None).reset(seed=3)[0])
 
 
 def test_record_episode_statistics(make):

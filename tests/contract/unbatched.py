@@ -13,6 +13,7 @@ class Unbatched(gym.Env):
         self.observation_space = self.venv.single_observation_space
         self.action_space = self.venv.single_action_space
         self.suite, self.split, self.k = self.venv.suite, self.venv.split, self.venv.k
+        self.tasks = self.venv.tasks
 
     @property
     def task(self):

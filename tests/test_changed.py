@@ -1,0 +1,136 @@
+"""What `make check` runs."""
+
+import subprocess
+
+import pytest
+
+from tests.changed import changed_files, contract_filter, main, selection
+from tests.paths import ROOT
+
+FASTEST = ["MTBabyAI-v0", "MTPOPGym-v0"]
+
+# A repository of test files, by what they import.
+TESTS = {
+    "tests/test_records.py": "",
+    "tests/test_rollout.py": "from tests import toy",
+    "tests/test_changed.py": "",
+    "tests/test_spaces.py": "",
+    "tests/agents/test_random.py": "",
+    "tests/agents/test_babyai_oracle.py": "",
+    "tests/agents/transformer/test_learner.py": "",
+    "tests/agents/transformer/test_train.py": "from mtbench_agents.transformer import checkpoint, train",
+    "tests/contract/test_reset.py": "from .helpers import play",
+    "tests/scoring/test_aggregates.py": "",
+    "tests/scoring/test_scores.py": "from mtbench.scoring.report import summary",
+    "tests/suites/test_atari.py": "",
+    "tests/suites/test_metaworld.py": "",
+    "tests/vector/test_babyai.py": "from mtbench.vector.drawers import Drawers",
+    "tests/vector/test_popgym.py": "",
+    "tests/vector/test_rollout.py": "",
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name, content in TESTS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "ids"),
+    [
+        ("mtbench/records.py", ["tests/test_records.py"], []),
+        ("mtbench/errors.py", ["tests/test_cli.py", "tests/test_evaluation.py", "tests/test_package.py"], []),
+        ("mtbench/rollout.py", ["tests/test_rollout.py"], FASTEST),
+        ("mtbench/scoring/scores.py", ["tests/scoring/test_scores.py"], []),
+        ("mtbench/scoring/report.py", ["tests/scoring/test_scores.py"], []),
+        ("mtbench/scoring/new.py", ["tests/scoring/test_aggregates.py", "tests/scoring/test_scores.py"], []),
+        ("mtbench/vector/loops.py", ["tests/vector/test_rollout.py"], FASTEST),
+        ("mtbench/vector/babyai.py", ["tests/vector/test_babyai.py"], ["MTBabyAI-v0"]),
+        ("mtbench/vector/drawers.py", ["tests/vector/test_babyai.py"], []),
+        ("mtbench/vector/popgym/cards.py", ["tests/vector/test_popgym.py"], ["MTPOPGym-v0"]),
+        ("mtbench/suites/atari/game.py", ["tests/suites/test_atari.py"], ["MTAtari-Clipped-v0", "MTAtari-v0"]),
+        ("mtbench/suites/metaworld/goals.npz", ["tests/suites/test_metaworld.py"], ["ML10-v0", "ML45-v0"]),
+        ("agents/random.py", ["tests/agents/test_random.py"], []),
+        ("agents/oracles/babyai.py", ["tests/agents/test_babyai_oracle.py"], []),
+        ("agents/transformer/learner.py", ["tests/agents/transformer/test_learner.py"], []),
+        ("agents/transformer/checkpoint.py", ["tests/agents/transformer/test_train.py"], []),
+        ("tests/test_spaces.py", ["tests/test_spaces.py"], []),
+        ("tests/test_that_was_deleted.py", [], []),
+        ("tests/changed.py", ["tests/test_changed.py"], []),
+        ("tests/toy.py", ["tests/test_rollout.py"], []),
+        ("tests/contract/helpers.py", [], FASTEST),
+        ("tests/golden/ML10-v0.json", [], ["ML10-v0"]),
+        ("results/learning/README.md", ["tests/agents/test_learning_results.py"], []),
+        ("README.md", ["tests/test_readme.py"], []),
+        ("LICENSE", [], []),
+    ],
+)
+def test_a_changed_file_runs_its_tests(root, path, files, ids):
+    assert selection([path], root) == (files, ids)
+
+
+def test_every_source_file_has_tests_that_exist():
+    sources = [*(ROOT / "mtbench").rglob("*.py"), *(ROOT / "agents").rglob("*.py")]
+    for path in sources:
+        files, _ = selection([str(path.relative_to(ROOT))])
+        assert files, path
+        assert all((ROOT / file).is_file() for file in files), path
+
+
+def test_long_games_keep_their_short_golden_traces():
+    assert contract_filter(["MTPOPGym-v0"]) == "(MTPOPGym-v0)"
+    assert "ML10-v0 and (not test_golden or lever-pull-v3" in contract_filter(["ML10-v0"])
+
+
+def test_changes_since_main_and_uncommitted_ones_are_found(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    def write(name, content="1"):
+        (tmp_path / name).write_text(content)
+
+    git("init", "-b", "main")
+    for name in ("untouched", "edited", "staged"):
+        write(name)
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("switch", "-c", "branch")
+    write("committed")
+    git("add", ".")
+    git("commit", "-m", "second")
+    write("edited", "2")
+    write("staged", "2")
+    git("add", "staged")
+    write("new file")
+    assert changed_files(tmp_path) == ["committed", "edited", "new file", "staged"]
+    assert changed_files(tmp_path, "HEAD") == ["edited", "new file", "staged"]
+
+
+def test_a_list_is_printed_and_nothing_runs(capsys, monkeypatch):
+    monkeypatch.setattr("tests.changed.changed_files", lambda *_: ["mtbench/rollout.py"])
+    assert main(["--list"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 changed files" in printed
+    assert "tests/test_rollout.py" in printed
+    assert "tests/contract of MTPOPGym-v0" in printed
+
+
+def test_a_failure_is_passed_on(monkeypatch):
+    run = []
+
+    def failing(command, **_):
+        run.append(command[3:])
+        return subprocess.CompletedProcess(command, len(run) - 1)
+
+    monkeypatch.setattr("tests.changed.changed_files", lambda *_: ["mtbench/vector/babyai.py"])
+    monkeypatch.setattr("tests.changed.subprocess.run", failing)
+    assert main([]) == 1
+    options = ["-n", "auto", "--dist", "worksteal", "-m", "not slow"]
+    assert run == [
+        [*options, "tests/vector/test_babyai.py"],
+        [*options, "tests/contract", "-k", "(MTBabyAI-v0)"],
+    ]
