@@ -124,10 +124,10 @@ def test_the_key_of_what_becomes_a_dict_can_be_chosen():
 def test_only_float32_vectors_are_lengthened(space):
     """Joined to another dtype, the observations would no longer be those of the space."""
     part = spaces.Box(0.0, 1.0, (2,), dtype=np.float32)
-    assert with_vector(space, "task", part) == spaces.Dict({"observation": space, "task": part})
+    longer = WithVector(space, "task", part)
+    assert longer.space == spaces.Dict({"observation": space, "task": part})
     space.seed(0)
-    joined = join_vector(space, space.sample(), "task", np.zeros(2, dtype=np.float32))
-    assert with_vector(space, "task", part).contains(joined)
+    assert longer.space.contains(longer.join(space.sample(), np.zeros(2, dtype=np.float32)))
 
 
 def test_a_name_cannot_be_joined_twice():

@@ -53,7 +53,7 @@ def after(
     terminated, truncated = np.zeros((2, 1), dtype=np.bool_)
     base_terminated, base_truncated = np.array(over).reshape(2, 1)
     returns, lengths = np.zeros((1, k)), np.zeros((1, k), dtype=np.int64)
-    rules = (k, k_shot, max_steps, single_attempt, attempt_reset, clip)
+    rules = (k, k_shot, max_steps, single_attempt, attempt_reset, clip, True)
     loops.after(
         *(0, 1, progress, np.array([earned]), base_terminated, base_truncated),
         *(np.zeros(1, dtype=np.int64), np.array([scale]), returns, lengths, follows),
