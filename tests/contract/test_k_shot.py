@@ -143,7 +143,9 @@ def test_batches_show_what_single_environments_show(env_id, arm):
     theirs.close()
 
 
-@pytest.mark.parametrize("wrap", [RL2Inputs, TaskLabel, lambda env: ScaleReward(env, 3.0)], ids=str)
+@pytest.mark.parametrize(
+    "wrap", [RL2Inputs, TaskLabel, lambda env: ScaleReward(env, 3.0)], ids=["RL2Inputs", "TaskLabel", "ScaleReward"]
+)
 def test_wrappers_take_the_reward_along(env_id, wrap):
     env = wrap(
         gym.make(env_id, objective="k-shot", k=2, max_steps=60, attempt_reset="same-step", **short_tasks(env_id))
