@@ -6,7 +6,7 @@ python results/pages.py
 from collections.abc import Callable
 from pathlib import Path
 
-from mtbench.records import Run, read_run, write_atomically
+from mtbench.records import MANIFEST, Run, read_run, write_atomically
 from mtbench.scoring import Estimate, score
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scores import AgentScores
@@ -51,10 +51,12 @@ def babyai() -> str:
 
 
 def meta_world() -> str:
-    """The same of three attempts at each of 50 goals, and coverage."""
+    """The same of three attempts at each of 50 goals, and coverage; of the splits that have been evaluated."""
     rows = []
     for env_id in ("ML45-v0", "ML10-v0"):
         for split in ("train", "test"):
+            if not (HERE / env_id / split / "oracle" / MANIFEST).exists():
+                continue
             row = []
             for agent in ("random", "oracle"):
                 episodes = run(f"{env_id}/{split}/{agent}").episodes
