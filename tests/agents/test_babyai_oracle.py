@@ -8,7 +8,6 @@ pytest.importorskip("numba")
 
 from mtbench_agents.oracles import babyai as oracle
 
-from mtbench.records import read_run
 from mtbench.rollout import MetaRollout
 from mtbench.scoring import score
 from mtbench.scoring.references import load_references
@@ -16,7 +15,7 @@ from mtbench.scoring.report import render
 from mtbench.suites.babyai import SUITE, TEST_TASKS, TRAIN_TASKS
 from mtbench.suites.babyai.game import BabyAIGame
 from mtbench.suites.babyai.layouts import WALL
-from tests.paths import RESULTS
+from tests.paths import committed
 
 # The layout cannot be solved: everything around the box would have to be picked up, which fails this mission.
 WALLED_IN = ("BabyAI-PickupDistDebug-v0", 700_064)
@@ -94,7 +93,7 @@ def test_it_plans_again_where_others_acted():
 def test_the_committed_runs_are_what_is_shipped(split, tasks):
     references = load_references("babyai").scales["oracle"]
     for agent, anchors in (("random", references.low), ("oracle", references.high)):
-        episodes = read_run(RESULTS / "MTBabyAI-v0" / split / agent).episodes
+        episodes = committed(f"MTBabyAI-v0/{split}/{agent}").episodes
         assert sorted(episodes["task"].unique()) == sorted(tasks)
         rollouts = episodes.groupby(["task", "rollout"])["return"].mean().groupby("task")
         means, errors = rollouts.mean(), rollouts.sem()
@@ -122,7 +121,7 @@ def test_what_is_not_solved_cannot_be(task):
 
 
 def test_held_out_scores_come_with_and_without_the_repeated_task():
-    runs = [read_run(RESULTS / "MTBabyAI-v0" / "test" / agent) for agent in ("random", "oracle")]
+    runs = [committed(f"MTBabyAI-v0/test/{agent}") for agent in ("random", "oracle")]
     scores = score(runs, replicates=50)
     assert scores.repeated == SUITE.repeats
     for own, run in zip(scores.agents, runs, strict=True):
@@ -136,6 +135,6 @@ def test_held_out_scores_come_with_and_without_the_repeated_task():
     assert "random, new tasks" in text
     assert "BabyAI-KeyCorridorS6R3-v0 is the same environment as BabyAI-KeyCorridor-v0 of the train split" in text
     assert "Success of each attempt" in text
-    train = score([read_run(RESULTS / "MTBabyAI-v0" / "train" / "random")], replicates=50)
+    train = score([committed("MTBabyAI-v0/train/random")], replicates=50)
     assert train.repeated == {}
     assert "new tasks" not in render(train, "md")

@@ -5,10 +5,9 @@ import pytest
 from scipy import stats
 
 from mtbench.evaluation import evaluate
-from mtbench.records import read_run
 from mtbench.scoring.references import load_references
 from mtbench.suites.popgym import TASKS
-from tests.paths import RESULTS
+from tests.paths import committed as recorded
 
 EXACT = ("Autoencode", "RepeatPrevious", "RepeatFirst", "CountRecall", "MineSweeper")
 
@@ -33,7 +32,7 @@ def test_every_pole_is_balanced(returns, task):
 
 
 def committed(task):
-    run = read_run(RESULTS / "MTPOPGym-v0" / "oracle")
+    run = recorded("MTPOPGym-v0/oracle")
     rows = run.episodes[(run.episodes["task"] == task) & (run.episodes["attempt"] == 2)]
     return rows["return"].to_numpy()
 
