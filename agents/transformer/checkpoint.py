@@ -23,6 +23,7 @@ import torch
 
 from mtbench.errors import UsageError
 from mtbench.files import flush, temporary_path
+from mtbench.untrusted import shown
 
 _STATE, _REPLAY, _DIGEST = "state.pt", "replay.npz", "digest"
 
@@ -111,7 +112,9 @@ def load_state(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return {**state, "digest": digest}
     except Exception as error:  # PyTorch raises all kinds for what it did not write
-        raise UsageError(f"{path / _STATE} is no state of a training run: {error}") from None
+        # PyTorch's further lines explain how to load it all the same, which executes what it holds.
+        why = shown(str(error).partition(". ")[0])
+        raise UsageError(f"{path / _STATE} is no state of a training run: {why}") from None
 
 
 def newest(folder: Path, with_replay: bool = True) -> tuple[Path, dict[str, Any], dict[str, npt.NDArray[Any]]] | None:

@@ -335,7 +335,7 @@ def test_a_damaged_config_is_explained(run, how):
 )
 def test_a_config_of_something_else_is_explained(run, content):
     (run / "config.json").write_text(content)
-    with pytest.raises(UsageError, match=r"config\.json .*delete that file"):
+    with pytest.raises(UsageError, match=r"config\.json.*delete that file"):
         Trainer(SETTINGS, run)
 
 
