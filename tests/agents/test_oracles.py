@@ -82,9 +82,10 @@ def test_the_oracle_reaches_the_best_published_score(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_shipped_reference_is_the_committed_run(task):
-    values = committed(task)
-    assert load_references("popgym").scales["oracle"].high[task].value == pytest.approx(values.mean(), abs=5e-5)
+def test_the_shipped_reference_agrees_with_the_committed_run(task):
+    """Of other numbers of rollouts, so equal but for chance."""
+    values, anchor = committed(task), load_references("popgym").scales["oracle"].high[task]
+    assert abs(values.mean() - anchor.value) <= 4 * (stats.sem(values) ** 2 + anchor.sem**2) ** 0.5 + 1e-5
 
 
 def test_a_suite_without_an_oracle_is_told():
