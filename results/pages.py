@@ -68,6 +68,8 @@ def meta_world() -> str:
             coverage = scores_of(f"{env_id}/{split}/oracle").successes["coverage"].value
             rows.append([env_id, f"{split} ({episodes['task'].nunique()})", *row, f"{coverage:.3f}"])
     columns = ("random: return", "random: success", "scripted: return", "scripted: success", "scripted: coverage")
+    if not rows:
+        return "None yet.\n"
     return f"{table(['ID', 'split', *columns], rows)}\nScripted policies below 0.9: {', '.join(below) or 'none'}.\n"
 
 

@@ -289,6 +289,11 @@ def limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+def heed_interrupts():
+    """A shell starts what runs in its background with SIGINT ignored, and so all that these tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def mtbench(*arguments, cwd, **kwargs):
     done = subprocess.run([MTBENCH, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
     assert "Traceback" not in done.stderr
@@ -333,7 +338,7 @@ def test_signals_and_the_same_command_again(tmp_path):
     kept = {}
     for what, count, code in (("SIGINT", 1, 130), ("SIGTERM", 2, 143), ("SIGKILL", 3, -9)):
         environment = {**os.environ, "SHARDS": str(count), "WHAT": what}
-        ended, said = mtbench(*arguments, "run", cwd=tmp_path, env=environment)
+        ended, said = mtbench(*arguments, "run", cwd=tmp_path, env=environment, preexec_fn=heed_interrupts)
         assert ended == code
         assert ("rerun the same command" in said) == (what != "SIGKILL")
         assert all((shards / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())

@@ -118,7 +118,7 @@ def test_mp4_names_its_extra(tmp_path, monkeypatch):
     import gymnasium as gym
 
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(gym.error.DependencyNotInstalled, match=r"mtbench\[video\]"):
+    with pytest.raises(gym.error.DependencyNotInstalled, match=r"mtbench-rl\[video\]"):
         check_video_path(Path("a.mp4"))
     check_video_path(Path("a.gif"))
 

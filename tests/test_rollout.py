@@ -124,7 +124,7 @@ def test_close_closes_every_base_and_needs_a_new_reset():
     env.base.close = lambda: closed.append(True)
     env.close()
     assert closed == [True]
-    with pytest.raises(gym.error.ResetNeeded):
+    with pytest.raises(gym.error.ClosedEnvironmentError):
         env.step(ONE)
     env.reset(seed=0)
     env.step(ONE)

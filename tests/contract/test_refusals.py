@@ -53,7 +53,7 @@ def test_a_non_finite_reward_scale_is_refused(make, env_id):
 def test_a_wrong_variant_is_refused(make, variant):
     env = make(k=2)
     if variant is None:
-        variant = env.unwrapped.suite.splits["test"].variants.start
+        variant = env.unwrapped.suite.splits["test"].evaluation.start
     with pytest.raises(ValueError, match=r"not in split 'train'|Pin one variant"):
         env.reset(options={"variant": variant})
 

@@ -197,7 +197,7 @@ def test_each_python_has_its_wheel(python, wheel):
 
 def test_a_missing_wheel_is_named_with_both_ways_to_install_it(monkeypatch):
     monkeypatch.setattr(core, "find_library", lambda: None)
-    with pytest.raises(Exception, match=r"pip install 'mtbench\[procgen\]'.*pip install --no-deps procgen"):
+    with pytest.raises(Exception, match=r"pip install 'mtbench-rl\[procgen\]'.*pip install --no-deps procgen"):
         MetaRollout("procgen-easy")
 
 

@@ -41,7 +41,8 @@ def test_foresee_says_what_move_on_draws_and_leaves_the_streams_alone(spare, tas
     assert np.array_equal(random, before)
     task, variants, begins = np.zeros(4, dtype=np.int64), np.zeros((4, 2), dtype=np.int64), np.zeros(4, dtype=np.int64)
     follows = np.full(4, loops.NEXT_ROLLOUT, dtype=np.int8)
-    loops.move_on(0, 4, progress, random, follows, task, variants, begins, *drawn, True)
+    replacements = np.zeros(4, streams.STREAM)
+    loops.move_on(0, 4, progress, random, replacements, follows, task, variants, begins, *drawn, True)
     assert not np.array_equal(random, before)
     assert next_tasks.tolist() == task.tolist()
     assert next_variants.tolist() == begins.tolist() == variants[:, 1].tolist()
@@ -112,7 +113,9 @@ def test_before_plays_nothing_where_no_attempt_is_under_way(phase):
     assert before(progress, [1]).tolist() == [-1]
 
 
-def after(progress, earned=0.0, ended=False, cut=False, rules=(2, False, -1, False, loops.NEXT_STEP, False), scale=1.0):
+def after(
+    progress, earned=0.0, ended=False, cut=False, rules=(2, False, -1, False, loops.NEXT_STEP, False, True), scale=1.0
+):
     """One step of one environment: reward, terminated, truncated, what follows, returns, lengths."""
     returns, lengths = np.zeros((1, 2)), np.zeros((1, 2), dtype=np.int64)
     follows, reward, terminated, truncated = (
@@ -136,7 +139,7 @@ def test_after_pays_and_counts_the_attempt_under_way():
 
 
 def test_after_clips_before_it_scales_and_keeps_the_statistics_as_they_are():
-    clipped = (2, False, -1, False, loops.NEXT_STEP, True)
+    clipped = (2, False, -1, False, loops.NEXT_STEP, True, True)
     assert after(playing(0), 7.0, rules=clipped, scale=10.0)[::4] == (10.0, [7.0, 0.0])
     assert after(playing(0), -7.0, rules=clipped, scale=0.1)[::4] == (-0.1, [-7.0, 0.0])
 
@@ -144,7 +147,7 @@ def test_after_clips_before_it_scales_and_keeps_the_statistics_as_they_are():
 @pytest.mark.parametrize(("attempt", "paid"), [(0, 0.0), (1, 0.5)])
 def test_after_pays_only_the_last_attempt_under_k_shot(attempt, paid):
     progress = playing(attempt)
-    reward, *_, returns, _ = after(progress, 0.5, rules=(2, True, -1, False, loops.NEXT_STEP, False))
+    reward, *_, returns, _ = after(progress, 0.5, rules=(2, True, -1, False, loops.NEXT_STEP, False, True))
     assert reward == paid
     assert returns[attempt] == progress["reward"][0] == 0.5
 
@@ -155,7 +158,7 @@ def test_after_the_last_attempt_the_rollout_is_over(cut):
     assert after(progress, ended=not cut, cut=cut)[1:4] == (True, False, loops.GOES_ON)
     assert progress["phase"][0] == loops.OVER
     progress = playing(1)
-    single = (2, False, -1, True, loops.NEXT_STEP, False)  # the game's own flags
+    single = (2, False, -1, True, loops.NEXT_STEP, False, True)  # the game's own flags
     assert after(progress, ended=not cut, cut=cut, rules=single)[1:3] == (not cut, cut)
 
 
@@ -164,12 +167,12 @@ def test_after_an_earlier_attempt_comes_a_step_between_or_the_next_attempt():
     assert after(progress, ended=True)[1:4] == (False, False, loops.GOES_ON)
     assert progress["phase"][0] == loops.BETWEEN
     assert after(progress)[1:] == (False, False, loops.NEXT_ATTEMPT, [0.0, 0.0], [0, 0])
-    same_step = (2, False, -1, False, loops.SAME_STEP, False)
+    same_step = (2, False, -1, False, loops.SAME_STEP, False, True)
     assert after(playing(0), ended=True, rules=same_step)[3] == loops.NEXT_ATTEMPT
 
 
 def test_after_the_longest_rollout_it_is_truncated():
-    limited = (2, False, 3, False, loops.NEXT_STEP, False)
+    limited = (2, False, 3, False, loops.NEXT_STEP, False, True)
     for ended in (False, True):
         progress = playing(0)
         progress["elapsed"] = 1

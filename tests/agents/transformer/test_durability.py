@@ -341,7 +341,7 @@ def test_a_config_of_something_else_is_explained(run, content):
 
 @pytest.mark.parametrize("how", ["empty", "truncated", "garbage", "first", "middle", "last"])
 def test_a_damaged_log_costs_its_damaged_lines_alone(run, how):
-    before = RunLog(run / "log.jsonl").read()
+    before, text = RunLog(run / "log.jsonl").read(), (run / "log.jsonl").read_bytes()
     damaged(run / "log.jsonl", how)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -352,7 +352,8 @@ def test_a_damaged_log_costs_its_damaged_lines_alone(run, how):
     assert last["updates"] == 15
     assert all(json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
     if how in ("first", "middle", "last"):
-        assert len(kept) >= len(before) - 1
+        between = how == "middle" and text[len(text) // 2] == ord("\n")  # two lines are one without what parts them
+        assert len(kept) >= len(before) - 1 - between
 
 
 def test_foreign_lines_of_a_log_are_left_out_with_a_warning(tmp_path):

@@ -70,5 +70,5 @@ def test_unknown_and_missing_loggers_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"tensorbord.*tensorboard"):
         run_log.make_loggers(("tensorbord",), tmp_path, {})
     monkeypatch.setattr(run_log.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(gym.error.DependencyNotInstalled, match=r"pip install 'mtbench\[wandb\]'"):
+    with pytest.raises(gym.error.DependencyNotInstalled, match=r"pip install 'mtbench-rl\[wandb\]'"):
         run_log.make_loggers(("wandb",), tmp_path, {})
