@@ -106,7 +106,6 @@ def evaluate(
     one = gym.make(env_id, **arguments).unwrapped  # first of all: it checks the arguments
     assert isinstance(one, MetaRollout)
     one.close()
-    played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
     settings = {
         "env_id": env_id,
         "env_kwargs": arguments,
@@ -137,6 +136,7 @@ def evaluate(
         refuse_other(out, finished.manifest, settings)
         discard(out / _PARTIAL)
         return finished
+    played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
     origin = provenance(one.suite.distributions)
     with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
         rows = make_rows(env_id, arguments, min(num_envs, len(played)), isinstance(loaded, PrivilegedPolicy))

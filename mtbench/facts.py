@@ -47,7 +47,7 @@ def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
     """
     suite = rollout.suite
     references = load_references(suite.name)
-    remarks: Mapping[str, str] = getattr(suite, "remarks", {})
+    remarks: Mapping[str, str] = suite.remarks
     return {
         "id": env_id,
         "suite": suite.name,
@@ -77,7 +77,7 @@ def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
         "refused": dict(suite.refused),
         "seen_variants": seen_variants(suite),
         "remarks": dict(remarks),
-        "departures": list(getattr(suite, "departures", ())),
+        "departures": list(suite.departures),
     }
 
 
@@ -88,7 +88,7 @@ def packages(suite: Suite) -> dict[str, str | None]:
 
 def seen_variants(suite: Suite) -> dict[str, dict[str, float]]:
     """By split and task, the share of evaluation variants that repeat training ones, where it was measured."""
-    measured: Mapping[str, Mapping[str, float]] = getattr(suite, "seen_variants", {})
+    measured: Mapping[str, Mapping[str, float]] = suite.seen_variants
     return {split: {task: float(share) for task, share in shares.items()} for split, shares in measured.items()}
 
 
