@@ -10,7 +10,9 @@ itself; simulators, pandas, matplotlib and torch load when something needs them.
 ``gym.make("mtbench:MTPOPGym-v0")`` imports and makes in one go, which is what spawned workers need.
 """
 
-from mtbench.registration import register_environments
+from mtbench.registration import Row, register, register_environments
+
+__all__ = ["Row", "__version__", "register"]
 
 __version__ = "0.1.0"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Names that stand for policies this project ships; imported when asked for.
 BUILT_IN = {
     "random": "mtbench_agents.random:RandomPolicy",
-    "oracle": "mtbench_agents.oracles:Oracle",
+    "oracle": "mtbench_agents.oracle:Oracle",
 }
 
 

@@ -257,7 +257,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._engine.step(*chunk, self._engines(*chunk, actions), self._earned, *self._base_over)
         if "successes" in self._statistics:
             loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
-        base = (self._earned, *self._base_over, self._task, self._scales)
+        base_terminated, base_truncated = self._base_over
+        base = (self._earned, base_terminated, base_truncated, self._task, self._scales)
         loops.after(*chunk, progress, *base, *kept, self._follows, reward, terminated, truncated, self._rules)
         if folded is not None:
             self._observe(*chunk, folded)

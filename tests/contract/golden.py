@@ -19,7 +19,6 @@ import numpy as np
 
 from mtbench.records import write_json
 from mtbench.registration import TABLE
-from mtbench.suite import load_suite
 from mtbench.vector.engine import cpus
 
 FOLDER = Path(__file__).parent.parent / "golden"
@@ -70,13 +69,13 @@ def _add(digest, obs, reward, terminated, truncated):
 
 
 def cases(row):
-    suite = load_suite(row.kwargs["suite"])
+    suite = row.suite
     return [(split, task) for split in ("train", "test") for task in suite.splits[split].tasks]
 
 
 def platform_name(row):
     """The machine, and the packages that draw: Procgen's wheels were built with different libraries."""
-    packages = load_suite(row.kwargs["suite"]).distributions
+    packages = row.suite.distributions
     return " ".join([f"{sys.platform}-{platform.machine()}", *packages])
 
 

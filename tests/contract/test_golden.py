@@ -3,15 +3,14 @@ import pytest
 
 from mtbench.records import write_json
 from mtbench.registration import TABLE, find
-from mtbench.vector import engine_of
+from mtbench.testing.contract.unbatched import Unbatched
 
 from . import golden
-from .unbatched import Unbatched
 
 CASES = [
     (make, row.id, split, task)
     for row in TABLE
-    for make in (gym.make, Unbatched)[: 1 + bool(engine_of(row.kwargs["suite"]))]
+    for make in (gym.make, Unbatched)[: 1 + bool(row.suite.engine)]
     for split, task in golden.cases(row)
 ]
 

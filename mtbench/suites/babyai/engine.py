@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from mtbench.suite import Suite
 from mtbench.suites.babyai import MOST_WORDS, mission_numbers
+from mtbench.suites.babyai.drawers import Drawers, Drawn
 from mtbench.suites.babyai.layouts import NUM_ACTIONS, WORLD, Layouts, World
 from mtbench.suites.babyai.rules import play
-from mtbench.vector.compiled import SOURCES, kernel
-from mtbench.vector.drawers import Drawers, Drawn
+from mtbench.vector.compiled import kernel
 from mtbench.vector.engine import Array, Engine, cpus
 
 # With fewer environments, drawing layouts in between takes less than starting processes for it.
@@ -99,46 +98,39 @@ class BabyAIEngine(Engine):
             return self._layouts[task].draw(variant)
 
 
-def _kernels(sources: str) -> tuple[Callable[..., None], ...]:
-    @kernel
-    def step(
-        begin: int,
-        end: int,
-        worlds: World,
-        actions: Array,
-        reward: Array,
-        terminated: Array,
-        truncated: Array,
-        success: Array,
-    ) -> None:
-        sources  # noqa: B018
-        for i in range(begin, end):
-            if actions[i] >= 0:
-                reward[i], terminated[i], truncated[i] = play(worlds[i], actions[i])
-                success[i] = reward[i] > 0
-
-    @kernel
-    def observe(
-        begin: int,
-        end: int,
-        worlds: World,
-        missions: Array,
-        progress: Any,
-        k: int,
-        attempt: Array,
-        direction: Array,
-        image: Array,
-        mission: Array,
-    ) -> None:
-        sources  # noqa: B018
-        for i in range(begin, end):
-            attempt[i, 0] = progress[i].attempt / k
-            direction[i] = 0
-            direction[i, worlds[i].facing] = 1
-            image[i] = worlds[i].image
-            mission[i] = missions[i]
-
-    return step, observe
+@kernel
+def _step(
+    begin: int,
+    end: int,
+    worlds: World,
+    actions: Array,
+    reward: Array,
+    terminated: Array,
+    truncated: Array,
+    success: Array,
+) -> None:
+    for i in range(begin, end):
+        if actions[i] >= 0:
+            reward[i], terminated[i], truncated[i] = play(worlds[i], actions[i])
+            success[i] = reward[i] > 0
 
 
-_step, _observe = _kernels(SOURCES)
+@kernel
+def _observe(
+    begin: int,
+    end: int,
+    worlds: World,
+    missions: Array,
+    progress: Any,
+    k: int,
+    attempt: Array,
+    direction: Array,
+    image: Array,
+    mission: Array,
+) -> None:
+    for i in range(begin, end):
+        attempt[i, 0] = progress[i].attempt / k
+        direction[i] = 0
+        direction[i, worlds[i].facing] = 1
+        image[i] = worlds[i].image
+        mission[i] = missions[i]

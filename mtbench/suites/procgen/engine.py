@@ -5,16 +5,15 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mtbench.suite import Suite
 from mtbench.suites.procgen import Procgen, core, mark
-from mtbench.vector.compiled import SOURCES, kernel
+from mtbench.suites.procgen.native import call
+from mtbench.vector.compiled import kernel
 from mtbench.vector.engine import Array, Engine
-from mtbench.vector.native import call
 
 _FRAME = math.prod(core.FRAME)
 
@@ -112,43 +111,36 @@ def _address_of_act() -> int:
     return address
 
 
-def _kernels(sources: str) -> Callable[..., None]:
-    @kernel
-    def step(
-        begin: int,
-        end: int,
-        act: int,
-        held: Array,
-        steps: Array,
-        timeouts: Array,
-        playing: Array,
-        shown: Array,
-        handles: Array,
-        frames: Array,
-        native_actions: Array,
-        rewards: Array,
-        over: Array,
-        actions: Array,
-        reward: Array,
-        terminated: Array,
-        truncated: Array,
-    ) -> None:
-        sources  # noqa: B018
-        for i in range(begin, end):
-            if actions[i] < 0:
-                continue
-            row = held[i]
-            native_actions[row] = actions[i]
-            call(act, handles[row])
-            steps[i] += 1
-            reward[i] = rewards[row]
-            timeout = over[row] and steps[i] == timeouts[playing[i]]
-            terminated[i], truncated[i] = over[row] and not timeout, timeout
-            if not over[row]:
-                for j in range(frames.shape[1]):
-                    shown[i, j] = frames[row, j]
-
-    return step
-
-
-_step = _kernels(SOURCES)
+@kernel
+def _step(
+    begin: int,
+    end: int,
+    act: int,
+    held: Array,
+    steps: Array,
+    timeouts: Array,
+    playing: Array,
+    shown: Array,
+    handles: Array,
+    frames: Array,
+    native_actions: Array,
+    rewards: Array,
+    over: Array,
+    actions: Array,
+    reward: Array,
+    terminated: Array,
+    truncated: Array,
+) -> None:
+    for i in range(begin, end):
+        if actions[i] < 0:
+            continue
+        row = held[i]
+        native_actions[row] = actions[i]
+        call(act, handles[row])
+        steps[i] += 1
+        reward[i] = rewards[row]
+        timeout = over[row] and steps[i] == timeouts[playing[i]]
+        terminated[i], truncated[i] = over[row] and not timeout, timeout
+        if not over[row]:
+            for j in range(frames.shape[1]):
+                shown[i, j] = frames[row, j]

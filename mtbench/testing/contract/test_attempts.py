@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from mtbench.suite import load_suite
+from mtbench.registration import find
 
-from .helpers import arguments, attempts, equal, play, seeds, tasks_of
+from .helpers import attempts, equal, play, seeds, tasks_of
 
 
 def test_between_attempts_one_step_ignores_its_action(make, rollouts):
@@ -31,7 +31,7 @@ def test_only_the_last_step_ends_the_rollout(rollouts, env_id):
         assert trace[-1][2] is True
         assert trace[-1][3] is False
         rollout = trace[-1][4]["rollout"]
-        assert len(trace) == 1 + rollout["lengths"].sum() + arguments(env_id)["k"] - 1
+        assert len(trace) == 1 + rollout["lengths"].sum() + find(env_id).k - 1
 
 
 def test_flags_and_rewards_are_python_scalars(rollouts):
@@ -53,7 +53,7 @@ def test_same_step_reset_folds_the_boundary(make, env_id, rollouts):
         folded = [env.step(action) for i, action in enumerate(actions, start=1) if i not in boundaries]
         assert len(folded) == len(apart) - 1 - len(boundaries)
         ends = [step for step in folded if "final_attempt_obs" in step[4]]
-        assert len(ends) == arguments(env_id)["k"] - 1
+        assert len(ends) == find(env_id).k - 1
         kept = [step for i, step in enumerate(apart[1:], start=1) if i not in boundaries]
         for ours, theirs in zip(folded, kept, strict=True):
             assert ours[1:4] == theirs[1:4]
@@ -101,7 +101,7 @@ def test_exploration_earns_a_return_that_is_not_paid(make, env_id):
 
 
 def test_statistics_have_fixed_dtypes_and_no_label(rollouts, env_id):
-    successes = {"successes"} if load_suite(arguments(env_id)["suite"]).has_success else set()
+    successes = {"successes"} if find(env_id).suite.has_success else set()
     for trace in rollouts.values():
         rollout = trace[-1][4]["rollout"]
         assert set(rollout) == {"returns", "lengths"} | successes

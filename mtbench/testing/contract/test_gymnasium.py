@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from .helpers import arguments, equal, play, same_trace
+from mtbench.registration import find
+
+from . import MODULES
+from .helpers import equal, play, same_trace
 
 
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])
@@ -82,15 +85,19 @@ def test_vector_statistics_arrive(env_id):
         *_, info = venv.step(venv.action_space.sample())
         if "rollout" in info:
             ended += int(info["_rollout"].sum())
-            assert info["rollout"]["returns"].shape == (2, arguments(env_id)["k"])
+            assert info["rollout"]["returns"].shape == (2, find(env_id).k)
     assert ended >= 2
     venv.close()
 
 
-def _in_a_spawned_process(env_id, queue):
+def _in_a_spawned_process(env_id, modules, queue):
+    import importlib
+
     import gymnasium
 
-    env = gymnasium.make(f"mtbench:{env_id}")
+    for module in modules:
+        importlib.import_module(module)
+    env = gymnasium.make(env_id)
     queue.put(env.reset(seed=3)[0])
 
 
@@ -98,7 +105,7 @@ def _in_a_spawned_process(env_id, queue):
 def seen_in_a_spawned_process(env_id):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_in_a_spawned_process, args=(env_id, queue))
+    process = context.Process(target=_in_a_spawned_process, args=(env_id, MODULES, queue))
     process.start()
     there = queue.get(timeout=120)
     process.join(timeout=60)

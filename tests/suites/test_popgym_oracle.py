@@ -89,7 +89,7 @@ def test_the_shipped_reference_agrees_with_the_committed_run(task):
 
 
 def test_a_suite_without_an_oracle_is_told():
-    from mtbench_agents.oracles import Oracle
+    from mtbench_agents.oracle import Oracle
 
     from mtbench.rollout import MetaRollout
     from tests import toy

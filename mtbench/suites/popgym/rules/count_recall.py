@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtbench.suites.popgym.rules.cards import deal_out
 from mtbench.vector.compiled import compiled
-from mtbench.vector.popgym.cards import deal_out
 
 
 @compiled

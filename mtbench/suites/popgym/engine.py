@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mtbench.suite import Suite
+from mtbench.errors import UsageError
+from mtbench.suite import Suite, Task
 from mtbench.suites.popgym import GAME_CHANNELS
-from mtbench.vector import streams
-from mtbench.vector.compiled import SOURCES, compiled, kernel
-from mtbench.vector.engine import Array, Engine
-from mtbench.vector.popgym import (
+from mtbench.suites.popgym.rules import (
     autoencode,
     cart_pole,
     count_recall,
@@ -22,7 +19,10 @@ from mtbench.vector.popgym import (
     repeat_first,
     repeat_previous,
 )
-from mtbench.vector.popgym.state import GAME, NOTHING, RULES
+from mtbench.suites.popgym.rules.state import GAME, NOTHING, RULES
+from mtbench.vector import streams
+from mtbench.vector.compiled import compiled, kernel
+from mtbench.vector.engine import Array, Engine
 from mtbench.vector.streams import STREAM
 
 (
@@ -38,6 +38,11 @@ from mtbench.vector.streams import STREAM
 ) = range(9)
 
 _DIFFICULTIES = ("Easy", "Medium", "Hard")
+_POLES = {
+    "PositionOnlyCartPole": (POSITION_POLE, (0.0, 0.0, 0.0)),
+    "VelocityOnlyCartpole": (VELOCITY_POLE, (0.0, 0.0, 0.0)),
+    "NoisyPositionOnlyCartPole": (POSITION_POLE, (0.1, 0.2, 0.3)),
+}
 
 
 def _deck(cards: int, asked: int, family: int, **more: float) -> dict[str, float]:
@@ -45,9 +50,13 @@ def _deck(cards: int, asked: int, family: int, **more: float) -> dict[str, float
     return {"family": family, "cards": cards, "reward": 1 / asked, **more}
 
 
-def _rules(name: str, family: str, max_steps: int) -> tuple[int, dict[str, float]]:
-    """How many actions a task has, and its row of :data:`RULES`."""
-    level = _DIFFICULTIES.index(name.removeprefix(family))
+def _rules(task: Task) -> tuple[int, dict[str, float]]:
+    """How many actions a task has, and its row of :data:`RULES`.
+
+    Raises:
+        ValueError: The task is of a family that has no rules here.
+    """
+    family, level = task.family, _DIFFICULTIES.index(task.name.removeprefix(task.family))
     cards = 52 * (level + 1)
     if family == "Autoencode":
         return 4, _deck(cards, cards, AUTOENCODE)
@@ -65,10 +74,13 @@ def _rules(name: str, family: str, max_steps: int) -> tuple[int, dict[str, float
     if family == "MineSweeper":
         return 16, {"family": MINE_SWEEPER, "reward": 1 / 14}
     if family == "MultiarmedBandit":
-        return (10, 20)[level], {"family": BANDIT, "arms": (10, 20)[level], "reward": 1 / max_steps}
-    noise = (0.1, 0.2, 0.3)[level] if family == "NoisyPositionOnlyCartPole" else 0.0
-    shown = VELOCITY_POLE if family == "VelocityOnlyCartpole" else POSITION_POLE
-    return 2, {"family": shown, "noise": noise, "reward": 1 / max_steps}
+        return (10, 20)[level], {"family": BANDIT, "arms": (10, 20)[level], "reward": 1 / task.max_steps}
+    if family in _POLES:
+        shown, noise = _POLES[family]
+        return 2, {"family": shown, "noise": noise[level], "reward": 1 / task.max_steps}
+    raise UsageError(
+        f"The engine has no rules for {task.name!r}, of family {family!r}: write them in its folder `rules`."
+    )
 
 
 class POPGymEngine(Engine):
@@ -78,7 +90,7 @@ class POPGymEngine(Engine):
         self._rules = np.zeros(len(suite.tasks), RULES)
         self.num_actions = np.zeros(len(suite.tasks), dtype=np.int64)
         for i, task in enumerate(suite.tasks.values()):
-            self.num_actions[i], row = _rules(task.name, task.family, task.max_steps)
+            self.num_actions[i], row = _rules(task)
             self._rules[i]["max_steps"] = task.max_steps
             for name, value in row.items():
                 self._rules[i][name] = value
@@ -99,58 +111,54 @@ class POPGymEngine(Engine):
         _observe(begin, end, self._games, progress, self._last_attempt, out)
 
 
-def _kernels(sources: str) -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
-    @kernel
-    def start(begin: int, end: int, games: Any, rules: Any, random: Any, tasks: Array, variants: Array) -> None:
-        sources  # noqa: B018
-        for i in range(begin, end):
-            if variants[i] >= 0:
-                game = games[i]
-                game.task = tasks[i]
-                game.steps = 0
-                game.hot[0] = game.hot[1] = NOTHING
-                game.seen[0] = game.seen[1] = 0.0
-                streams.seed(random[i], variants[i])
-                _start_one(game, rules[tasks[i]], random[i])
+@kernel
+def _start(begin: int, end: int, games: Any, rules: Any, random: Any, tasks: Array, variants: Array) -> None:
+    for i in range(begin, end):
+        if variants[i] >= 0:
+            game = games[i]
+            game.task = tasks[i]
+            game.steps = 0
+            game.hot[0] = game.hot[1] = NOTHING
+            game.seen[0] = game.seen[1] = 0.0
+            streams.seed(random[i], variants[i])
+            _start_one(game, rules[tasks[i]], random[i])
 
-    @kernel
-    def step(
-        begin: int,
-        end: int,
-        games: Any,
-        rules: Any,
-        random: Any,
-        actions: Array,
-        reward: Array,
-        terminated: Array,
-        truncated: Array,
-    ) -> None:
-        sources  # noqa: B018
-        for i in range(begin, end):
-            if actions[i] >= 0:
-                game = games[i]
-                outcome = _step_one(game, rules[game.task], random[i], actions[i])
-                reward[i], terminated[i], truncated[i] = outcome
 
-    @kernel
-    def observe(begin: int, end: int, games: Any, progress: Any, last_attempt: int, out: Array) -> None:
-        sources  # noqa: B018
-        for i in range(begin, end):
-            game, so_far = games[i], progress[i]
-            row = out[i]
-            for channel in range(2, GAME_CHANNELS):
-                row[channel] = 0.0
-            row[0], row[1] = game.seen[0], game.seen[1]
-            if game.hot[0] != NOTHING:
-                row[game.hot[0]] = 1.0
-            if game.hot[1] != NOTHING:
-                row[game.hot[1]] = 1.0
-            row[GAME_CHANNELS] = so_far.elapsed / 1000
-            row[GAME_CHANNELS + 1] = so_far.attempt / last_attempt
-            row[GAME_CHANNELS + 2] = 1.0 if so_far.valid else 0.0
-            row[GAME_CHANNELS + 3] = so_far.reward
+@kernel
+def _step(
+    begin: int,
+    end: int,
+    games: Any,
+    rules: Any,
+    random: Any,
+    actions: Array,
+    reward: Array,
+    terminated: Array,
+    truncated: Array,
+) -> None:
+    for i in range(begin, end):
+        if actions[i] >= 0:
+            game = games[i]
+            outcome = _step_one(game, rules[game.task], random[i], actions[i])
+            reward[i], terminated[i], truncated[i] = outcome
 
-    return start, step, observe
+
+@kernel
+def _observe(begin: int, end: int, games: Any, progress: Any, last_attempt: int, out: Array) -> None:
+    for i in range(begin, end):
+        game, so_far = games[i], progress[i]
+        row = out[i]
+        for channel in range(2, GAME_CHANNELS):
+            row[channel] = 0.0
+        row[0], row[1] = game.seen[0], game.seen[1]
+        if game.hot[0] != NOTHING:
+            row[game.hot[0]] = 1.0
+        if game.hot[1] != NOTHING:
+            row[game.hot[1]] = 1.0
+        row[GAME_CHANNELS] = so_far.elapsed / 1000
+        row[GAME_CHANNELS + 1] = so_far.attempt / last_attempt
+        row[GAME_CHANNELS + 2] = 1.0 if so_far.valid else 0.0
+        row[GAME_CHANNELS + 3] = so_far.reward
 
 
 @compiled
@@ -192,6 +200,3 @@ def _step_one(game: Any, rules: Any, stream: Any, action: int) -> tuple[float, b
     if family == MINE_SWEEPER:
         return mine_sweeper.step(game, rules, action)
     return cart_pole.step(game, rules, stream, action, 1 if family == VELOCITY_POLE else 0)
-
-
-_start, _step, _observe = _kernels(SOURCES)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtbench.suites.popgym.rules.state import SQUARES
 from mtbench.vector.compiled import compiled
-from mtbench.vector.popgym.state import SQUARES
 from mtbench.vector.streams import below
 
 _SIDE, _MINES = 4, 2

@@ -6,8 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from mtbench.suites.procgen import core
-
-from .test_rollout import assert_equal_to_gymnasiums_own, assert_same_rollouts
+from mtbench.testing.contract.batches import assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 pytest.importorskip("numba")
 
@@ -44,7 +43,7 @@ def make(request):
     ids=["defaults", "same-step", "labels"],
 )
 def test_equal_to_gymnasiums_own_vector_environment(make, mode, kwargs):
-    assert_equal_to_gymnasiums_own(make, mode, kwargs, lambda ours: 250 if ours.suite.room == "procgen" else 85)
+    assert_equal_to_gymnasiums_own(make, mode, kwargs, lambda ours: 250 if ours.suite.extra == "procgen" else 85)
 
 
 def test_seeds_and_options_as_gymnasiums_own(make):
@@ -56,7 +55,7 @@ def test_seeds_and_options_as_gymnasiums_own(make):
 
 
 def test_listed_levels_are_drawn_alike(make):
-    if make().suite.room != "procgen":
+    if make().suite.extra != "procgen":
         pytest.skip("Procgen has such a split")
     ours, theirs = make(split="test-distinct"), make(split="test-distinct", vectorization_mode="sync")
     assert_same_rollouts(ours, theirs, 30)

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from .helpers import SLOW_TO_DRAW, arguments, equal, play, tasks_of
+from . import SLOW_TO_DRAW
+from .helpers import equal, play, suite_of, tasks_of
 
 
 def structure(value):
@@ -83,7 +84,7 @@ def test_frames_have_one_size_and_are_not_shared(make, env_id):
 def test_rendering_changes_nothing(make, env_id):
     drawn, plain = make(render_mode="rgb_array"), make()
     drawn.action_space.seed(0)
-    expected = play(plain, 3, max_steps=SLOW_TO_DRAW.get(arguments(env_id)["suite"], 100_000))
+    expected = play(plain, 3, max_steps=SLOW_TO_DRAW.get(suite_of(env_id).name, 100_000))
     drawn.reset(seed=3)
     for i, step in enumerate(expected[1:]):
         if i < 100 or i % 10 == 0:  # pictures take 30 times as long as steps

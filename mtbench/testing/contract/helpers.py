@@ -2,19 +2,10 @@
 
 import numpy as np
 
-from mtbench.registration import TABLE
-from mtbench.suite import load_suite
+from mtbench.registration import find
+from mtbench.suite import VariantRange
 
-# Where games are long, the contract is tested on short ones; golden traces cover them all.
-_GAMES = ["breakout", "qbert", "chopper_command"]
-SHORT_GAMES = {
-    "atari": {"train": _GAMES, "test": _GAMES},
-    "metaworld-ml45": {"train": ["reach-v3", "hammer-v3"], "test": ["door-lock-v3", "bin-picking-v3"]},
-    "metaworld-ml10": {"train": ["push-v3", "sweep-v3"], "test": ["lever-pull-v3", "sweep-into-v3"]},
-}
-
-# Robots take long to draw: their pictures are looked at over fewer steps.
-SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}
+from . import SHORT_GAMES
 
 
 def seeds(env):
@@ -37,13 +28,23 @@ def distinct(env, draws):
     return draws if len(env.unwrapped.split.variants) > 100 else draws * 3 // 4
 
 
-def arguments(env_id):
-    return next(row.kwargs for row in TABLE if row.id == env_id)
+def suite_of(env_id):
+    return find(env_id).suite
 
 
 def tasks_of(env_id, split="train"):
-    suite = arguments(env_id)["suite"]
-    return SHORT_GAMES[suite][split] if suite in SHORT_GAMES else list(load_suite(suite).split(split).tasks)
+    suite = suite_of(env_id)
+    return SHORT_GAMES[suite.name][split] if suite.name in SHORT_GAMES else list(suite.split(split).tasks)
+
+
+def short_tasks(env_id, split="train"):
+    """The argument that leaves out long games, if there are any."""
+    return {"tasks": tasks_of(env_id, split)} if suite_of(env_id).name in SHORT_GAMES else {}
+
+
+def nth(variants, n):
+    """One of a split's variants."""
+    return variants.start + n if isinstance(variants, VariantRange) else variants.values[n]
 
 
 def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):

@@ -3,12 +3,14 @@
 import gymnasium as gym
 import numpy as np
 
+from mtbench.vector import make_vec
+
 
 class Unbatched(gym.Env):
     """The only environment of a vector environment that never resets by itself."""
 
     def __init__(self, env_id, **kwargs):
-        self.venv = gym.make_vec(env_id, num_envs=1, autoreset_mode="Disabled", **kwargs)
+        self.venv = make_vec(env_id, 1, autoreset_mode="Disabled", **kwargs)
         assert type(self.venv).__name__ == "VectorMetaRollout"
         self.observation_space = self.venv.single_observation_space
         self.action_space = self.venv.single_action_space

@@ -11,9 +11,8 @@ from gymnasium.vector import AutoresetMode
 pytest.importorskip("metaworld")
 pytest.importorskip("numba")
 
+from mtbench.testing.contract.batches import assert_equal, assert_equal_to_gymnasiums_own, assert_same_rollouts
 from mtbench.vector.helpers import Helper, HelperGone, retried
-
-from .test_rollout import assert_equal, assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 SKILLS = ["reach-v3", "drawer-open-v3", "push-v3"]
 
@@ -74,7 +73,7 @@ def test_a_process_whose_successors_are_killed_too_changes_no_result(make, monke
                 self.process.kill()
                 self.process.wait()
 
-    monkeypatch.setattr("mtbench.vector.metaworld.Helper", Mortal)
+    monkeypatch.setattr("mtbench.suites.metaworld.engine.Helper", Mortal)
     monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0,) * 4)
     for i in range(12):
         if i == 6:
@@ -90,7 +89,7 @@ def test_processes_that_are_always_killed_are_given_up_with_advice(make, monkeyp
             self.process.kill()
             self.process.wait()
 
-    monkeypatch.setattr("mtbench.vector.metaworld.Helper", Doomed)
+    monkeypatch.setattr("mtbench.suites.metaworld.engine.Helper", Doomed)
     monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0,) * 5)
     with pytest.raises(RuntimeError, match=r"killed 5 times in a row. Is there enough memory\?"):
         make(num_workers=2).reset(seed=0)

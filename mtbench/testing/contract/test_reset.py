@@ -1,5 +1,6 @@
 """DESIGN section 3, points 1 and 2: what reset draws, and what a seed fixes."""
 
+import os
 import random
 import subprocess
 import sys
@@ -7,9 +8,10 @@ import sys
 import gymnasium as gym
 import numpy as np
 
-from mtbench.suite import load_suite
+from mtbench.suite import VariantRange
 
-from .helpers import SHORT_GAMES, arguments, distinct, equal, play, same_trace, seeds, tasks_of
+from . import MODULES, SHORT_GAMES
+from .helpers import distinct, equal, nth, play, same_trace, seeds, suite_of, tasks_of
 
 
 def test_same_seed_and_actions_give_the_same_rollouts(make, rollouts):
@@ -69,7 +71,8 @@ def test_unseeded_resets_differ(make):
 
 _FINGERPRINT = """
 import hashlib, gymnasium as gym, numpy as np
-env = gym.make("mtbench:{env_id}", tasks={tasks})
+import {modules}
+env = gym.make("{env_id}", tasks={tasks})
 env.action_space.seed(0)
 digest = hashlib.sha256()
 for seed in {seeds}:
@@ -88,11 +91,15 @@ print(digest.hexdigest())
 
 def test_another_process_gives_the_same_rollouts(env_id):
     env = gym.make(env_id, tasks=tasks_of(env_id))
-    code = _FINGERPRINT.format(env_id=env_id, tasks=tasks_of(env_id), seeds=seeds(env)[:4])
+    code = _FINGERPRINT.format(modules=", ".join(MODULES), env_id=env_id, tasks=tasks_of(env_id), seeds=seeds(env)[:4])
     env.close()
     runs = [
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": salt}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": salt, "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
         )
         for salt in ("1", "2")
     ]
@@ -116,7 +123,7 @@ def test_tasks_are_drawn_uniformly(make, env_id, split):
     env = make(split=split).unwrapped
     env.reset(seed=0)
     names = tasks_of(env_id, split)
-    draws = (20 if arguments(env_id)["suite"] in SHORT_GAMES else 60) * len(names)
+    draws = (20 if suite_of(env_id).name in SHORT_GAMES else 60) * len(names)
     counts = dict.fromkeys(names, 0)
     for _ in range(draws):
         env.reset()
@@ -131,7 +138,7 @@ def test_tasks_are_drawn_uniformly(make, env_id, split):
 def test_task_and_variant_can_be_pinned(make, env_id):
     env = make().unwrapped
     for task in tasks_of(env_id):
-        options = {"task": task, "variant": env.split.variants.start + 3}
+        options = {"task": task, "variant": nth(env.split.variants, 3)}
         assert same_trace(play(env, 1, options=options), play(env, 1, options=options))
         env.reset(seed=2, options=options)
         assert (env.task, env.variant) == (task, options["variant"])
@@ -142,7 +149,7 @@ def test_a_pinned_variant_fixes_every_attempt_whatever_the_seed(make, env_id):
     for drawn_from in (env.split.variants, env.split.evaluation):
         seen = []
         for seed in (1, 2):
-            env.reset(seed=seed, options={"task": tasks_of(env_id)[0], "variant": drawn_from.start + 7})
+            env.reset(seed=seed, options={"task": tasks_of(env_id)[0], "variant": nth(drawn_from, 7)})
             seen.append(list(env._variants))
         assert seen[0] == seen[1]
         assert all(v in drawn_from for v in seen[0])
@@ -150,7 +157,7 @@ def test_a_pinned_variant_fixes_every_attempt_whatever_the_seed(make, env_id):
 
 def test_pinned_rollouts_play_alike_from_any_seed(make, env_id):
     """The index 0 exists in every task, so nothing is replaced and nothing but the variant matters."""
-    options = {"task": tasks_of(env_id)[0], "variant": 7}
+    options = {"task": tasks_of(env_id)[0], "variant": nth(suite_of(env_id).split("train").variants, 7)}
     traces = []
     for seed in (1, 2):
         env = make()
@@ -166,9 +173,8 @@ def test_pinned_rollouts_play_alike_from_any_seed(make, env_id):
 
 def test_a_variant_can_be_pinned_for_each_attempt(make, env_id):
     env = make().unwrapped
-    start = env.split.evaluation.start
     same = env.suite.attempt_variants == "same"
-    variants = [start if same else start + i for i in range(env.k)]
+    variants = [nth(env.split.evaluation, 0 if same else i) for i in range(env.k)]
     env.reset(seed=0, options={"variant": variants})
     assert env._variants == variants
 
@@ -176,23 +182,30 @@ def test_a_variant_can_be_pinned_for_each_attempt(make, env_id):
 def test_pinning_does_not_shift_later_draws(make, env_id):
     one, two = make().unwrapped, make().unwrapped
     one.reset(seed=3)
-    two.reset(seed=3, options={"task": tasks_of(env_id)[0], "variant": one.split.variants.start})
+    two.reset(seed=3, options={"task": tasks_of(env_id)[0], "variant": nth(one.split.variants, 0)})
     one.reset()
     two.reset()
     assert (one.task, one.variant) == (two.task, two.variant)
 
 
 def test_variants_of_training_and_evaluation_are_disjoint(env_id):
-    suite = load_suite(arguments(env_id)["suite"])
+    """But where a train split evaluates on its training variants as such, beside the test split."""
+    suite = suite_of(env_id)
     train, test = suite.splits["train"], suite.splits["test"]
     for other in (train.evaluation, test.variants, test.evaluation):
-        if other is train.evaluation == train.variants:
-            continue  # levels of training are evaluated on as such, beside test's
-        assert train.variants.stop <= other.start or other.stop <= train.variants.start
+        assert disjoint(train.variants, other) or (other is train.evaluation and other == train.variants)
+    assert disjoint(test.variants, test.evaluation)
     for extra in (split for name, split in suite.splits.items() if name not in ("train", "test")):
-        evaluated = set(extra.evaluation.values)
-        assert not any(v in extra.variants for v in evaluated)
+        assert disjoint(extra.variants, extra.evaluation)
         if extra.variants == train.variants:
-            assert all(v in train.evaluation for v in evaluated)
+            assert all(v in train.evaluation for v in extra.evaluation.values)
         else:
-            assert all(v in test.variants or v in test.evaluation for v in evaluated | set(extra.variants.values))
+            assert all(v in test.variants or v in test.evaluation for v in extra.evaluation.values)
+            assert disjoint(train.variants, extra.variants)
+
+
+def disjoint(one, other):
+    if isinstance(one, VariantRange) and isinstance(other, VariantRange):
+        return one.stop <= other.start or other.stop <= one.start
+    listed, against = (one, other) if isinstance(other, VariantRange) else (other, one)
+    return not any(value in against for value in listed.values)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtbench.suites.popgym.rules.cards import SUITS, deal_out
 from mtbench.vector.compiled import compiled
-from mtbench.vector.popgym.cards import SUITS, deal_out
 
 _MODES = 2
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtbench.suites.popgym.rules.cards import SUITS, begin
 from mtbench.vector.compiled import compiled
-from mtbench.vector.popgym.cards import SUITS, begin
 
 
 @compiled

@@ -6,13 +6,11 @@ import pytest
 pytest.importorskip("minigrid")
 pytest.importorskip("numba")
 
-from mtbench_agents.oracles import babyai as oracle
-
 from mtbench.rollout import MetaRollout
 from mtbench.scoring import score
 from mtbench.scoring.references import load_references
 from mtbench.scoring.report import render
-from mtbench.suites.babyai import SUITE, TEST_TASKS, TRAIN_TASKS
+from mtbench.suites.babyai import SUITE, TEST_TASKS, TRAIN_TASKS, oracle
 from mtbench.suites.babyai.game import BabyAIGame
 from mtbench.suites.babyai.layouts import WALL
 from tests.paths import committed

@@ -8,12 +8,11 @@ from gymnasium.vector import AutoresetMode
 pytest.importorskip("minigrid")
 pytest.importorskip("numba")
 
+from mtbench.suites.babyai.drawers import Drawers
 from mtbench.suites.babyai.layouts import Layouts
-from mtbench.vector.drawers import Drawers
+from mtbench.testing.contract.batches import assert_equal_to_gymnasiums_own, assert_same_rollouts
 from mtbench.vector.engine import cpus
 from mtbench.vector.helpers import Helper
-
-from .test_rollout import assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 TASKS = ["BabyAI-GoToObjS6-v1", "BabyAI-PickupDist-v0", "BabyAI-UnlockPickup-v0"]
 
@@ -74,7 +73,7 @@ def test_a_drawer_that_is_killed_is_replaced(monkeypatch, kills):
                 self.process.wait()
             return super().ask(request)
 
-    monkeypatch.setattr("mtbench.vector.drawers.Helper", Mortal)
+    monkeypatch.setattr("mtbench.suites.babyai.drawers.Helper", Mortal)
     monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0, 0.0, 0.0, 0.0))
     drawers = Drawers(1)
     for seed in (4, 5):
@@ -94,7 +93,7 @@ def test_drawers_that_are_always_killed_cost_time_only(monkeypatch):
             self.process.kill()
             self.process.wait()
 
-    monkeypatch.setattr("mtbench.vector.drawers.Helper", Doomed)
+    monkeypatch.setattr("mtbench.suites.babyai.drawers.Helper", Doomed)
     monkeypatch.setattr("mtbench.vector.helpers.WAITS", (0.0, 0.0))
     drawers = Drawers(1)
     assert drawers.draw(TASKS[0], 4).result() == Layouts(TASKS[0]).draw(4)

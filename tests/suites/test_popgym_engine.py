@@ -8,8 +8,8 @@ pytest.importorskip("numba")
 
 from mtbench.spaces import native_actions, observation_writer
 from mtbench.suites.popgym import GAME_CHANNELS, SUITE, TASKS
+from mtbench.suites.popgym.engine import POPGymEngine
 from mtbench.vector.engine import PROGRESS
-from mtbench.vector.popgym.engine import POPGymEngine
 
 
 class Games:

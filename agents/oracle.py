@@ -1,4 +1,4 @@
-"""Scripted experts with privileged access, one module per suite.
+"""The scripted experts: each suite's own, as one policy with privileged access.
 
 An oracle acts on the base environment's hidden *state* (the Markov state of the game), never on draws that have not
 happened yet. Its score is what a perfect player who needed no memory would get: it certifies that every task can be
@@ -7,8 +7,6 @@ solved through the wrapper, and it is the upper reference where no published one
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +14,15 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from mtbench.errors import UsageError
+from mtbench.suite import imported
+
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
 
-# The modules here are named after rooms of suites; each has `action(env)`, the expert's action in a MetaRollout.
-_Expert = Callable[["MetaRollout"], Any]
-
 
 class Oracle:
-    """Plays every suite that has a module here."""
+    """Plays every suite that names an expert (:attr:`mtbench.suite.Suite.oracle`)."""
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Nothing to prepare: experts are deterministic functions of the state."""
@@ -37,12 +35,9 @@ class Oracle:
             ValueError: The suite has no oracle.
         """
         suite = environments[0].suite
-        module = f"{__name__}.{suite.room}"
-        if importlib.util.find_spec(module) is None:
-            from mtbench.errors import UsageError
-
-            raise UsageError(f"There is no oracle for the suite {suite.name!r} yet.")
-        self._expert: _Expert = importlib.import_module(module).action
+        if not suite.oracle:
+            raise UsageError(f"There is no oracle for the suite {suite.name!r}.")
+        self._expert: Callable[[MetaRollout], Any] = imported(suite.oracle)
         self._environments = environments
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> list[Any]:

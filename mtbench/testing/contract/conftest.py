@@ -1,15 +1,11 @@
-"""The contract runs over every registered ID and split, alone and batched; a row in the table covers a new suite."""
+"""The fixtures of the contract tests: each ID, alone and as the only environment of a batch."""
 
 import gymnasium as gym
 import pytest
 
-from mtbench.registration import TABLE
-from mtbench.vector import engine_of
-
-from .helpers import SHORT_GAMES, play, seeds
+from . import IDS
+from .helpers import play, seeds, short_tasks, suite_of
 from .unbatched import Unbatched
-
-IDS = [row.id for row in TABLE]
 
 
 @pytest.fixture(params=IDS, scope="session")
@@ -25,7 +21,7 @@ def split(request):
 @pytest.fixture(params=["single", "vector"], scope="session")
 def batched(request, env_id):
     """Whether an engine plays the ID, as the only environment of a batch."""
-    if request.param == "vector" and not engine_of(gym.spec(env_id).kwargs["suite"]):
+    if request.param == "vector" and not suite_of(env_id).engine:
         pytest.skip("no engine for this suite: gymnasium.vector.SyncVectorEnv steps what `single` is")
     return request.param == "vector"
 
@@ -55,8 +51,7 @@ def rollouts(env_id, batched):
 
 
 def made_of(env_id, batched, **kwargs):
-    games = SHORT_GAMES.get(gym.spec(env_id).kwargs["suite"])
-    kwargs = {"tasks": games[kwargs.get("split", "train")], **kwargs} if games else kwargs
+    kwargs = {**short_tasks(env_id, kwargs.get("split", "train")), **kwargs}
     if batched and "render_mode" not in kwargs:  # only a single environment draws pictures
         return Unbatched(env_id, **kwargs)
     return gym.make(env_id, **kwargs)
