@@ -363,7 +363,7 @@ def _announce(env_id: str, options: list[str], split: str | None) -> None:
     rollout = _make(env_id, options, split=split or "test")
     if split is None:
         tell("Evaluating the test split, as by default; --split train plays the train split.")
-    for scale, tasks in missing_references(rollout.suite.name, rollout.tasks).items():
+    for scale, tasks in missing_references(rollout.suite, rollout.tasks).items():
         named = ", ".join(tasks[:8]) + (f", ... ({len(tasks)})" if len(tasks) > 8 else "")
         tell(f"There will be no scores on the {scale} scale, for want of reference scores, for: {named}.")
     rollout.close()
