@@ -1,5 +1,9 @@
 """What a suite of one's own is tested by: mtbench's contract, its engine, and that it can be evaluated and scored."""
 
+import json
+import subprocess
+import sys
+
 import gymnasium as gym
 import pytest
 
@@ -39,3 +43,13 @@ def test_evaluated_and_scored(tmp_path):
     random, oracle = (agent.aggregates["oracle"]["mean"].value for agent in scores.agents)
     assert abs(random) < 0.25
     assert abs(oracle - 1) < 0.1
+
+
+def test_the_command_line_imports_it_when_told_to():
+    def info(*options):
+        command = [sys.executable, "-m", "mtbench", "info", ID, "--json", *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert json.loads(info("--suite", "examples.pendulum").stdout)["suite"] == "pendulum"
+    assert "There is no environment 'MetaPendulum-v0'" in info().stderr
+    assert "no module named 'examples.pendulun'" in info("--suite", "examples.pendulun").stderr
