@@ -131,7 +131,7 @@ class _Planner:
             self._open([cell for thing in moved if (cell := self._cell_of(thing))], again=True)
         elif kind == PICK_UP:
             self._get(moved)
-        while kind == PUT_NEXT:  # repeat until success: dropping the object carried at the start does not count
+        while kind == PUT_NEXT:  # repeat until success: a drop in the attempt's first step does not count
             self._get(moved)
             beside = {cell for place in self._places(clause) for cell in _beside(place)}
             beside -= {cell for cell in beside if self._at(cell) == WALL or self._is_door(cell)}
