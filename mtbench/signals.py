@@ -14,7 +14,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Inside it, the first SIGTERM raises :class:`Terminated` in the main thread; the second one ends the process."""
+    """In this context the first SIGTERM raises :class:`Terminated` in the main thread; the second ends the process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, before)

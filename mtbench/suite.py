@@ -85,7 +85,8 @@ class Task:
 
     Attributes:
         name: Upstream's own name.
-        base: Where the base environment's class lives, as ``"module:attribute"``; "" where the suite makes its own.
+        base: The import string of the base environment's class, ``"module:attribute"``. "" if the suite makes its base
+            environments itself.
         family: Tasks of one family differ only in difficulty.
         max_steps: The longest attempt, in base-environment steps.
     """

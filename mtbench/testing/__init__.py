@@ -1,7 +1,7 @@
 """Test your own suite with the contract tests that every ID of this package passes.
 
-The tests need pytest. Tests of Stable-Baselines3's environment checker, of video recording and of Numba's engines are
-skipped if the package for them is missing.
+The tests need pytest, and Numba if the suite has an engine. The tests with Stable-Baselines3's environment checker and
+of video recording (moviepy) are skipped if these packages are missing.
 
     >>> from mtbench.testing import check_suite
     >>> check_suite("MyTasks-v0", module="my_package.my_suite")  # doctest: +SKIP

@@ -55,7 +55,7 @@ class Helper:
         _helpers.add(self)
 
     def ask(self, request: Any) -> Any:
-        """Send a request and return its answer. An exception of the request in the helper is raised here.
+        """Send a request and return its answer. An exception raised in the helper is raised here too.
 
         Raises:
             HelperGone: The helper ended before it answered.

@@ -51,7 +51,7 @@ def trace_hash(env_id, split, task, make=gym.make):
 
 
 def _action(space, rng, narrow):
-    """Drawn by NumPy alone, so that a change in Gymnasium's sampling changes no trace."""
+    """Draw an action by NumPy alone, so that a change in Gymnasium's sampling changes no trace."""
     if isinstance(space, gym.spaces.Discrete):
         return int(rng.integers(space.n)) * (int(rng.integers(2)) if narrow else 1)
     return rng.uniform(space.low, space.high).astype(space.dtype)
@@ -88,7 +88,7 @@ def read(env_id, folder=FOLDER):
 
 
 def renew(env_ids, folder=FOLDER, replace=False, workers=None):
-    """Add the missing entries to the files of some IDs; with `replace`, write the files anew."""
+    """Add the missing entries to the files of some IDs; with `replace`, rewrite the files."""
     rows = [row for row in TABLE if row.id in env_ids]
     # Spawned processes: forked ones would inherit this process's simulators without their threads.
     with ProcessPoolExecutor(workers or cpus(), mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -48,7 +48,7 @@ def row(write, observation):
 def test_equal_to_popgym_at_every_step(task, seed):
     """A variant seeds upstream's generator and the engine's stream: decks, mines, chances and noise are the same draws.
 
-    Actions repeat for 1 to 3 steps, so that some carts fall early and some late, and some mines are never hit.
+    Actions repeat for 1 to 3 steps, so that carts fall early or late, and mines are hit early or never.
     """
     rng = np.random.default_rng(seed)
     base = upstream(task)

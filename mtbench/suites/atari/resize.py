@@ -1,8 +1,8 @@
 """Reduce a screen as the ALE's vector interface does, bit for bit: by OpenCV's ``INTER_AREA``.
 
 Every pixel of the small picture is the average of the area that it covers, summed in float32 in OpenCV's order: along
-rows first, from the left, then down (``modules/imgproc/src/resize.cpp``, ``computeResizeAreaTab``). Where
-OpenCV uses fused multiply-add (ARM), a value may differ by 1.
+rows first, from the left, then down (``modules/imgproc/src/resize.cpp``, ``computeResizeAreaTab``). Where OpenCV uses
+fused multiply-add (ARM), a value may differ by 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rules of BabyAI, compiled, with the same results as MiniGrid, bit for bit.
 
-Moving, carrying, doors and boxes (``minigrid_env.py``, ``core/world_object.py``), what the agent sees
-(``core/grid.py``) and when a mission is done (``envs/babyai/core/verifier.py``). As upstream, a mission
-updates the places of its objects only when something is dropped.
+They cover moving, carrying, doors and boxes (``minigrid_env.py``, ``core/world_object.py``), what the agent sees
+(``core/grid.py``) and when a mission is done (``envs/babyai/core/verifier.py``). As upstream, a mission updates the
+places of its objects only when something is dropped.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ metaworld-ml10 10 and 5 of the same
 Skills are those of ``metaworld`` 3 (``-v3``) under its default reward function, ``v2`` (0 to 10 in each step), 500
 steps in each attempt. An attempt succeeds if upstream reports success at any of its steps.
 
-Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, now and a step before), of which
-upstream's meta-learning benchmarks set the goal's three to zero; 1 where an attempt begins, else 0; the attempt's
-steps / 500.
+Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, in this step and the one before), of
+which upstream's meta-learning benchmarks set the goal's three to zero; 1 where an attempt begins, else 0; the
+attempt's steps / 500.
 
 A variant is the number of a goal. Goals were drawn by upstream's rules and are shipped (``draw_goals.py``). Each skill
 has 50 goals for training, 50 others for evaluation on the train split, and again 50 of each kind for the test split.

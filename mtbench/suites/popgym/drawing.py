@@ -1,4 +1,4 @@
-"""Pictures of the POPGym games for people: what the agent sees, and the state behind the next answer.
+"""Pictures of the POPGym games for people: what the agent sees, and the hidden state.
 
 Drawing only reads the base environment and uses no random numbers, so equal states give equal pictures.
 """

@@ -9,8 +9,8 @@ A :class:`Core` plays the levels of one game. When an attempt ends, the library 
 draws that level's first frame instead of the attempt's last (``game.cpp``). A saved state contains the range of levels
 to choose from. So to start a certain level, a core restores a state whose range is that level alone and plays the
 action -1. This is cheaper than a new environment, which has to scale its images again. A level started like this shows
-nothing of earlier levels (``tests/suites/test_procgen.py``). A level that the library starts may: dodgeball's player
-looks in the direction of its last move.
+nothing of earlier levels (``tests/suites/test_procgen.py``). A level that the library starts may show something:
+dodgeball's player looks in the direction of its last move.
 """
 
 from __future__ import annotations
