@@ -1,7 +1,7 @@
-"""The cases of an evaluation: a fixed, versioned list of meta-rollouts that every agent plays alike.
+"""The cases of an evaluation: a fixed, versioned list of meta-rollouts, the same for every agent.
 
-Evaluation cases measure an agent, validation cases choose one (a checkpoint, a setting). Both come from streams of
-their own, and validation cases exist on the train split alone, so that a choice has seen nothing of the final test.
+Evaluation cases measure an agent; validation cases serve to choose a checkpoint or a setting. Each use has its own
+random streams. Held-out splits have no validation cases, so that no choice depends on the final test.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ import numpy.typing as npt
 from mtbench.errors import UsageError, unknown
 from mtbench.suite import Split, Suite, VariantRange, Variants
 
-# Bump when `evaluation_cases` would return other cases: scores are comparable within one version only.
+# Bump this when `evaluation_cases` returns other cases. Scores are comparable only within one version.
 EVALUATION_VERSION = 2
 
 Use = Literal["evaluation", "validation"]
 USES: tuple[Use, ...] = ("evaluation", "validation")
 
-# A split with at most this many variants has all of them played equally often; of more, cases draw with replacement.
+# If a split has at most this many variants, cases play all of them equally often. If it has more, cases draw variants
+# with replacement.
 MOST_ENUMERATED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One meta-rollout that every agent plays alike.
+    """One meta-rollout, the same for every agent.
 
     Attributes:
         task: Task name.
         rollout: Index within the task, from 0.
-        seed: For ``reset``.
-        variants: One per attempt.
+        seed: The seed for ``reset``.
+        variants: One variant per attempt.
     """
 
     task: str
@@ -49,16 +50,16 @@ def evaluation_cases(
 ) -> list[Case]:
     """The fixed cases of an evaluation, in a fixed order that mixes the tasks.
 
-    A case depends on the suite, split, use, task, index and :data:`EVALUATION_VERSION` alone: a longer evaluation
-    repeats a shorter one's cases and adds to them, a subset of tasks meets the same cases as all of them, and an
-    attempt's variant does not depend on how many attempts follow it.
+    A case depends only on the suite, split, use, task, index and :data:`EVALUATION_VERSION`. So a longer evaluation
+    contains the cases of a shorter one, a subset of the tasks has the same cases as the full set, and an attempt's
+    variant does not depend on k.
 
     Args:
-        suite: Whose tasks.
+        suite: The suite.
         split: One of its splits.
-        tasks: Some of its tasks.
-        rollouts_per_task: Cases of each task.
-        k: Attempts of a case.
+        tasks: Names of tasks of the split.
+        rollouts_per_task: Cases per task.
+        k: Attempts per case.
         use: ``"evaluation"``, or ``"validation"`` for choosing between models.
 
     Raises:
@@ -104,7 +105,7 @@ def _stream(suite: Suite, split: str, task: str, use: Use, part: int) -> np.rand
 
 
 def _drawn(variants: Variants, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """`count` variants. Where there are few, each appears once before any appears again."""
+    """Draw `count` variants. If there are few variants, each appears once before any appears again."""
     size = len(variants)
     if size <= MOST_ENUMERATED:
         rounds = [rng.permutation(size) for _ in range(-(-count // size))]

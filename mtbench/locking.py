@@ -1,7 +1,7 @@
 """One writer at a time in a folder.
 
-The lock is the operating system's and belongs to a process: it ends with it, however that ends, so that nobody has to
-clean up after a kill.
+The operating system releases the lock when the process ends, also when it is killed, so a kill leaves nothing to clean
+up.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mtbench.errors import UsageError
 
 LOCK = ".lock"
 
-# A former holder may remove the file between opening and locking it; nobody is that unlucky more than a few times.
+# The former holder may remove the file after we open it and before we lock it. Then we try again.
 _TRIES = 100
 
 
 class FolderLock:
-    """Holds a folder until it is released, creating the folder if need be.
+    """Locks a folder until :meth:`release`, and creates the folder if it does not exist.
 
     Args:
-        folder: The folder. Once released, it is removed again if this made it and nothing was put into it.
-        purpose: What the holder does, for messages: ``"evaluates into"``.
+        folder: The folder. :meth:`release` removes it again if the lock created it and it is empty.
+        purpose: The holder's activity, for messages, such as ``"evaluates into"``.
 
     Raises:
-        UsageError: Another process, or another part of this one, holds it; the message names the process.
+        UsageError: Another process, or another part of this one, holds the lock; the message names the process.
     """
 
     def __init__(self, folder: Path, purpose: str) -> None:
@@ -51,14 +51,14 @@ class FolderLock:
             raise
 
     def release(self) -> None:
-        """Let others in. Does nothing the second time."""
+        """Release the folder. A second call does nothing."""
         if self._descriptor is None:
             return
-        # Removed while it is held; whoever has opened it already will see that it is no longer there.
+        # Remove the file while holding the lock: a process that has opened it already will see that it is gone.
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._let_go()
-        if os.name == "nt":  # which cannot remove open files
+        if os.name == "nt":  # Windows cannot remove open files
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self._remove_what_was_made()
@@ -68,7 +68,7 @@ class FolderLock:
             self.release()
 
     def _try(self, purpose: str) -> int | None:
-        """The descriptor of the locked file; None if its former holder removed it, or its folder, meanwhile."""
+        """Lock the file and return its descriptor; None if the former holder just removed the file or its folder."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
@@ -108,7 +108,7 @@ _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    # A child of fork shares its parent's lock and would keep it after the parent's end.
+    # A forked process inherits the lock and would keep it after its parent has ended.
     for lock in list(_held):
         lock._let_go()
 
@@ -128,7 +128,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(descriptor: int) -> bool:
-        # A byte far behind the process id, which others must be able to read.
+        # Lock a byte far behind the process id: other processes must be able to read the id.
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

@@ -1,4 +1,4 @@
-"""Frames to files people can open: videos, and contact sheets of many tasks."""
+"""Write frames as videos, and as contact sheets of many tasks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 VIDEO_FORMATS = (".mp4", ".gif")
 
-# More frames per second cost time and space and show little more.
+# More frames per second make files larger and show little more.
 _ENOUGH_FPS = 25
-# Browsers slow down GIFs that are faster.
+# Browsers slow down faster GIFs.
 _FASTEST_GIF = 50
-# A colour that is off by more, on a scale of 255, is seen.
+# The largest error of a colour that is not visible, on a scale of 255.
 _VISIBLE = 16
 
 
 def check_video_path(path: Path) -> None:
-    """Refuse a video that could not be written, before anything is played.
+    """Check that a video can be written, before anything is played.
 
     Raises:
         UsageError: The ending is no video format.
@@ -43,12 +43,12 @@ def check_video_path(path: Path) -> None:
 
 
 def check_every(path: Path, fps: int, every: int | None) -> int:
-    """How many steps lie between two frames of a video.
+    """Number of steps per frame of a video.
 
     Args:
         path: The video.
         fps: Steps per second, at real speed.
-        every: What was asked for; None takes every step, or as many as give at most 25 frames per second.
+        every: The requested number; None takes the smallest that gives at most 25 frames per second.
 
     Raises:
         UsageError: The format cannot show so many frames per second.
@@ -78,7 +78,7 @@ def write_video(frames: Iterable[Frame], path: Path, fps: float) -> None:
 
 
 def captioned(frame: Frame, task: Task, progress: Progress, shape: tuple[int, int, int], second: str = "") -> Frame:
-    """A picture over a line that says what is played and how far it is, and a second one, filling `shape`."""
+    """A frame over a line with task, attempt, step and reward, and an optional second line, as a picture of `shape`."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = shape[:2]
@@ -121,7 +121,7 @@ def write_image(frame: Frame, path: Path) -> None:
 def _write_gif(frames: Iterable[Frame], path: Path, fps: float) -> None:
     images = _with_palettes(frames)
     first = next(images)
-    # Pillow reads one duration for each frame, but wants them as a list before it has seen the frames.
+    # Pillow wants a list of durations before it has seen the frames: `_Durations` computes them on demand.
     first.save(path, format="GIF", save_all=True, append_images=images, duration=_Durations(fps), loop=0)
 
 
@@ -137,10 +137,10 @@ class _Durations(list[int]):
 
 
 def _with_palettes(frames: Iterable[Frame]) -> Iterator[Image.Image]:
-    """Frames with at most 256 colours, a new palette only where the one before would show wrong colours.
+    """Reduce frames to at most 256 colours. A frame reuses the previous palette unless that shows wrong colours.
 
-    With a palette of its own, every frame differs from the one before at every pixel, and a film of a robot has 30
-    times the size. There is no dithering: flat pictures keep their colours and do not flicker.
+    If every frame had its own palette, consecutive frames would differ at every pixel, and a video of a robot would be
+    30 times as large. Dithering is off, so that flat areas keep their colours and do not flicker.
     """
     from PIL import Image
 
@@ -153,17 +153,17 @@ def _with_palettes(frames: Iterable[Frame]) -> Iterator[Image.Image]:
             if _errors(shown, frame)[1] <= allowed:
                 yield shown
                 continue
-        # Maximum coverage keeps colours of few pixels, such as a goal's, and the means come closer to the rest.
+        # Maximum coverage keeps rare colours, such as a goal's; a k-means step brings the palette closer to the others.
         palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=no_dither)
         shown = image.quantize(palette=palette, dither=no_dither)
         worst, wrong = _errors(shown, frame)
-        # Where a palette is exact, no later colour may be wrong; else about as many as in its own frame.
+        # If the palette is exact for its frame, later frames may have no wrong pixel; else about as many as that one.
         allowed = 1.5 * wrong + image.width * image.height / 4000 if worst else 0
         yield shown
 
 
 def _errors(shown: Image.Image, frame: Frame) -> tuple[int, int]:
-    """The largest error of a colour, and at how many pixels it can be seen."""
+    """The largest error of a colour, and the number of pixels with a visible error."""
     errors = np.abs(np.asarray(shown.convert("RGB")).astype(np.int16) - frame).max(axis=-1)
     return int(errors.max()), int((errors > _VISIBLE).sum())
 

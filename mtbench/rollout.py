@@ -25,40 +25,44 @@ Objective = Literal["k-episode", "k-shot"]
 AttemptReset = Literal["next-step", "same-step"]
 
 
-# What the next call of `step` meets. Plain integers: an Enum's members cost 50 ns a look.
+# Phases of a rollout: they decide what the next `step` does. Plain integers, because reading an Enum costs 50 ns.
 _NOT_RESET, _PLAYING, _BETWEEN, _OVER, _CLOSED = range(5)
 
 
 class MetaRollout(gym.Env[Any, Any]):
     """k attempts at one hidden task of a suite.
 
-    Between two attempts one step ignores its action and returns the next attempt's first observation with reward 0
-    (``attempt_reset="same-step"`` folds it into the step before, whose own observation goes to
-    ``info["final_attempt_obs"]``). The last step's ``info["rollout"]`` has one entry per attempt in ``returns``
-    (float64, default reward scale), ``lengths`` (int64, base steps; 0 where a time limit left an attempt unplayed)
-    and, where the suite defines it, ``successes`` (bool).
+    Between two attempts one step ignores its action and returns the next attempt's first observation with reward 0.
+    With ``attempt_reset="same-step"`` there is no such step: the step that ends an attempt returns the next attempt's
+    first observation and puts its own into ``info["final_attempt_obs"]``.
+
+    The last step's ``info["rollout"]`` has one entry per attempt in ``returns`` (float64, default reward scale),
+    ``lengths`` (int64, base steps; 0 where a time limit left an attempt unplayed) and, where the suite defines it,
+    ``successes`` (bool).
 
     Args:
         suite: A suite's name, its import path ``"module:SUITE"``, or a :class:`~mtbench.suite.Suite`.
         split: ``"train"`` or ``"test"``, or another that the suite offers.
-        tasks: Some of the split's tasks by name, or of the further ones it offers; None plays the split's.
+        tasks: Names of the tasks to play, also from the split's optional further tasks (``Split.also``). None plays
+            the split's tasks.
         k: Attempts per rollout.
-        objective: ``"k-episode"`` pays all attempts. ``"k-shot"`` pays the last attempt only, and every observation
-            shows the previous reward on the default scale, also in attempts that pay nothing: one more number at the
-            end of a float32 vector, a key ``reward`` in a Dict; an image becomes a Dict of ``image`` and ``reward``.
-            Suites whose observations show it anyway (``Suite.shows_reward``) keep them.
-        reward_scales: Factors, by task, on the reward the agent is paid. Statistics and observed rewards keep the
-            default scale.
+        objective: ``"k-episode"`` pays all attempts. ``"k-shot"`` pays the last attempt only; every observation
+            then includes the previous reward on the default scale, also in attempts that pay nothing. A float32
+            vector gets one more number at its end, a Dict gets a key ``reward``, and an image becomes a Dict of
+            ``image`` and ``reward``. Suites with ``Suite.shows_reward`` include the reward under every objective, so
+            their observations do not change.
+        reward_scales: Factors by task that multiply the rewards that the agent is paid. Statistics and observed
+            rewards keep the default scale.
         clip_rewards: Clip the reward of each step to [-1, 1] before it is scaled and paid. Statistics and observed
             rewards are not clipped.
         attempt_reset: ``"next-step"`` or ``"same-step"``.
-        expose_task_label: Put the task into ``info`` and a one-hot over the suite's tasks into the observation:
-            for label-conditioned baselines, and marked as such in every record.
-        max_steps: Truncate the rollout after this many steps; None never does.
+        expose_task_label: Put the task into ``info`` and a one-hot over the suite's tasks into the observation. This
+            is for label-conditioned baselines; every record says so.
+        max_steps: Truncate the rollout after this many steps. None sets no limit.
         render_mode: ``"rgb_array"`` or None.
 
     Raises:
-        ValueError: An argument's value does not exist or is out of range.
+        ValueError: An argument has an unknown value or is out of range.
         TypeError: An unknown argument.
         gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
     """
@@ -110,7 +114,7 @@ class MetaRollout(gym.Env[Any, Any]):
         self.action_space = self.suite.action_space()
         self._num_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
         self._has_success = self.suite.has_success
-        self._games: dict[str, tuple[gym.Env[Any, Any], Any]] = {}  # base env and codec of the tasks met so far
+        self._games: dict[str, tuple[gym.Env[Any, Any], Any]] = {}  # base env and codec of each task played so far
         self._phase = _NOT_RESET
         self._replacements: np.random.Generator | None = None
 
@@ -118,7 +122,7 @@ class MetaRollout(gym.Env[Any, Any]):
 
     @property
     def task(self) -> str:
-        """Privileged: the task being played. An AttributeError before the first reset."""
+        """Privileged: the task being played. Raises an AttributeError before the first reset."""
         return self._task
 
     @property
@@ -133,15 +137,15 @@ class MetaRollout(gym.Env[Any, Any]):
 
     @property
     def playing(self) -> bool:
-        """Whether the next step plays its action: not between two attempts, before a reset or after the end."""
+        """Whether the next step plays its action. False between two attempts, before a reset and after the end."""
         return self._phase == _PLAYING
 
     def index_of(self, base_action: Any) -> int:
-        """Privileged: the action of this environment that the current task plays as `base_action`."""
+        """Privileged: the action of this environment that stands for the current task's `base_action`."""
         assert self._actions is not None
         return self._actions.index(base_action)
 
-    # ---- what an agent may know without the observation, such as the RL2 wrapper ----
+    # ---- not privileged: an agent may know these, and the RL2 wrapper reads them ----
 
     @property
     def attempt_start(self) -> bool:
@@ -150,7 +154,7 @@ class MetaRollout(gym.Env[Any, Any]):
 
     @property
     def attempt_reward(self) -> float:
-        """The latest reward on the agent's scale, also in an attempt that pays nothing."""
+        """The latest reward, clipped and scaled as for the agent, also in an attempt that pays nothing."""
         return self._on_agents_scale(self._progress.reward)
 
     # ---- Gymnasium ----
@@ -160,20 +164,20 @@ class MetaRollout(gym.Env[Any, Any]):
 
         Args:
             seed: Seeds every draw: task, variants, base environment, replacement of invalid actions.
-            options: ``"task"`` pins the task by name. ``"variant"`` pins the variant: an int fixes the whole
-                rollout (where attempts play new variants, the later ones follow from it), a sequence of k ints
-                fixes each attempt.
+            options: ``"task"`` pins the task by name. ``"variant"`` pins the variant. An int determines
+                the variants of all attempts: on suites whose attempts play new variants, it seeds the draw of the
+                later ones. A sequence of k ints sets the variant of each attempt.
 
         Raises:
             ValueError: An unknown option, task or variant.
         """
-        # Checked first: a refused reset must not disturb the rollout under way.
+        # Check first: a refused reset must not disturb the current rollout.
         pinned_task, pinned_variant = self.checked_options(options) if options else (None, None)
         super().reset(seed=seed)
         rng = self.np_random
         drawn_task = self.tasks[int(rng.integers(len(self.tasks)))]
         drawn_variants = self._draw_variants(self.split.variants, rng)
-        # Replaced actions draw from a stream of the rollout's own: what is played must not change what comes next.
+        # Invalid actions are replaced from their own stream: actions must not change later tasks and variants.
         self._replacement_seed, self._replacements = int(rng.integers(2**31)), None
         self._task = drawn_task if pinned_task is None else pinned_task
         self._variants = drawn_variants if pinned_variant is None else self.pinned_variants(pinned_variant)
@@ -193,16 +197,16 @@ class MetaRollout(gym.Env[Any, Any]):
         return self._observe(self.suite.start(self._base, self._variants[0])), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Play one step; see the class for what happens where attempts meet.
+        """Play one step; the class says what happens between two attempts.
 
         Args:
-            action: Inside ``action_space``. An index the current task does not have is replaced by a uniformly
-                random one that it has.
+            action: Inside ``action_space``. An index that the current task does not have is replaced by a
+                uniformly random valid one.
 
         Raises:
             gymnasium.error.InvalidAction: `action` is outside ``action_space``.
-            gymnasium.error.ResetNeeded: There is no rollout under way.
-            gymnasium.error.ClosedEnvironmentError: It was closed.
+            gymnasium.error.ResetNeeded: No rollout has begun, or it is over.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
         """
         if self._phase != _PLAYING:
             return self._step_between_attempts()
@@ -302,7 +306,7 @@ class MetaRollout(gym.Env[Any, Any]):
         return observation, paid, terminated, truncated, {**self._info(), "rollout": rollout}
 
     def _base_action(self, action: Any) -> Any:
-        """The base environment's action for the agent's, and whether the agent's was valid."""
+        """Translate the agent's action for the base environment. Replaces and records an invalid index."""
         if isinstance(self.action_space, spaces.Box):
             return box_action(action, self.action_space)
         if self._num_actions is None or self._actions is None:
@@ -313,7 +317,7 @@ class MetaRollout(gym.Env[Any, Any]):
         valid = index < len(self._actions)
         self._progress.action_valid = valid
         if not valid:
-            if self._replacements is None:  # most rollouts replace nothing, and a generator takes a while to make
+            if self._replacements is None:  # made on demand: most rollouts need no generator, and making one is slow
                 self._replacements = np.random.default_rng(self._replacement_seed)
             index = int(self._replacements.random() * len(self._actions))
         return self._actions[index]
@@ -335,7 +339,7 @@ class MetaRollout(gym.Env[Any, Any]):
     # ---- variants ----
 
     def _draw_variants(self, drawn_from: Variants, rng: np.random.Generator) -> list[int]:
-        """The variants of k attempts: drawn before any action, so that actions cannot change them."""
+        """Draw the variants of k attempts. This happens before any action, so actions cannot change them."""
         if self.suite.attempt_variants == "same":
             return drawn_from.sample(rng, 1) * self.k
         return drawn_from.sample(rng, self.k)
@@ -352,7 +356,7 @@ class MetaRollout(gym.Env[Any, Any]):
     # ---- checks ----
 
     def checked_options(self, options: dict[str, Any]) -> tuple[str | None, int | list[int] | None]:
-        """The pinned task and variant, or variants, of reset's options.
+        """Check the options of ``reset`` and return the pinned task and variant (or variants); None where not pinned.
 
         Raises:
             ValueError: An unknown option, task or variant.

@@ -1,4 +1,4 @@
-"""SIGTERM, which job schedulers send before they kill, ends work as Ctrl-C does."""
+"""Make SIGTERM, which job schedulers send before they kill a process, end work as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Within it, the first SIGTERM raises :class:`Terminated` in the main thread; the second one ends the process."""
+    """In this context the first SIGTERM raises :class:`Terminated` in the main thread; the second ends the process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, before)

@@ -69,7 +69,7 @@ def observation_writer(space: gym.Space[Any]) -> Writer:
             values it writes.
 
     Raises:
-        TypeError: Another kind of space.
+        TypeError: The space is of another kind.
     """
     if isinstance(space, spaces.Discrete):
         return _DiscreteWriter(space)
@@ -84,7 +84,7 @@ def observation_writer(space: gym.Space[Any]) -> Writer:
 
 
 def native_actions(space: gym.Space[Any]) -> list[Any]:
-    """Every action of a finite space, in the order of the flat index that stands for it (the last digit fastest).
+    """Every action of a finite space, in the order of their flat indices (the last digit counts fastest).
 
     Args:
         space: Discrete (a list of ints) or MultiDiscrete of one dimension (a list of tuples of ints).
@@ -104,7 +104,7 @@ def action_index(action: Any, n: int) -> int:
     """An agent's discrete action as a Python int in ``[0, n)``.
 
     Raises:
-        gymnasium.error.InvalidAction: It is no integer or out of range.
+        gymnasium.error.InvalidAction: The action is no integer or out of range.
     """
     try:
         index = operator.index(action)
@@ -122,12 +122,12 @@ def box_action(action: Any, space: gym.Space[Any], where: Any = True) -> npt.NDA
     """An agent's continuous action as an array of the space's shape and dtype.
 
     Args:
-        action: Anything that NumPy makes numbers of.
+        action: Anything that NumPy converts to an array of numbers.
         space: A Box.
-        where: Which actions of a batch are looked at.
+        where: Check these actions of a batch only.
 
     Raises:
-        gymnasium.error.InvalidAction: It has another shape, or is out of bounds.
+        gymnasium.error.InvalidAction: The action has another shape, or is out of bounds.
     """
     assert isinstance(space, spaces.Box)
     try:
@@ -148,14 +148,14 @@ def box_action(action: Any, space: gym.Space[Any], where: Any = True) -> npt.NDA
 class WithVector:
     """Adds a named vector to the observations of a space.
 
-    The vector is appended to a float32 vector and is a further key of a Dict. An observation of another kind, such as
-    an image, becomes a Dict of the observation and the vector.
+    A float32 vector gets the added vector at its end, and a Dict gets it under a new key. An observation of another
+    kind, such as an image, becomes a Dict of the observation and the vector.
 
     Args:
         before: The space of the observations without the vector.
         name: The vector's key.
         part: The vector's space.
-        key: The key of the original observation where a new Dict is made.
+        key: The key of the original observation if a new Dict is made.
 
     Attributes:
         space: The space of the observations with the vector.

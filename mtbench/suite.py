@@ -1,12 +1,12 @@
-"""What a domain declares: its tasks, splits and variants, and how one attempt of a task is played.
+"""A suite declares a domain: its tasks, splits and variants, and how one attempt of a task is played.
 
-A suite only declares. Attempts, padding, seeding, label hiding and statistics are shared and live in
-:mod:`mtbench.rollout`. What else belongs to a suite (an engine for batches, an oracle, references for scores) lies in
-the suite's own folder; the declaration names it by import strings, and it loads when something needs it.
+Attempts, seeding, label hiding and statistics are the same for all suites and are implemented in
+:mod:`mtbench.rollout`. A suite's engine for batches, its oracle and its references for scores are in the suite's own
+folder. The suite names them by import strings, so that they load only when they are needed.
 
 To add a suite to this package, subclass :class:`Suite` in a new folder under ``mtbench/suites`` whose module ends in
-``SUITES = {"name": YourSuite()}``, and add its rows to :mod:`mtbench.registration`. A suite of another package needs
-:func:`mtbench.register` alone; ``examples/pendulum`` is one.
+``SUITES = {"name": YourSuite()}``, and add its rows to :mod:`mtbench.registration`. A suite of another package only
+needs a call of :func:`mtbench.register`; ``examples/pendulum`` is an example.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class VariantRange:
 
     def sample(self, rng: np.random.Generator, n: int) -> list[int]:
         """N variants, uniformly and independently, as Python ints."""
-        # One by one: an array costs four times a scalar, and k is small.
+        # One scalar draw at a time: n is small, and drawing an array costs as much as four scalars.
         return [int(rng.integers(self.start, self.stop)) for _ in range(n)]
 
 
 @dataclass(frozen=True, slots=True)
 class VariantList:
-    """Listed variants, where not all of a range will do."""
+    """An explicit list of variants, for splits that cannot use a whole range."""
 
     values: tuple[int, ...]
 
@@ -85,7 +85,8 @@ class Task:
 
     Attributes:
         name: Upstream's own name.
-        base: Where the base environment's class lives, as ``"module:attribute"``; "" where the suite makes its own.
+        base: The import string of the base environment's class, ``"module:attribute"``. "" if the suite makes its base
+            environments itself.
         family: Tasks of one family differ only in difficulty.
         max_steps: The longest attempt, in base-environment steps.
     """
@@ -103,12 +104,14 @@ class Split:
     Attributes:
         name: ``"train"`` or ``"test"``, or another that the suite offers.
         tasks: Names, in the suite's order.
-        variants: What ``reset`` draws from.
-        evaluation: What evaluation draws from. It is disjoint from every variant used in training, with one exception:
-            Procgen's train split evaluates on the training levels, because returns on them are a published measure.
-        also: Further tasks that ``tasks=`` may name.
-        validation: What validation draws from, when training chooses between models; disjoint from `evaluation` where
-            the suite has variants to spare. None: models must not be chosen on this split (held-out tasks, variants).
+        variants: The variants that ``reset`` draws from.
+        evaluation: The variants that evaluation draws from. They are disjoint from all variants used in training, with
+            one exception: Procgen's train split evaluates on the training levels, because returns on them are a
+            published measure.
+        also: Optional further tasks, played only if ``tasks=`` names them.
+        validation: The variants that validation draws from, to choose between models during training. They are
+            disjoint from `evaluation` if the suite has enough variants. None: the split is held out, and no model may
+            be chosen on it.
     """
 
     name: str
@@ -120,12 +123,12 @@ class Split:
 
     @property
     def parts(self) -> tuple[Variants, ...]:
-        """The variants that are drawn, evaluated on and validated on: those that may be pinned."""
+        """All variants that may be pinned: those for ``reset``, for evaluation and for validation."""
         return (self.variants, self.evaluation, *([self.validation] if self.validation is not None else []))
 
 
 def seed_splits(tasks: Sequence[str], also: Sequence[str] = ()) -> dict[str, Split]:
-    """Train and test where any seed is a valid variant: training, validation and both evaluations share no variant."""
+    """Train and test splits for suites where any seed is a valid variant. All ranges of variants are disjoint."""
     block = 2**29
     ranges = [VariantRange(i * block, (i + 1) * block) for i in range(4)]
     middle = block + block // 2
@@ -138,7 +141,7 @@ def seed_splits(tasks: Sequence[str], also: Sequence[str] = ()) -> dict[str, Spl
 
 @dataclass(slots=True)
 class Progress:
-    """What an agent may know about its own rollout, on any suite. It carries no label.
+    """What an agent may know about its own rollout, on any suite. It does not reveal the task.
 
     Attributes:
         k: Attempts in the rollout.
@@ -177,33 +180,33 @@ class Suite(ABC):
     """One multi-task domain.
 
     Attributes:
-        name: Of the suite, in records too: lower-case letters, digits and dashes. In this package it is the folder
+        name: The suite's name, also in records: lower-case letters, digits and dashes. In this package it is the folder
             under ``mtbench.suites``, or ``folder-kind`` where a folder has several suites.
         title: The name people use.
-        engine: The :class:`~mtbench.vector.engine.Engine` that plays batches, as ``"module:class"``. "": without one,
-            batches step single environments one after the other.
+        engine: The :class:`~mtbench.vector.engine.Engine` that plays batches, as ``"module:class"``. "" for none:
+            batches then step single environments one after the other.
         oracle: The scripted expert, as ``"module:function"``: ``function(rollout)`` reads the hidden state of a
-            :class:`~mtbench.rollout.MetaRollout` and returns an action. "": there is none.
+            :class:`~mtbench.rollout.MetaRollout` and returns an action. "" for none.
         references: The JSON file with the suite's normalization constants, as ``"package:file.json"`` (its layout:
-            :mod:`mtbench.scoring.references`). "": scores show plain returns.
+            :mod:`mtbench.scoring.references`). "" for none: scores then show plain returns.
         extra: The extra of this project that installs what the suite needs; "" for suites of other packages.
         distributions: Installed packages whose versions belong in every record.
         tasks: Every task by name, in the suite's order.
-        splits: ``"train"`` and ``"test"``, and further ones.
+        splits: ``"train"`` and ``"test"``, and optional further ones, by name.
         attempt_variants: Whether later attempts play the ``"same"`` variant or a ``"new"`` one.
-        single_attempt: Pass the base environment's end flags through instead of the rollout's own.
+        single_attempt: The rollout's last step returns the base environment's own ``terminated`` and ``truncated``.
         has_success: Whether :meth:`success` is defined.
         shows_reward: Whether the codec's observations show the previous reward on the default scale. Under k-shot it is
             added to the observations of all other suites.
         frame_shape: Shape of every rendered frame.
-        frames_per_second: Of videos.
-        refused: Upstream's tasks that the suite cannot play, and why.
+        frames_per_second: Frame rate of videos.
+        refused: Upstream's tasks that the suite cannot play, with the reason.
         departures: Where the suite differs from the published settings, one sentence each with its source.
-        repeats: Held-out tasks that are the same environment as one of training, and which. Scores are given with and
-            without them.
-        seen_variants: By split and task, the share of evaluation variants that begin exactly like one that training
-            plays, where it was measured (``results/``). Scores on these measure memory too.
-        remarks: By task, a sentence that belongs beside its scores.
+        repeats: Held-out tasks that are the same environment as a training task, mapped to that task. Scores are given
+            with and without them.
+        seen_variants: By split and task, the share of evaluation variants that begin exactly like a training variant,
+            where it was measured (``results/``). Scores on such variants measure memorization too.
+        remarks: By task, a sentence that is printed with its scores.
     """
 
     name: str
@@ -229,7 +232,7 @@ class Suite(ABC):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Import names of what it needs."""
+        """Import names of the packages that the suite needs."""
         return tuple(sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values() if task.base}))
 
     @abstractmethod
@@ -262,7 +265,7 @@ class Suite(ABC):
         raise NotImplementedError
 
     def return_bounds(self, task: Task) -> tuple[float, float]:
-        """The least and the greatest return that one attempt of `task` can have; records outside are refused."""
+        """The lowest and highest possible return of one attempt of `task`. Records outside these bounds are refused."""
         return -1e9, 1e9
 
     def require_packages(self) -> None:
@@ -291,7 +294,7 @@ class Suite(ABC):
 
 
 def imported(name: str) -> Any:
-    """What an import string ``"module:attribute"`` names."""
+    """Import the object that ``"module:attribute"`` names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -302,7 +305,7 @@ def read_data(package: str, file: str) -> Any:
 
 
 def load_suite(suite: str | Suite) -> Suite:
-    """A suite of this package by name (``"popgym"``, ``"procgen-easy"``), or any by import string.
+    """Load a suite of this package by name (``"popgym"``, ``"procgen-easy"``), or any suite by import string.
 
     Args:
         suite: A name, ``"my_package.my_suite:SUITE"``, or a suite, which is returned as it is.

@@ -1,1 +1,1 @@
-"""One room per domain; each declares a `SUITE`."""
+"""One folder per domain. Each folder's module declares ``SUITES``, its suites by name."""

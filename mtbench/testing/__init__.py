@@ -1,6 +1,7 @@
-"""Test a suite of your own: the contract tests that every ID of this package passes, run over yours.
+"""Test your own suite with the contract tests that every ID of this package passes.
 
-They need pytest, and run what they find: Gymnasium's and Stable-Baselines3's environment checkers, video recording.
+The tests need pytest, and Numba if the suite has an engine. The tests with Stable-Baselines3's environment checker and
+of video recording (moviepy) are skipped if these packages are missing.
 
     >>> from mtbench.testing import check_suite
     >>> check_suite("MyTasks-v0", module="my_package.my_suite")  # doctest: +SKIP
@@ -28,12 +29,12 @@ def check_suite(
     tasks: Mapping[str, Sequence[str]] | None = None,
     pytest_options: Sequence[str] = (),
 ) -> None:
-    """Run the contract tests over one ID, in a process of their own.
+    """Run the contract tests of one ID in a new process.
 
     Args:
         env_id: A registered ID.
-        module: What registers it, imported there; None for the IDs of this package.
-        tasks: By split, the tasks to test, where some take long; by default all.
+        module: The module that registers the ID when it is imported; None for the IDs of this package.
+        tasks: By split, the tasks to test, if some tasks take too long; by default all.
         pytest_options: Such as ``["-k", "spaces"]`` or ``["-n", "auto"]``.
 
     Raises:
@@ -45,9 +46,9 @@ def check_suite(
     if importlib.util.find_spec("pytest") is None:
         raise UsageError("check_suite runs tests with pytest: pip install pytest")
     wanted = {"env_id": env_id, "module": module, "tasks": {key: list(names) for key, names in (tasks or {}).items()}}
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)  # the module is found there as it is here
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)  # the new process finds the same modules
     folder = Path(__file__).parent / "contract"
-    # The configuration of whoever calls is not for these tests.
+    # The tests do not use the caller's configuration of pytest.
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(folder), str(folder)]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", *pytest_options],

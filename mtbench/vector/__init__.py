@@ -1,8 +1,8 @@
 """Batched engines behind ``gymnasium.make_vec``.
 
-The meta-rollout contract is written twice: for one environment in :mod:`mtbench.rollout`, for a batch in
-:mod:`mtbench.vector.rollout`. A suite supplies the latter with an engine, :class:`~mtbench.vector.engine.Engine`, that
-plays attempts and knows nothing of rollouts.
+The meta-rollout contract has two implementations: :mod:`mtbench.rollout` for one environment and
+:mod:`mtbench.vector.rollout` for a batch. For the latter a suite supplies an engine
+(:class:`~mtbench.vector.engine.Engine`), which plays attempts and does not know about rollouts.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mtbench.suite import Suite, imported, load_suite
 
 
 def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """``gymnasium.make_vec``, but on the engine also where an ID was registered without a vector entry point.
+    """Like ``gymnasium.make_vec``, but uses the engine even if the ID was registered without a vector entry point.
 
     Args:
         env_id: A registered ID.
-        num_envs: How many environments.
+        num_envs: Number of environments.
         **kwargs: As for :func:`make_vector`.
 
     Raises:
-        ValueError: There is no such ID; and as :func:`make_vector`.
+        ValueError: There is no such ID. :func:`make_vector` raises further errors.
     """
     from mtbench.registration import find
 
@@ -43,23 +43,23 @@ def make_vector(
     render_mode: str | None = None,
     **kwargs: Any,
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """What ``gymnasium.make_vec`` calls for an ID of this package.
+    """The vector entry point of this package's IDs: ``gymnasium.make_vec`` calls it.
 
-    Where a suite has no engine, Numba is missing or switched off, or pictures are wanted, the environments are stepped
-    one after the other by :class:`gymnasium.vector.SyncVectorEnv`: the same rollouts, slowly.
+    If the suite has no engine, Numba is missing, its compiler is disabled, or `render_mode` is set, this returns a
+    :class:`gymnasium.vector.SyncVectorEnv`: same rollouts, slower.
 
     Args:
         suite: A suite's name or import string, or a suite.
-        num_envs: How many environments.
-        autoreset_mode: One of Gymnasium's three.
-        num_workers: Threads, on Meta-World processes, that share the environments; None uses the CPUs where there are
-            enough environments. It changes no result.
+        num_envs: Number of environments.
+        autoreset_mode: One of Gymnasium's three modes.
+        num_workers: Number of worker threads (processes on Meta-World). None chooses it from the CPU count and the
+            number of environments. It does not change results.
         copy: False hands out the same observation array at every step.
         render_mode: ``"rgb_array"`` or None.
         **kwargs: As for :class:`~mtbench.rollout.MetaRollout`.
 
     Raises:
-        ValueError: An argument's value does not exist or is out of range.
+        ValueError: An argument has an unknown value or is out of range.
         TypeError: An unknown argument.
         gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
     """
@@ -74,7 +74,7 @@ def make_vector(
         if not obstacle:
             from mtbench.vector.rollout import VectorMetaRollout
 
-            one = MetaRollout(suite, **kwargs)  # first of all: it checks the arguments, and for the suite's packages
+            one = MetaRollout(suite, **kwargs)  # made first: it checks the arguments and the suite's packages
             return VectorMetaRollout(one, imported(suite.engine), num_envs, mode, num_workers, copy)
         gym.logger.warn(f"{obstacle}: {suite.name} runs on the slow vector path. {remedy}")
     make = functools.partial(MetaRollout, suite, render_mode=render_mode, **kwargs)

@@ -1,6 +1,6 @@
-"""How the engines are compiled: by Numba, without a compiler on the user's machine, once and for all.
+"""Compile the engines with Numba, which needs no compiler on the user's machine.
 
-Machine code is kept in a cache beside the sources, or in the user's cache folder where that cannot be written.
+The machine code is cached beside the sources, or in the user's cache folder if the sources' folder is read-only.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """A function for compiled ones to call. Divides by zero as NumPy does."""
+    """Compile a function that other compiled functions call. It divides by zero as NumPy does."""
     return cast(F, numba.njit(error_model="numpy")(function))
 
 
 def kernel(function: F) -> F:
-    """A loop for Python to call: without Python's lock, and kept in the cache.
+    """Compile a loop that Python calls. It releases the GIL, and its machine code is cached.
 
-    Numba takes cached code for valid while the loop's own file stays the same, and would miss a change of the rules
-    that the loop calls. So the cache is stamped with all sources that a loop may call: this package's, and those beside
-    the loop's own file.
+    Numba considers cached code valid as long as the loop's own file is unchanged, so it would miss changes in other
+    files whose functions the loop calls. The cache's stamp here covers all sources that a loop may call: this
+    package's suites and vector code, and the files beside the loop's own.
     """
     dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     stamp = _package_digest() + _digest(tuple(sorted(Path(function.__code__.co_filename).parent.glob("*.py"))))
     try:
         dispatcher._cache._cache_file._source_stamp = stamp
-    except AttributeError:  # a Numba that keeps its stamp elsewhere: compiling again is slower, and right
+    except AttributeError:  # this Numba keeps its stamp elsewhere: compile without the cache, slower but correct
         dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     return cast(F, dispatcher)
 

@@ -1,4 +1,4 @@
-"""What a suite supplies to the batched meta-rollout: attempts, played side by side."""
+"""The interface of engines: a suite implements it to play a batch of attempts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy.typing as npt
 from mtbench.suite import Suite
 
 Array = npt.NDArray[Any]
-# Observations: an array, or a Dict space's arrays.
+# A batch of observations: one array, or a dict of arrays for a Dict space.
 Batch = Array | dict[str, Array]
 
-#: What an agent may know of its own rollout: `elapsed`, `attempt`, `valid` (the action) and `reward` as in
-#: :class:`mtbench.suite.Progress`. `phase` is the rollout layer's own.
+#: The progress of one environment's rollout. `elapsed`, `attempt` and `reward` are as in
+#: :class:`mtbench.suite.Progress`, and `valid` is its `action_valid`. `phase` is for the rollout layer only.
 PROGRESS = np.dtype([("elapsed", "i8"), ("reward", "f8"), ("attempt", "i4"), ("valid", "?"), ("phase", "i1")])
 
 
 def cpus() -> int:
-    """Cores this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -33,22 +33,23 @@ def shares(n: int, workers: int) -> list[tuple[int, int]]:
 
 
 class Engine(ABC):
-    """N attempts, each of its own task.
+    """Plays N attempts side by side, one in each slot, each of its own task.
 
-    Every method takes the slots ``begin <= i < end`` and touches no other, so that threads can share the batch.
+    Every method works on the slots ``begin <= i < end`` and touches no others, so that threads can share the batch.
 
     Args:
-        suite: Whose tasks.
-        num_envs: N.
-        k: Attempts of a rollout.
+        suite: The suite whose tasks it plays.
+        num_envs: Number of slots, N.
+        k: Attempts per rollout.
 
     Attributes:
-        num_actions: ``(tasks,)`` int64, in the suite's order: an agent's larger actions do not exist there.
-        envs_per_worker: Fewer for each thread cost more to hand out than to step.
-        prepares: Whether it wants :meth:`prepare` to be called.
-        spreads: Whether it spreads its slots over `workers` by itself: every call is then for all slots.
-        workers: As many as are wanted; set before the first call.
-        success: ``(N,)`` bool, written by :meth:`step` where the suite defines success: the step made it one.
+        num_actions: ``(tasks,)`` int64, in the suite's order: each task's number of actions. Larger ones are invalid.
+        envs_per_worker: Minimum environments per worker; below this, dispatch costs more than stepping.
+        prepares: Whether the rollout layer calls :meth:`prepare`.
+        spreads: Whether the engine distributes the slots over its `workers` itself. Every call then covers all slots.
+        workers: Number of workers; set before the first call.
+        success: ``(N,)`` bool: whether the latest step makes the attempt a success. :meth:`step` writes it if the suite
+            defines success.
     """
 
     num_actions: Array
@@ -67,45 +68,45 @@ class Engine(ABC):
 
         Args:
             begin: First slot.
-            end: Behind the last one.
-            tasks: ``(N,)`` int64, by the suite's order.
+            end: One past the last slot.
+            tasks: ``(N,)`` int64, indices into the suite's tasks.
             variants: ``(N,)`` int64.
         """
 
     @abstractmethod
     def step(self, begin: int, end: int, actions: Array, reward: Array, terminated: Array, truncated: Array) -> None:
-        """Play one step in every slot whose action is not negative.
+        """Play one step in every slot that has an action.
 
         Args:
             begin: First slot.
-            end: Behind the last one.
-            actions: ``(N,)`` int64, which exist in the slot's task; in a Box ``(N, ...)`` of its dtype, NaN where
-                none is played.
-            reward: ``(N,)`` float64, written: on the default scale.
-            terminated: ``(N,)`` bool, written.
-            truncated: ``(N,)`` bool, written.
+            end: One past the last slot.
+            actions: ``(N,)`` int64, valid in the slot's task, negative where the slot has no action. For a Box,
+                ``(N, ...)`` of its dtype, NaN where the slot has no action.
+            reward: Output, ``(N,)`` float64, on the default scale.
+            terminated: Output, ``(N,)`` bool.
+            truncated: Output, ``(N,)`` bool.
         """
 
     @abstractmethod
     def observe(self, begin: int, end: int, progress: Array, out: Any) -> None:
-        """Write what an agent sees.
+        """Write the observations.
 
         Args:
             begin: First slot.
-            end: Behind the last one.
+            end: One past the last slot.
             progress: ``(N,)`` of :data:`PROGRESS`.
-            out: Observations, an array or a Dict space's arrays; written whole.
+            out: Output, an array or a dict of arrays. Every element of the slots must be written.
         """
 
-    def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:  # noqa: B027 (most need not)
-        """Make ready, meanwhile, what will probably begin next.
+    def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:  # noqa: B027 (optional)
+        """Start to prepare, in the background, the attempts that will probably begin next.
 
         Args:
             begin: First slot.
-            end: Behind the last one.
-            tasks: ``(N,)`` int64, by the suite's order.
-            variants: ``(N,)`` int64; negative where nothing is to be prepared.
+            end: One past the last slot.
+            tasks: ``(N,)`` int64, indices into the suite's tasks.
+            variants: ``(N,)`` int64; negative where there is nothing to prepare.
         """
 
-    def close(self) -> None:  # noqa: B027 (most have nothing)
-        """Free what the garbage collector would not."""
+    def close(self) -> None:  # noqa: B027 (optional)
+        """Free the resources that the garbage collector does not free."""

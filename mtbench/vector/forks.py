@@ -1,7 +1,8 @@
-"""Tells a process that was made by ``os.fork`` from the one that made an object.
+"""Detect that an object is used in a forked copy of the process that made it.
 
-A forked process gets a copy of the memory, but none of the threads, and it shares pipes and mapped files with its
-parent. So a vector environment must not be stepped there, and what frees it must leave the parent's helpers alone.
+A process made by ``os.fork`` gets a copy of the memory but none of the threads, and it shares pipes and mapped files
+with its parent. So a vector environment must not be stepped in a forked process, and freeing it there must not stop
+the parent's helper processes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ def after_fork(function: Callable[[], None]) -> None:
 
 
 class Home:
-    """The process in which this object was made. A copy belongs to the process that copies or unpickles it.
+    """Remembers the process that made it. A copy or an unpickled object belongs to the process that makes it.
 
     Attributes:
-        is_here: Whether this is that process. A look costs no call: environments look at every step.
+        is_here: Whether the current process is that process. A plain attribute, because environments read it in every
+            step.
     """
 
     __slots__ = ("__weakref__", "is_here")
@@ -38,12 +40,12 @@ class Home:
 _homes: weakref.WeakSet[Home] = weakref.WeakSet()
 
 
-def _leave() -> None:
+def _mark_as_forked() -> None:
     for home in list(_homes):
         home.is_here = False
 
 
-after_fork(_leave)
+after_fork(_mark_as_forked)
 
 
 def finalize_at_home(owner: Any, function: Callable[..., Any], *arguments: Any) -> weakref.finalize[..., Any]:

@@ -1,7 +1,7 @@
-"""Helper processes, for Python code that threads would run in turns: each answers one request after the other.
+"""Helper processes run Python code in parallel, which threads cannot do because of the GIL.
 
-They are started by a command line and not by ``multiprocessing``, which would run a user's script again that does not
-guard its main part.
+Each helper answers one request at a time. Helpers are started by a command line, because ``multiprocessing`` would run
+the user's script again if it has no ``if __name__ == "__main__"``.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ WAITS = (0.0, 0.2, 1.0, 3.0, 10.0)
 
 
 class HelperGone(Exception):
-    """The process has ended: it was killed."""
+    """The helper process has ended, usually because it was killed."""
 
 
 class Helper:
-    """A module that runs :func:`answer`, in a process of its own.
+    """A process that runs a module whose main part calls :func:`answer`.
 
     Args:
-        module: Its name.
-        passed: File descriptors that it inherits, under the same numbers.
+        module: The module's name.
+        passed: File descriptors that the process inherits, under the same numbers.
     """
 
     def __init__(self, module: str, passed: Sequence[int] = ()) -> None:
-        # This package first, wherever it was imported from.
+        # The helper must import the same copy of this package.
         paths = [str(Path(mtbench.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        # One thread each: there are as many helpers as cores.
+        # One thread per helper: there are as many helpers as cores.
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        # No buffers: they have locks, which a forked process may find locked for ever.
+        # No buffers: in a forked process, a buffer's lock may be locked for ever.
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         self.process = subprocess.Popen([sys.executable, "-m", module], env=environment, pass_fds=passed, **pipes)
         _helpers.add(self)
 
     def ask(self, request: Any) -> Any:
-        """The answer to a request; what it raises there is raised here.
+        """Send a request and return its answer. An exception raised in the helper is raised here too.
 
         Raises:
-            HelperGone: There is no answer.
+            HelperGone: The helper ended before it answered.
         """
         self.send(request)
         return self.receive()
 
     def send(self, request: Any) -> None:
-        """The first half of :meth:`ask`."""
+        """Send a request without waiting for the answer."""
         assert self.process.stdin is not None
         try:
             _send(self.process.stdin, request)
@@ -72,7 +72,7 @@ class Helper:
             raise self._gone() from error
 
     def receive(self) -> Any:
-        """The second half."""
+        """Wait for the answer to the request that was sent."""
         assert self.process.stdout is not None
         try:
             answer = _receive(self.process.stdout)
@@ -86,10 +86,10 @@ class Helper:
         return HelperGone(f"A helper process has ended (exit code {self.process.poll()}).")
 
     def close(self, kill: bool = False) -> None:
-        """End it.
+        """End the process.
 
         Args:
-            kill: Also where it is at work.
+            kill: End it even if it is working on a request.
         """
         if kill:
             self.process.kill()
@@ -105,8 +105,8 @@ class Helper:
 _helpers: weakref.WeakSet[Helper] = weakref.WeakSet()
 
 
-def _let_go() -> None:
-    """In a forked process: give up the pipes, so that helpers end with the process that started them."""
+def _drop_pipes() -> None:
+    """In a forked process: replace the pipes by /dev/null, so that helpers end with the process that started them."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for helper in list(_helpers):
         for pipe in (helper.process.stdin, helper.process.stdout):
@@ -115,11 +115,11 @@ def _let_go() -> None:
     os.close(nowhere)
 
 
-after_fork(_let_go)
+after_fork(_drop_pipes)
 
 
 def retried(replace_and_ask: Callable[[], T], wait: Callable[[float], Any] = time.sleep) -> T:
-    """What a new process answers in place of one that was killed; tries :data:`WAITS` times.
+    """Replace a killed process and return the new one's answer. Tries once after each wait of :data:`WAITS`.
 
     Args:
         replace_and_ask: Starts a process and returns its answer.
@@ -139,17 +139,17 @@ def retried(replace_and_ask: Callable[[], T], wait: Callable[[float], Any] = tim
 
 
 class Memory:
-    """Memory that helpers map as well.
+    """Memory that this process shares with its helpers.
 
-    It is a file without a name, which is gone when the last process that has it ends, even if it is killed. On Windows,
-    where processes do not inherit descriptors, it is a temporary file until :meth:`close`.
+    It is a file without a name, which disappears when the last process that holds it ends, even if that is killed. On
+    Windows, where processes do not inherit descriptors, it is a temporary file until :meth:`close`.
 
     Args:
-        size: In bytes.
+        size: Size in bytes.
 
     Attributes:
-        passed: The descriptors that a helper needs.
-        key: What :func:`map_memory` takes in the helper.
+        passed: The file descriptors that a helper must inherit.
+        key: The argument of :func:`map_memory` in the helper.
     """
 
     def __init__(self, size: int) -> None:
@@ -163,16 +163,16 @@ class Memory:
         os.ftruncate(self._descriptor, size)
 
     def close(self) -> None:
-        """Let it end with what is mapped."""
+        """Close the file. Arrays that are mapped stay valid."""
         os.close(self._descriptor)
         if isinstance(self.key, str):
             Path(self.key).unlink()
 
 
 def map_memory(key: int | str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A :class:`Memory` as an array of one dimension."""
+    """Map a :class:`Memory` as an array of one dimension."""
     descriptor = os.open(key, os.O_RDWR) if isinstance(key, str) else key
-    array = np.frombuffer(mmap.mmap(descriptor, 0), dtype)  # keeps the file by itself
+    array = np.frombuffer(mmap.mmap(descriptor, 0), dtype)  # the map keeps the file open
     if isinstance(key, str):
         os.close(descriptor)
     return array
@@ -187,12 +187,12 @@ def _anonymous_file() -> int:
 
 
 def answer(respond: Callable[[Any], Any]) -> None:
-    """Answer until nobody asks any more: the main part of a helper's module."""
-    # A terminal or a job scheduler may signal all processes at once. Whoever asks is to finish, and closes.
+    """Answer requests until the input is closed. This is the main part of a helper's module."""
+    # A terminal or a job scheduler may signal all processes at once. The process that sends requests closes helpers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     answers = sys.stdout.buffer
-    sys.stdout = sys.stderr  # whatever a package says must not come between answers
+    sys.stdout = sys.stderr  # what packages print must not mix with the answers
     while True:
         try:
             request = _receive(sys.stdin.buffer)
@@ -212,7 +212,7 @@ def answer(respond: Callable[[Any], Any]) -> None:
 def _send(stream: IO[bytes], content: Any) -> None:
     data = pickle.dumps(content)
     left = memoryview(_LENGTH.pack(len(data)) + data)
-    while left:  # a pipe takes as much as it has room for
+    while left:  # a write to a pipe may be partial
         left = left[stream.write(left) :]
     stream.flush()
 

@@ -1,4 +1,4 @@
-"""The loops of the batched contract, compiled: what a step means for each rollout under way."""
+"""Compiled loops of the batched contract: they update the state of every rollout in a step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mtbench.vector import streams
 from mtbench.vector.compiled import compiled, kernel
 from mtbench.vector.engine import Array
 
-# What the next step meets, in PROGRESS["phase"].
+# Values of PROGRESS["phase"]: they decide what the next step does.
 NOT_RESET, PLAYING, BETWEEN, OVER = range(4)
-# What follows a step, in the same step.
+# What begins at the end of a step.
 GOES_ON, NEXT_ATTEMPT, NEXT_ROLLOUT = range(3)
-# When the next rollout, or attempt, begins. Under WAIT, rollouts that are over wait for a reset while others go on.
+# When the next rollout or attempt begins. With WAIT, finished rollouts ignore steps until they are reset.
 NEXT_STEP, SAME_STEP, NEVER, WAIT = range(4)
 
 _REPLACEMENT_SEEDS = 2**31
@@ -22,14 +22,14 @@ _REPLACEMENT_SEEDS = 2**31
 
 @compiled
 def _draw_variant(stream: Any, first: int, count: int, listed: Array) -> int:
-    """One of `count` variants from `first` on, or of those `listed`."""
+    """Draw one of `count` variants from `first` on, or one of `listed` if there are any."""
     drawn = streams.below(stream, count)
     return listed[drawn] if len(listed) else first + drawn
 
 
 @kernel
 def refused(progress: Any, actions: Array, limit: int, mode: int) -> int:
-    """The first environment that cannot play its action, or -1."""
+    """The index of the first environment that cannot play its action; -1 if all can."""
     for i in range(len(actions)):
         phase = progress[i].phase
         if phase == PLAYING:
@@ -53,7 +53,7 @@ def before(
     returns: Array,
     lengths: Array,
 ) -> None:
-    """What each environment plays; indices that its task does not have are replaced."""
+    """Write the action that each environment plays, or -1. Indices that its task does not have are replaced."""
     for i in range(begin, end):
         played[i] = -1
         one = progress[i]
@@ -71,7 +71,7 @@ def before(
 
 @kernel
 def note(begin: int, end: int, progress: Any, played: Array, success: Array, successes: Array) -> None:
-    """Remember which attempts succeeded."""
+    """Record which attempts succeeded."""
     for i in range(begin, end):
         if played[i] < 0:
             continue
@@ -99,7 +99,7 @@ def after(
     truncated: Array,
     rules: tuple[int, bool, int, bool, int, bool, bool],
 ) -> None:
-    """Pay, keep the statistics, see what ended and what follows."""
+    """Compute paid rewards and end flags, update the statistics, and decide what begins next."""
     k, k_shot, max_steps, single_attempt, attempt_reset, clip, renews = rules
     for i in range(begin, end):
         one = progress[i]
@@ -153,9 +153,9 @@ def move_on(
     listed: Array,
     same_variant: bool,
 ) -> None:
-    """Move on to next attempts and new rollouts; `begins` gets the variants that begin, else -1.
+    """Begin next attempts and new rollouts; `begins` gets the variants that begin, else -1.
 
-    Variants are `num_variants` from `first_variant` on, or those `listed`.
+    Variants are drawn from the `num_variants` ones from `first_variant` on, or from `listed` if there are any.
     """
     for i in range(begin, end):
         begins[i] = -1
@@ -173,7 +173,7 @@ def move_on(
                     variants[i, j] = variants[i, 0]
                 else:
                     variants[i, j] = _draw_variant(random[i], first_variant, num_variants, listed)
-            # Of the rollout's own: the actions played must not change the tasks and variants that come next.
+            # Replacements have their own stream: the actions played must not change later tasks and variants.
             streams.seed(replacements[i], streams.below(random[i], _REPLACEMENT_SEEDS))
         if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
             one.phase = PLAYING
@@ -196,7 +196,7 @@ def foresee(
 ) -> None:
     """Predict the task and first variant of the rollout after each one that begins; -1 elsewhere.
 
-    The streams are left as they were. A prediction fails where a reset seeds a stream or pins what comes next.
+    The streams are not changed. A prediction is wrong if a reset seeds the stream or pins the task or variant.
     """
     for i in range(begin, end):
         next_variants[i] = -1

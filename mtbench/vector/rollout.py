@@ -1,7 +1,7 @@
-"""The meta-rollout contract over a batch: the twin of :mod:`mtbench.rollout`.
+"""The meta-rollout contract for a batch; :mod:`mtbench.rollout` has it for one environment.
 
-Sub-environment i plays what a :class:`~mtbench.rollout.MetaRollout` with its seed plays, step by step and bit for bit,
-whatever the number of environments or threads.
+Sub-environment i plays bit for bit the same rollouts as a :class:`~mtbench.rollout.MetaRollout` with the same seed, for
+any number of environments and threads.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     """N meta-rollouts, each of its own task.
 
     Rewards are float64, flags bool, all of shape ``(N,)``. Where rollouts end, ``info["rollout"]`` has ``returns``,
-    ``lengths`` and, where the suite defines it, ``successes`` of shape ``(N, k)``, with masks as Gymnasium makes them.
+    ``lengths`` and, where the suite defines it, ``successes`` of shape ``(N, k)``, with Gymnasium's masks.
 
-    ``reset`` takes ``options`` as a single environment does, for all alike; and ``"task"`` as N names, ``"variant"`` as
-    ``(N, k)`` or ``(N, 1)`` integers, ``"reset_mask"`` as N bools.
+    ``reset`` takes the ``options`` of a single environment and applies them to all. It also takes N names as
+    ``"task"``, ``(N, k)`` or ``(N, 1)`` integers as ``"variant"``, and N bools as ``"reset_mask"``: only environments
+    whose bool is True are reset.
 
     Args:
-        one: A single environment of this kind: it has checked the arguments, and answers for spaces and options.
-        engine: Plays the attempts.
-        num_envs: N.
-        autoreset_mode: Gymnasium's.
-        num_workers: Threads; None uses the CPUs where that pays.
+        one: A single environment with the same arguments. It has checked them; it provides spaces and checks options.
+        engine: The class of the engine that plays the attempts.
+        num_envs: Number of environments, N.
+        autoreset_mode: Gymnasium's autoreset mode.
+        num_workers: Number of workers; None chooses it from the CPU count and N.
         copy: False hands out the same observation array at every step.
     """
 
@@ -59,7 +60,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         self.num_envs = num_envs
         self.metadata = {**one.metadata, "autoreset_mode": autoreset_mode}
-        self.autoreset_mode = autoreset_mode  # as SyncVectorEnv has it; TorchRL reads this one
+        self.autoreset_mode = autoreset_mode  # SyncVectorEnv has this attribute too, and TorchRL reads it
         self.render_mode = None
         self.suite, self.split, self.tasks, self.k = one.suite, one.split, one.tasks, one.k
         self.objective, self.attempt_reset = one.objective, one.attempt_reset
@@ -68,7 +69,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(one.observation_space, num_envs)
         self.action_space = batch_space(one.action_space, num_envs)
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
-        #: With autoreset disabled: rollouts that are over wait, where they would refuse a step, until they are reset.
+        #: Only with autoreset disabled: finished rollouts ignore steps until they are reset, and do not refuse them.
         self.lets_finished_wait = False
         self._home = Home()
 
@@ -77,8 +78,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._drawn_from = np.array([names.index(task) for task in one.tasks], dtype=np.int64)
         self._scales = np.array([one.reward_scales.get(name, 1.0) for name in names])
         self._engine = engine(one.suite, n, k)
-        self._streams = np.zeros(n, streams.STREAM)  # of tasks and variants
-        self._replacements = np.zeros(n, streams.STREAM)  # of actions that a task does not have
+        self._streams = np.zeros(n, streams.STREAM)  # for drawing tasks and variants
+        self._replacements = np.zeros(n, streams.STREAM)  # for replacing invalid actions
         self._seeded = False
         self._progress = np.zeros(n, PROGRESS)
         self._task, self._begins = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
@@ -87,13 +88,13 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._statistics = {"returns": self._returns, "lengths": self._lengths}
         if one.suite.has_success:
             self._statistics["successes"] = np.zeros((n, k), dtype=np.bool_)
-        # Within a step: actions of the games (-1 for none), what they answer, what follows.
+        # Buffers of a step: actions for the engine (-1 for none), its results, and what begins next.
         self._played = np.full(n, -1, dtype=np.int64)
         box = self.action_space if isinstance(self.action_space, gym.spaces.Box) else None
         self._moves = None if box is None else np.full(box.shape, np.nan, dtype=box.dtype)
         self._any_move = np.zeros(n, dtype=np.int64)
         self._follows, self._renews = np.zeros((2, n), dtype=np.int8)
-        self._next = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)  # tasks and variants
+        self._next = np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)  # predicted tasks and variants
         self._earned = np.zeros(n)
         self._base_over = np.zeros((2, n), dtype=np.bool_)
         self._observations = self._empty()
@@ -115,7 +116,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._engine.workers = workers
         self._chunks = [(0, n)] if self._engine.spreads else shares(n, workers)
         self._pool = self._threads()
-        # Everything compiles now, on no environments at all, and not at the first step.
+        # Compile everything now, with a step of zero environments, so that the first real step is not slow.
         none, over = np.zeros(n), self._base_over
         actions = self._played if self._moves is None else self._moves
         self._step_chunk(0, 0, actions, none, over[0], over[1], self._observations, None, None)
@@ -143,7 +144,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         """Begin meta-rollouts.
 
         Args:
-            seed: Environment i gets ``seed + i``, or the i-th of N.
+            seed: An integer gives environment i the seed ``seed + i``; a sequence gives it the i-th of N seeds.
             options: See the class.
 
         Raises:
@@ -184,8 +185,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
 
         Raises:
             gymnasium.error.InvalidAction: An action is outside ``single_action_space``. Nothing has been played.
-            gymnasium.error.ResetNeeded: A rollout is over, and nothing resets it by itself. Nothing has been played.
-            gymnasium.error.ClosedEnvironmentError: It was closed.
+            gymnasium.error.ResetNeeded: A rollout has not begun, or is over with autoreset disabled. Nothing has been
+                played.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
             gymnasium.error.Error: This process was forked from the one that made it.
         """
         if self.closed or not self._home.is_here:
@@ -194,7 +196,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         n = self.num_envs
         reward, terminated, truncated = np.empty(n), np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.bool_)
         out = self._empty() if self._copy else self._observations
-        # What same-step resets would hide: the last observations of attempts, and of rollouts.
+        # With same-step resets, infos hold the last observations of attempts (`folded`) and of rollouts (`finals`).
         folded = self._empty() if self.attempt_reset == "same-step" else None
         finals = self._empty() if self._mode == loops.SAME_STEP else None
         task = self._task.copy()
@@ -202,7 +204,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         return out, reward, terminated, truncated, self._infos(terminated | truncated, task, folded, finals)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Stop the threads and free the games. In a forked process they are the parent's, and nothing happens."""
+        """Stop the threads and close the engine. Does nothing in a forked process: both are the parent's."""
         if not self._home.is_here:
             return
         if self._pool:
@@ -222,7 +224,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         return ThreadPoolExecutor(len(self._chunks) - 1, "mtbench") if len(self._chunks) > 1 else None
 
     def _spread(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Every chunk, each in its thread."""
+        """Run `work` on every chunk, each in its own thread."""
         if self._pool is None:
             work(*self._chunks[0], *arguments)
             return
@@ -271,7 +273,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._observe(*chunk, out)
 
     def _engine_actions(self, begin: int, end: int, actions: Array) -> Array:
-        """The actions as an engine takes them, those marked that are not played."""
+        """The actions in the engine's format: -1, or NaN in a Box, where no action is played."""
         if self._moves is None:
             return self._played
         self._moves[begin:end] = actions[begin:end]
@@ -295,7 +297,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         loops.move_on(begin, end, *slots, *drawn)
 
     def _observe(self, begin: int, end: int, out: Batch) -> None:
-        """Write the observations, and what :class:`MetaRollout` adds to them: the label and the previous reward."""
+        """Write the observations, with the label and previous reward that :class:`MetaRollout` adds."""
         chunk = slice(begin, end)
         if self._one.with_label is not None:
             out, label = self._one.with_label.split(out)
@@ -374,7 +376,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     def _checked_options(
         self, options: dict[str, Any], which: list[int]
     ) -> Callable[[int], tuple[int | None, list[int] | None]]:
-        """The pinned task and variants of the environments `which`."""
+        """Check the options; returns a function from an environment's index to its pinned task and variants."""
         n = self.num_envs
         task: Any = options.get("task")
         variant: Any = options.get("variant")
@@ -395,7 +397,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             return index, None if pinned is None else self._one.pinned_variants(pinned)
 
         if many_tasks or many_variants:
-            each = {i: checked(i) for i in which}  # all of them, before anything is disturbed
+            each = {i: checked(i) for i in which}  # check all before anything changes
             return each.__getitem__
         all_alike = checked(0)
         return lambda i: all_alike
@@ -428,7 +430,7 @@ def _add(infos: dict[str, Any], name: str, value: Any, mask: Array) -> None:
 
 
 def _only(values: Batch, mask: Array) -> Any:
-    """`values` where `mask`, else zeros; laid out as Gymnasium stacks them in infos."""
+    """`values` where `mask`, else zeros, in Gymnasium's layout of infos."""
     if isinstance(values, dict):
         nested: dict[str, Any] = {}
         for name, part in values.items():

@@ -1,12 +1,12 @@
-"""One random stream for each environment: NumPy's own, compiled.
+"""NumPy's random generator, compiled: one random stream per environment.
 
 A stream is a ``numpy.random.Generator`` over ``PCG64`` (O'Neill 2014), held in a record so that compiled loops can draw
-from it. Bit for bit it gives what NumPy gives for the same seed: a variant is therefore the same attempt, and a seed
-the same rollout, here as in a single environment. What is drawn from one stream never depends on another, nor on the
-number of environments or threads.
+from it. It gives bit for bit the numbers that NumPy gives for the same seed. So a variant gives the same attempt, and a
+seed the same rollout, as in a single environment. Streams do not depend on each other or on the number of environments
+or threads.
 
-Only the methods that the engines need are here, named after ``Generator``'s. NumPy promises streams for one release at
-a time (its NEP 19); ``tests/vector/test_streams.py`` compares every method with the NumPy installed.
+Only the methods that the engines need are implemented, with the names of ``Generator``'s. NumPy may change its streams
+between releases (NEP 19), so ``tests/vector/test_streams.py`` compares every method with the installed NumPy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mtbench.vector.compiled import compiled
 
-#: ``state`` and ``increment`` are 128-bit numbers; `spare` is the upper half of a draw of which 32 bits were used.
+#: ``state`` and ``increment`` are 128-bit numbers; `spare` is the unused upper half of a 64-bit draw.
 STREAM = np.dtype(
     [
         *(("state_high", "u8"), ("state_low", "u8"), ("increment_high", "u8"), ("increment_low", "u8")),
@@ -34,7 +34,7 @@ _ONE = np.uint64(1)
 
 
 def set_state(stream: Any, generator: np.random.Generator) -> None:
-    """Let a record go on where a NumPy generator stands."""
+    """Copy the state of a NumPy generator into a record."""
     state = generator.bit_generator.state
     for name, key in (("state", "state"), ("increment", "inc")):
         number = state["state"][key]
@@ -96,8 +96,8 @@ def _hashed(value: np.uint32, factor: np.uint32, multiplier: np.uint32) -> np.ui
 
 @compiled
 def seed(stream: Any, number: int) -> None:
-    """As ``np.random.default_rng(number)``; `number` has at most 32 bits."""
-    # Entropy into a pool of four words, every word mixed with every other.
+    """Seed as ``np.random.default_rng(number)`` does; `number` has at most 32 bits."""
+    # Hash the entropy into a pool of four words, and mix every word with every other.
     multiplier = np.uint32(0x931E8875)
     factor = np.uint32(0x43B0D7E5)
     pool = np.zeros(_POOL, dtype=np.uint32)
@@ -113,7 +113,7 @@ def seed(stream: Any, number: int) -> None:
                 )
                 factor = np.uint32(factor * multiplier)
                 pool[target] = np.uint32(mixed ^ (mixed >> np.uint32(16)))
-    # Eight words out of the pool: the initial state and the increment.
+    # Hash the pool into eight words: the initial state and the increment.
     multiplier = np.uint32(0x58F38DED)
     factor = np.uint32(0x8B51F9DD)
     words = np.zeros(4, dtype=np.uint64)
@@ -151,9 +151,9 @@ def random_float32(stream: Any) -> np.float32:
 
 @compiled
 def below(stream: Any, count: int) -> int:
-    """``Generator.integers(count)`` for 1 <= count < 2**32 (Lemire 2019): every integer in [0, count) alike."""
+    """``Generator.integers(count)`` for 1 <= count < 2**32 (Lemire 2019): uniform in [0, count)."""
     if count == 1:
-        return 0  # drawing nothing
+        return 0  # NumPy draws nothing here
     size = np.uint64(count)
     product = next_uint32(stream) * size
     rest = product & _LOW_HALF
@@ -176,7 +176,7 @@ def shuffle(stream: Any, values: npt.NDArray[Any], count: int) -> None:
         while mask >> _ONE >= largest:
             mask >>= _ONE
         drawn = next_uint32(stream) & mask
-        while drawn > largest:  # rejected, where `below` would multiply: so NumPy shuffles
+        while drawn > largest:  # NumPy's shuffle rejects draws; it does not use the method of `below`
             drawn = next_uint32(stream) & mask
         values[i], values[drawn] = values[drawn], values[i]
 
@@ -189,8 +189,8 @@ _DRAWS = 2.0**52  # a layer is cut into this many steps
 def _layer_steps() -> npt.NDArray[np.float64]:
     """The width of a step in each layer, read off NumPy's own generator.
 
-    A state can be chosen that yields any 64 bits next. Those that stand for layer i and one step from its middle come
-    back as that step's width, to the last bit.
+    PCG64's state can be set so that its next output is any given 64 bits. For the bits that encode layer i and step 1,
+    ``standard_normal`` returns exactly the width of one step of layer i.
     """
     bits = np.random.PCG64(0)
     state = bits.state
@@ -198,7 +198,7 @@ def _layer_steps() -> npt.NDArray[np.float64]:
     backwards, modulus = pow(multiplier, -1, 2**128), 2**128
     widths = np.empty(256)
     for layer in range(256):
-        wanted = (1 << 9) | layer  # a state below 2**64 yields itself
+        wanted = (1 << 9) | layer  # a state below 2**64 outputs itself
         state["state"]["state"] = (wanted - state["state"]["inc"]) * backwards % modulus
         bits.state = state
         widths[layer] = np.random.Generator(bits).standard_normal()
@@ -209,7 +209,7 @@ _WIDTH = _layer_steps()
 _EDGE = _WIDTH * _DRAWS
 _TAIL = float(_EDGE[255])
 _PER_TAIL = 1 / _TAIL
-# What lies below the next layer's edge is under the curve whatever the height. The lowest layer holds the tail.
+# A step below this bound is inside the next layer's edge, so its x is accepted at once. Layer 0 includes the tail.
 _INSIDE = np.append(_WIDTH[255], np.append(0.0, _WIDTH[1:255])) / _WIDTH * _DRAWS
 _HEIGHT = np.append(1.0, np.exp(-0.5 * _EDGE[1:] ** 2))
 
@@ -232,7 +232,7 @@ def standard_normal(stream: Any) -> float:
                 beyond = -_PER_TAIL * np.log1p(-random(stream))
                 height = -np.log1p(-random(stream))
                 if height + height > beyond * beyond:
-                    # Another bit of the draw for the sign, as NumPy does.
+                    # NumPy takes the sign of the tail from another bit of the draw.
                     return -(_TAIL + beyond) if (bits >> np.uint64(17)) & _ONE else _TAIL + beyond
         below_edge = (_HEIGHT[layer - 1] - _HEIGHT[layer]) * random(stream) + _HEIGHT[layer]
         if below_edge < np.exp(-0.5 * x * x):

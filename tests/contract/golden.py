@@ -1,8 +1,8 @@
 """Golden traces freeze a version: hashes of observations, rewards and flags under fixed seeds and actions.
 
-``python -m tests.contract.golden`` adds missing entries and never changes one: a trace that must change is a -v1.
-Before a version is published its traces may change: ``--replace`` plays all of them anew. IDs as arguments restrict
-either to their files. Cases are played side by side, on all cores.
+``python -m tests.contract.golden`` adds missing entries and never changes one: a change that alters a trace needs a new
+version (-v1). Before a version is published, ``--replace`` may replace all its traces. IDs as arguments restrict both
+to their files. Cases are played in parallel, on all cores.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from mtbench.vector.engine import cpus
 
 FOLDER = Path(__file__).parent.parent / "golden"
 SEEDS = (0, 1, 2)
-PREFIXES = (1, 10, 100)  # steps of the first rollout after which the hash is kept too: they say where a trace parts
+PREFIXES = (1, 10, 100)  # steps of the first rollout after which the hash is saved too, to find where traces differ
 
 
 def trace_hash(env_id, split, task, make=gym.make):
-    """Two rollouts under uniform actions and one where every other action is 0. Floats are rounded to 4 decimals:
-    the last bits of sines and cosines differ between processors."""
+    """Hash two rollouts under uniform actions, and one in which a random half of the discrete actions is 0. Floats are
+    rounded to 4 decimals, because the last bits of sines and cosines differ between processors."""
     env = make(env_id, split=split)
     digest = hashlib.sha256()
     steps, prefixes = 0, {}
@@ -51,7 +51,7 @@ def trace_hash(env_id, split, task, make=gym.make):
 
 
 def _action(space, rng, narrow):
-    """Drawn by NumPy alone, so that a change in Gymnasium's sampling changes no trace."""
+    """Draw an action by NumPy alone, so that a change in Gymnasium's sampling changes no trace."""
     if isinstance(space, gym.spaces.Discrete):
         return int(rng.integers(space.n)) * (int(rng.integers(2)) if narrow else 1)
     return rng.uniform(space.low, space.high).astype(space.dtype)
@@ -77,7 +77,7 @@ def cases(row):
 
 
 def platform_name(row):
-    """The machine, and the packages that draw: Procgen's wheels were built with different libraries."""
+    """The machine and the packages that render: Procgen's wheels were built with different libraries."""
     packages = row.suite.distributions
     return " ".join([f"{sys.platform}-{platform.machine()}", *packages])
 
@@ -88,9 +88,9 @@ def read(env_id, folder=FOLDER):
 
 
 def renew(env_ids, folder=FOLDER, replace=False, workers=None):
-    """Add the missing entries to the files of some IDs; with `replace`, write the files anew."""
+    """Add the missing entries to the files of some IDs; with `replace`, rewrite the files."""
     rows = [row for row in TABLE if row.id in env_ids]
-    # Fresh processes: forked ones would share the threads of this one's simulators.
+    # Spawned processes: forked ones would inherit this process's simulators without their threads.
     with ProcessPoolExecutor(workers or cpus(), mp_context=multiprocessing.get_context("spawn")) as pool:
         under_way = []
         for row in rows:
@@ -99,7 +99,7 @@ def renew(env_ids, folder=FOLDER, replace=False, workers=None):
             under_way.append((row, known, {case: pool.submit(trace_hash, row.id, *case) for case in missing}))
         for row, known, traces in under_way:
             if not known and gym.make(row.id).observation_space.dtype == np.uint8:
-                known["platform"] = platform_name(row)  # which may decide how frames are drawn
+                known["platform"] = platform_name(row)  # frames may depend on it
             for case, trace in traces.items():
                 known["/".join(case)] = trace.result()
             write_json(folder / f"{row.id}.json", known)
@@ -109,8 +109,8 @@ def renew(env_ids, folder=FOLDER, replace=False, workers=None):
 def main(arguments=None):
     ids = [row.id for row in TABLE]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ids", nargs="*", metavar="ID", help="whose traces; by default of all IDs")
-    parser.add_argument("--replace", action="store_true", help="also change entries: before a release only")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="IDs whose traces to play; by default all")
+    parser.add_argument("--replace", action="store_true", help="also replace entries: only before a release")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files are; by default tests/golden")
     parser.add_argument("--workers", type=int, help="processes; by default one for each core")
     chosen = parser.parse_args(arguments)

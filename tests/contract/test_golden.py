@@ -21,9 +21,9 @@ def test_the_trace_has_not_changed(make, env_id, split, task):
     known = golden.read(env_id)
     here = golden.platform_name(find(env_id))
     if known.get("platform", here) != here:
-        pytest.skip(f"frames are known of {known['platform']} alone")
+        pytest.skip(f"the golden frames are of {known['platform']}")
     trace, wanted = golden.trace_hash(env_id, split, task, make), known[f"{split}/{task}"]
-    assert trace["prefixes"] == wanted["prefixes"], "the first rollout parts by the first of these steps that differs"
+    assert trace["prefixes"] == wanted["prefixes"], "the first rollout differs by the first wrong prefix"
     assert trace == wanted
 
 

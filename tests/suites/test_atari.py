@@ -1,4 +1,4 @@
-"""Atari beside the ALE's own Gymnasium environment, and OpenCV's resize."""
+"""Atari compared with the ALE's own Gymnasium environment and OpenCV's resize."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from mtbench.suites.atari.resize import area_weights, shrink
 
 
 class SeededLikeUs:
-    """Upstream's environment, whose emulator is seeded with the number itself."""
+    """Upstream's environment, with the emulator seeded directly, as in ours."""
 
     def __init__(self, game):
         from ale_py.env import AtariEnv
@@ -37,7 +37,7 @@ def test_equal_to_the_v5_environment_and_a_resize(game):
     rng = np.random.default_rng(0)
     for seed in (3, 4):
         frame, _ = ours.reset(seed=seed)
-        assert np.abs(frame - resized(theirs.reset(seed))).max() <= 1  # two builds of OpenCV round in their own way
+        assert np.abs(frame - resized(theirs.reset(seed))).max() <= 1  # builds of OpenCV may round differently
         for _ in range(150):
             action = int(rng.integers(18))
             frame, points, terminated, truncated, _ = ours.step(action)
@@ -98,7 +98,7 @@ def test_actions_a_game_lacks_are_replaced():
         assert env._progress.action_valid == (action < 9)
 
 
-# double_dunk and berzerk draw while they load; qbert leaves a frame half drawn; atlantis2 has 250 lines.
+# double_dunk and berzerk draw random numbers while they load; qbert leaves a frame half drawn; atlantis2 has 250 lines.
 @pytest.mark.parametrize("game", ["breakout", "qbert", "double_dunk", "berzerk", "atlantis2"])
 def test_games_that_were_played_begin_like_new_ones_on_the_vector_interface(game):
     ours, theirs = AtariGame(game), Console(game)
@@ -106,7 +106,7 @@ def test_games_that_were_played_begin_like_new_ones_on_the_vector_interface(game
     for seed in (5, 2**31 - 1, 5):
         frame, first = ours.reset(seed=seed)[0], theirs.reset(seed)
         assert np.array_equal(frame, first)
-        for _ in range(300):  # to the end of some
+        for _ in range(300):  # some games end
             action = int(rng.integers(18))
             theirs.send(action)
             frame, *rest, _ = ours.step(action)
@@ -120,7 +120,7 @@ def test_games_that_were_played_begin_like_new_ones_on_the_vector_interface(game
 def test_an_unknown_layout_of_saved_states_is_not_written_into():
     start = AtariGame("pong")._start
     assert start.possible
-    assert not SeededStart(start.of(1)).possible  # another seed than it should be
+    assert not SeededStart(start.of(1)).possible  # a state of another seed than 0
     assert not SeededStart(b"x" * 60).possible
 
 
@@ -142,7 +142,7 @@ def test_shrinking_is_opencvs(lines):
     shrink(screen.reshape(lines, -1), out.reshape(84, -1), *area_weights(160, 84), *area_weights(lines, 84))
     expected = cv2.resize(screen, (84, 84), interpolation=cv2.INTER_AREA)
     difference = np.abs(out.astype(int) - expected)
-    assert difference.max() <= 1  # two builds of OpenCV round in their own way
+    assert difference.max() <= 1  # builds of OpenCV may round differently
     assert (difference == 0).mean() > 0.99
 
 

@@ -1,4 +1,4 @@
-"""BabyAI beside minigrid itself, and its own bot."""
+"""BabyAI compared with minigrid, under random actions and under minigrid's bot."""
 
 import gymnasium as gym
 import numpy as np
@@ -12,9 +12,9 @@ from mtbench.suites.babyai import MOST_WORDS, SUITE, TEST_TASKS, TRAIN_TASKS, WO
 from mtbench.suites.babyai.game import BabyAIGame
 from mtbench.suites.babyai.layouts import Layouts
 
-# More of what changes the world than uniform actions have.
+# Probabilities of actions: those that change the world are more frequent than under uniform actions.
 MOSTLY = [0.15, 0.15, 0.35, 0.15, 0.08, 0.1, 0.02]
-# What minigrid's bot cannot do: it raises, or plans for ever.
+# Tasks that minigrid's bot cannot play: it raises, or plans for ever.
 BEYOND_THE_BOT = {f"BabyAI-{name}-v0" for name in ("KeyInBox", "UnlockToUnlock", "Unlock", "GoToImpUnlock")}
 
 

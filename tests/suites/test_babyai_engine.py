@@ -1,4 +1,4 @@
-"""Batches of BabyAI beside Gymnasium's own vector environment, and the processes that draw layouts."""
+"""Batches of BabyAI compared with Gymnasium's own vector environment, and the processes that draw layouts."""
 
 import gymnasium as gym
 import numpy as np

@@ -1,4 +1,4 @@
-"""Which layouts of BabyAI repeat, and what the package says of it."""
+"""The layouts of BabyAI that repeat, and the shares and splits that the suite declares for them."""
 
 import gymnasium as gym
 import numpy as np

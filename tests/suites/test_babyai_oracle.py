@@ -1,4 +1,4 @@
-"""The planner solves every task, where upstream's bot raises or plans for ever too."""
+"""The planner solves every task, also those on which upstream's bot raises or plans for ever."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ WALLED_IN = ("BabyAI-PickupDistDebug-v0", 700_064)
 
 
 def reachable(world):
-    """Cells, and colors of keys, in reach if no object were in the way."""
+    """The cells and the colors of keys that could be reached if objects did not block the way."""
     one = world[0]
     cells, kind, color, contains = one["cells"], one["kind"], one["color"], one["contains"]
     keys = set()
@@ -71,7 +71,7 @@ def test_a_layout_that_cannot_be_solved_ends():
     base.reset(seed=seed)
     for action in oracle.plan_from(base.world):
         assert base.step(action)[1] == 0
-    # One of a hundred layouts: elsewhere it succeeds.
+    # About one layout in a hundred cannot be solved; this one can.
     base.reset(seed=seed + 1)
     assert [base.step(action)[1] for action in oracle.plan_from(base.world)][-1] > 0
 
@@ -95,14 +95,14 @@ def test_the_committed_runs_are_what_is_shipped(split, tasks):
         assert sorted(episodes["task"].unique()) == sorted(tasks)
         rollouts = episodes.groupby(["task", "rollout"])["return"].mean().groupby("task")
         means, errors = rollouts.mean(), rollouts.sem()
-        for task in tasks:  # other rollouts, so equal but for chance
+        for task in tasks:  # the rollouts differ, so the means agree up to chance
             error = (errors[task] ** 2 + anchors[task].sem ** 2) ** 0.5
             assert abs(anchors[task].value - means[task]) < 5 * error + 1e-3, task
     failed = episodes[~episodes["success"].astype(bool)]
     assert len(failed) <= 6
     for one in failed.itertuples():
         if (one.task, one.variant) == ("BabyAI-UnlockPickupDist-v0", 863601):
-            continue  # not solved within its steps; the page says so
+            continue  # the planner needs too many steps here; the page says so
         base = BabyAIGame(one.task)
         base.reset(seed=int(one.variant))
         assert not solvable(base.world)  # the key is in the room that it opens

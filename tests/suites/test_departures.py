@@ -1,4 +1,4 @@
-"""Every suite says where it differs from the published settings, each time with its source."""
+"""Every suite lists where it differs from the published settings, each time with a source."""
 
 import importlib
 import re
@@ -10,9 +10,9 @@ import pytest
 from mtbench.registration import TABLE
 from mtbench.rollout import MetaRollout
 
-ROOMS = sorted({row.suite.extra for row in TABLE})
+FOLDERS = sorted({row.suite.extra for row in TABLE})
 SOURCE = re.compile(r"\([^()]*(Appendix [A-C]|Section \d|Figures? \d+|\w+\.(py|cpp)|pull requests? \d+)[^()]*\)")
-# What must be named, by the words of its sentence.
+# By folder: words that its departures must contain.
 NAMED = {
     "popgym": ["27 actions", "popgym 1.0.7", "one more step", "channel 28", "MineSweeper"],
     "procgen": ["last frame", "10,001", "training levels themselves", "truncated", "test-distinct"],
@@ -22,9 +22,9 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_departures_are_sentences_with_sources(room):
-    module = importlib.import_module(f"mtbench.suites.{room}")
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_departures_are_sentences_with_sources(folder):
+    module = importlib.import_module(f"mtbench.suites.{folder}")
     for suite in module.SUITES.values():
         assert suite.departures is module.DEPARTURES
     for sentence in module.DEPARTURES:
@@ -32,13 +32,13 @@ def test_departures_are_sentences_with_sources(room):
         assert sentence.endswith(".")
         assert "  " not in sentence
         assert SOURCE.search(sentence), sentence
-    for words in NAMED[room]:
+    for words in NAMED[folder]:
         assert sum(words in sentence for sentence in module.DEPARTURES) >= 1, words
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_docstring_says_what_is_followed_and_where_departures_are(room):
-    text = importlib.import_module(f"mtbench.suites.{room}").__doc__
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_docstring_says_what_is_followed_and_where_departures_are(folder):
+    text = importlib.import_module(f"mtbench.suites.{folder}").__doc__
     assert re.search(r"Published settings that the suites? follows?:\n\n- ", text)
     assert ":data:`DEPARTURES`" in text
 
@@ -49,7 +49,7 @@ def test_a_new_suite_departs_from_nothing():
     assert toy.SUITE.departures == ()
 
 
-# ---- what the sentences say is so ----
+# ---- the departures are true ----
 
 
 def test_three_attempts_of_meta_world_take_1502_steps():

@@ -1,4 +1,4 @@
-"""Meta-World beside upstream's own classes."""
+"""Meta-World compared with upstream's own classes."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def upstream(skill, goal):
 
 
 def scripted(policy, env, observation):
-    """What upstream's policy does where it is told the goal."""
+    """The action of upstream's policy, which sees the goal."""
     told = np.concatenate([observation[:36], env._get_pos_goal()])
     with np.errstate(all="ignore"):
         return np.clip(policy.get_action(told), -1, 1).astype(np.float32)
@@ -35,9 +35,9 @@ def scripted(policy, env, observation):
 
 @pytest.mark.parametrize("skill", sorted(ALL_V3_ENVIRONMENTS))
 def test_equal_to_upstream(skill):
-    """Under random actions, and on the scripted policy's way: observations, rewards, flags and every entry of info.
+    """Observations, rewards, flags and infos are equal, under random actions and under the scripted policy.
 
-    Another game has the same model meanwhile, and the first attempt is followed by one that begins from memory.
+    In between, another game steps on the same model. Each attempt is followed by one that starts from the saved state.
     """
     from metaworld.policies import ENV_POLICY_MAP
 
@@ -176,7 +176,7 @@ except gym.error.DependencyNotInstalled as error:
 
 
 def test_pictures_show_the_robot_at_work():
-    """The hand's motion changes the picture where the hand is, and nothing else of the suite's frame."""
+    """Moving the hand changes a part of the picture; without a step, the picture stays the same."""
     game = SkillGame("drawer-open-v3")
     game.reset(seed=0)
     first = game.picture()

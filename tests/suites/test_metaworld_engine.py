@@ -1,4 +1,4 @@
-"""Batches of Meta-World beside Gymnasium's own vector environment, and the processes that play them."""
+"""Batches of Meta-World compared with Gymnasium's own vector environment, and the processes that play them."""
 
 import copy
 import signal

@@ -1,4 +1,4 @@
-"""Upstream's scripted policies through our environments do what they do in upstream's own."""
+"""Upstream's scripted policies have the same results in our environments as in upstream's."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_the_committed_runs_are_what_is_shipped(env_id, split):
         assert (played["length"] == 500).all()
         means = played.groupby("task")["return"].mean()
         assert all(anchors[task].value == pytest.approx(means[task], abs=5e-5) for task in tasks)
-        # A scripted policy has no memory: its three attempts at a goal are one.
+        # A scripted policy has no memory: its three attempts at a goal are equal.
         if agent == "oracle":
             assert (played.groupby(["task", "rollout"])["return"].nunique() == 1).all()
 

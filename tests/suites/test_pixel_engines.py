@@ -1,4 +1,4 @@
-"""Batches of Procgen and Atari beside Gymnasium's own vector environment, infos included."""
+"""Batches of Procgen and Atari compared with Gymnasium's own vector environment, infos included."""
 
 import gymnasium as gym
 import numpy as np
@@ -51,12 +51,12 @@ def test_seeds_and_options_as_gymnasiums_own(make):
     task = ours.tasks[1]
     for options in (None, {"task": task}, {"variant": 7}):
         assert_same_rollouts(ours, theirs, 30, seed=[3, 2**40, 9, 3], options=options)
-    assert_same_rollouts(ours, theirs, 30, seed=None)  # both go on from where they are
+    assert_same_rollouts(ours, theirs, 30, seed=None)  # without seeds, both continue their streams
 
 
 def test_listed_levels_are_drawn_alike(make):
     if make().suite.extra != "procgen":
-        pytest.skip("Procgen has such a split")
+        pytest.skip("only Procgen has this split")
     ours, theirs = make(split="test-distinct"), make(split="test-distinct", vectorization_mode="sync")
     assert_same_rollouts(ours, theirs, 30)
     assert all(level in ours.split.variants for level in ours.variant.tolist())

@@ -99,7 +99,7 @@ def test_the_attempt_channel_is_zero_for_one_attempt():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_longest_attempt_is_what_we_declare(task):
-    """The oracle survives to the end of every game that has one."""
+    """The oracle plays every game for as many steps as possible."""
     from mtbench.suites.popgym.oracle import action
 
     env = gym.make("MTPOPGym-v0", tasks=[task], k=1).unwrapped

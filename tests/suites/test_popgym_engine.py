@@ -1,4 +1,4 @@
-"""Every game of the engine beside the popgym package's class, attempt by attempt."""
+"""Every game of the engine compared with the popgym package's class, attempt by attempt."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from mtbench.vector.engine import PROGRESS
 
 
 class Games:
-    """The engine, N attempts of one task."""
+    """The engine with N attempts of one task."""
 
     def __init__(self, task, variants):
         self.n = len(variants)
@@ -48,7 +48,7 @@ def row(write, observation):
 def test_equal_to_popgym_at_every_step(task, seed):
     """A variant seeds upstream's generator and the engine's stream: decks, mines, chances and noise are the same draws.
 
-    Actions repeat for a while, so that carts fall late and early and mines are hit soon and never.
+    Actions repeat for 1 to 3 steps, so that carts fall early or late, and mines are hit early or never.
     """
     rng = np.random.default_rng(seed)
     base = upstream(task)
@@ -120,7 +120,7 @@ def test_the_right_answers_earn_what_they_should():
 
 
 def test_threads_share_a_batch_by_slots():
-    """What is done to some slots leaves the others as they are."""
+    """A step of some slots does not change the others."""
     whole, parts = Games("CountRecallHard", range(10)), Games("CountRecallHard", range(10))
     actions = np.arange(10)
     whole.step(actions)

@@ -1,4 +1,4 @@
-"""The experts certify that every task can be solved through the wrapper."""
+"""The experts show that every task can be solved in this package's environments."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ EXACT = ("Autoencode", "RepeatPrevious", "RepeatFirst", "CountRecall", "MineSwee
 
 @pytest.fixture(scope="module")
 def returns(tmp_path_factory):
-    """Second-attempt returns of the oracle by task, fresh."""
+    """Second-attempt returns of the oracle by task, from a new run."""
     run = evaluate("MTPOPGym-v0", "oracle", tmp_path_factory.mktemp("oracle") / "run", rollouts_per_task=20)
     last = run.episodes[run.episodes["attempt"] == 2]
     return {task: last[last["task"] == task]["return"].to_numpy() for task in TASKS}
@@ -64,7 +64,7 @@ def best_higher_lower(decks):
 
 
 def test_higher_lower_counts_cards_perfectly():
-    """And shows why the published 0.529 on Easy, a maximum over training curves, cannot be reached on average."""
+    """The published 0.529 on Easy is a maximum over training curves: no player reaches it on average."""
     best = best_higher_lower(1)
     values = committed("HigherLowerEasy")
     assert abs(values.mean() - best) < 4 * stats.sem(values)
@@ -83,7 +83,7 @@ def test_the_oracle_reaches_the_best_published_score(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_shipped_reference_agrees_with_the_committed_run(task):
-    """Of other numbers of rollouts, so equal but for chance."""
+    """The two have different numbers of rollouts, so they agree up to chance."""
     values, anchor = committed(task), load_references("popgym").scales["oracle"].high[task]
     assert abs(values.mean() - anchor.value) <= 4 * (stats.sem(values) ** 2 + anchor.sem**2) ** 0.5 + 1e-5
 

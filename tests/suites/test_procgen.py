@@ -1,4 +1,4 @@
-"""Procgen beside the bare core, through gym3's own interface where it is installed."""
+"""Procgen compared with the bare core, through gym3's own interface where it is installed."""
 
 import gc
 import sys
@@ -39,9 +39,9 @@ def upstream():
 
 @pytest.mark.parametrize(("game", "mode"), BOTH_MODES)
 def test_both_attempts_equal_the_bare_core_at_that_level(game, mode, upstream):
-    """First frame and 200 steps under fixed actions, twice, beside gym3's environment; the box aside.
+    """The first frame and 200 steps under fixed actions equal gym3's in both attempts, without the box.
 
-    No direction is among the first actions: a game may remember the last one of another attempt.
+    The first actions are not directions, because a game may remember the last direction of another attempt.
     """
     level = 1234
     env = MetaRollout(suite_of(mode), tasks=[game], k=2)
@@ -51,7 +51,7 @@ def test_both_attempts_equal_the_bare_core_at_that_level(game, mode, upstream):
     frame, _ = env.reset(options={"variant": level})
     for attempt in range(2):
         if attempt:
-            while env.playing:  # to the end of the first attempt, looking left
+            while env.playing:  # go left until the first attempt ends
                 frame, *_ = env.step(1)
             frame, *_ = env.step(0)
             bare = upstream(1, game, rand_seed=8, **options)

@@ -1,4 +1,4 @@
-"""Machine code is kept between processes, and thrown away when a rule that it was compiled from changes."""
+"""Machine code is cached between processes, and compiled again when a function that it calls changes."""
 
 import subprocess
 import sys
@@ -29,5 +29,5 @@ def test_a_changed_rule_is_compiled_again(tmp_path):
     assert run() == ["2", "0"]
     assert run() == ["2", "1"], "from the cache"
     (tmp_path / "rules.py").write_text(RULES.format(10))
-    assert run() == ["11", "0"], "the loop's own file is as it was"
+    assert run() == ["11", "0"], "the rule has changed, and the loop's own file has not"
     assert run() == ["11", "1"]

@@ -1,4 +1,4 @@
-"""The compiled rules of a step, called by hand: what no registered suite brings about often."""
+"""The compiled rules of a step, called directly, for cases that are rare on registered suites."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from mtbench.vector.engine import PROGRESS
 
 
 def progress_of(**fields):
-    """What one environment knows of its rollout."""
+    """The progress of one environment."""
     progress = np.zeros(1, PROGRESS)
     progress["phase"] = loops.PLAYING
     for name, value in fields.items():
@@ -48,7 +48,7 @@ def after(
     clip=False,
     scale=1.0,
 ):
-    """One environment's reward, flags and what follows."""
+    """One environment's reward, flags and what begins next."""
     reward, follows = np.zeros(1), np.zeros(1, dtype=np.int8)
     terminated, truncated = np.zeros((2, 1), dtype=np.bool_)
     base_terminated, base_truncated = np.array(over).reshape(2, 1)

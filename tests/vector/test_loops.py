@@ -1,4 +1,4 @@
-"""The compiled loops of the batched contract, each by itself."""
+"""The compiled loops of the batched contract, each tested alone."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NONE = np.zeros(0, dtype=np.int64)
 
 
 def random_streams(n, spare):
-    """N seeded streams; with `spare` each holds half of a draw."""
+    """N seeded streams; with `spare`, each holds the unused half of a draw."""
     found = np.zeros(n, streams.STREAM)
     for i in range(n):
         streams.seed(found[i], i)
@@ -28,7 +28,8 @@ def playing(*attempts):
     return progress
 
 
-# Two draws of 32 bits leave a spare half where there was one; one draw, of only one task, turns it over.
+# Three tasks need two draws of 32 bits, which keep `has_spare` as it was. One task needs no draw, so that the variant's
+# draw alone changes `has_spare`.
 @pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("listed", [NONE, np.array([5, 8, 13])])
@@ -51,7 +52,7 @@ def test_foresee_says_what_move_on_draws_and_leaves_the_streams_alone(spare, tas
 def test_foresee_looks_only_where_rollouts_begin():
     random, progress = random_streams(3, False), playing(0, 1, 0)
     next_tasks, next_variants = np.full((2, 3), -7)
-    begins = np.array([-1, 4, 4])  # nothing, a second attempt, a rollout
+    begins = np.array([-1, 4, 4])  # nothing begins, a second attempt, a rollout
     loops.foresee(0, 3, progress, random, begins, np.array([2]), 0, 9, NONE, next_tasks, next_variants)
     assert next_variants[:2].tolist() == [-1, -1]
     assert next_variants[2] >= 0
@@ -59,7 +60,7 @@ def test_foresee_looks_only_where_rollouts_begin():
 
 
 def test_an_attempt_that_once_succeeded_stays_a_success():
-    progress, successes = playing(0), np.array([[True, True]])  # of the rollout before
+    progress, successes = playing(0), np.array([[True, True]])  # from the previous rollout
     played, success = np.zeros(1, dtype=np.int64), np.array([False])
     seen = []
     for attempt, step, won in ((0, 0, False), (0, 1, True), (0, 2, False), (1, 3, False), (1, 4, True), (1, 5, False)):
@@ -116,7 +117,7 @@ def test_before_plays_nothing_where_no_attempt_is_under_way(phase):
 def after(
     progress, earned=0.0, ended=False, cut=False, rules=(2, False, -1, False, loops.NEXT_STEP, False, True), scale=1.0
 ):
-    """One step of one environment: reward, terminated, truncated, what follows, returns, lengths."""
+    """One step of one environment: reward, terminated, truncated, what begins next, returns, lengths."""
     returns, lengths = np.zeros((1, 2)), np.zeros((1, 2), dtype=np.int64)
     follows, reward, terminated, truncated = (
         np.zeros(1, dtype=np.int8),

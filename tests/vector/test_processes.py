@@ -1,4 +1,4 @@
-"""What processes leave behind, what a forked one may do, and what a closed environment says: on all suites."""
+"""Processes, threads and forks on all suites: nothing leaks or hangs, and environments that cannot play say so."""
 
 import contextlib
 import gc
@@ -32,7 +32,7 @@ SUITES = {
     "MTAtari-v0": ("ale_py", {"tasks": ["breakout"]}),
     "MTProcgen-Easy-v0": ("", {"tasks": ["leaper"]}),
 }
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
 NUM_ENVS = 9  # enough for BabyAI to draw layouts in other processes
 
 
@@ -56,7 +56,7 @@ def make_batch(env_id, num_envs=None):
 
 
 def played(env, steps):
-    """A digest of what some steps give."""
+    """A digest of the observations and rewards of some steps."""
     digest, rng = hashlib.sha256(), np.random.default_rng(0)
     for _ in range(steps):
         space = env.action_space
@@ -74,10 +74,10 @@ def played(env, steps):
 
 
 def in_a_fork(work):
-    """What a function returns in a forked process, or its error; a process that hangs is killed."""
+    """Run a function in a forked process and return its result or error. A process that hangs is killed."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads, which is what is tested
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forking with threads
         child = os.fork()
     if child == 0:
         try:
@@ -181,7 +181,7 @@ def test_asynchronous_vector_environments_fork_single_ones():
 
 @forks
 def test_a_forked_process_ends_by_itself(env_id, tmp_path):
-    """It runs what Python runs at its end, on copies of what the parent holds."""
+    """At its end, Python frees copies of the parent's objects."""
     script = tmp_path / "fork.py"
     script.write_text(f"""
 import os
@@ -210,13 +210,13 @@ def test_a_home_is_told_from_a_fork():
 
 
 def threads():
-    """Of this process, native ones included."""
+    """Number of threads of this process, native ones included."""
     tasks = Path("/proc/self/task")
     return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
 
 
 def test_a_batch_that_is_dropped_leaves_no_process_and_no_thread(env_id):
-    make_batch(env_id).close()  # what starts once and for all
+    make_batch(env_id).close()  # start what lives as long as the process
     gc.collect()
     before, known = threads(), set(helpers._helpers)
     venv = make_batch(env_id)
@@ -228,12 +228,12 @@ def test_a_batch_that_is_dropped_leaves_no_process_and_no_thread(env_id):
     gc.collect()
     deadline = time.monotonic() + 120
     while (threads() > before or any(process.poll() is None for process in started)) and time.monotonic() < deadline:
-        time.sleep(0.01)  # they end by themselves, soon
+        time.sleep(0.01)  # they need some time to end
     assert [process.poll() for process in started if process.poll() is None] == []
     assert threads() <= before
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the test needs /proc")
 @pytest.mark.parametrize("env_id", ["MTBabyAI-v0", "ML10-v0"], indirect=True)
 def test_a_process_that_is_killed_leaves_no_file_and_no_process(env_id, tmp_path):
     script = tmp_path / "wait.py"
@@ -262,7 +262,7 @@ time.sleep(600)
 
 
 def runs(pid):
-    """Whether a process does, that nobody may have waited for."""
+    """Whether a process runs; a zombie does not."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -281,7 +281,7 @@ def test_a_closed_environment_says_so(env_id):
     env.unwrapped.render_mode = "rgb_array"
     with pytest.raises(gym.error.ResetNeeded):
         env.unwrapped.render()
-    env.reset(seed=0)  # a single one makes its games anew
+    env.reset(seed=0)  # a single environment makes its games again
     env.step(action)
     env.close()
 

@@ -1,4 +1,4 @@
-"""The batched contract beside the scalar one: the same rollouts, whatever the batch, the threads or the mode."""
+"""The batched contract gives the same rollouts as the scalar one, for any batch, threads and mode."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def test_seeds_and_options_as_gymnasiums_own(make):
     seeds = [3, 2**40, 9, 3]
     for options in (None, {"task": "HigherLowerEasy"}, {"variant": 7}, {"task": "MineSweeperEasy", "variant": [1, 2]}):
         assert_same_rollouts(ours, theirs, 120, seed=seeds, options=options)
-    assert_same_rollouts(ours, theirs, 120, seed=None)  # both go on from where they are
+    assert_same_rollouts(ours, theirs, 120, seed=None)  # without seeds, both continue their streams
 
 
 def test_environments_do_not_depend_on_the_batch(make):
@@ -109,7 +109,7 @@ def test_privileged_arrays_and_pins(make):
         env.reset(seed=i, options={"task": tasks[i], "variant": variants[i].tolist()})
     rng = np.random.default_rng(0)
     for _ in range(10):
-        actions = rng.integers(2, size=3)  # these exist in both games, so that nothing else is drawn
+        actions = rng.integers(2, size=3)  # both games have these actions, so that no replacement is drawn
         batch = venv.step(actions)[0]
         for i, env in enumerate(singles):
             assert np.array_equal(batch[i], env.step(int(actions[i]))[0])

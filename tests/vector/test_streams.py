@@ -1,4 +1,4 @@
-"""Compiled streams against the NumPy installed, bit by bit."""
+"""Compiled streams give the same numbers as the installed NumPy, bit for bit."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_draws_are_numpys_in_any_order(seed):
 
 @pytest.mark.parametrize("count", [2**29, 2**31 + 1, 2**32 - 1])
 def test_large_ranges_reject_as_numpy_does(count):
-    """Of a range just above half of 2**32 nearly half of all draws are rejected."""
+    """For a range just above 2**31, nearly half of all draws are rejected."""
     ours, theirs = seeded(3)
     assert [streams.below(ours, count) for _ in range(200)] == theirs.integers(count, size=200).tolist()
 

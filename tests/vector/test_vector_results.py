@@ -1,4 +1,4 @@
-"""results/vector says what its page says."""
+"""The files of results/vector support the statements of its page."""
 
 import pandas as pd
 

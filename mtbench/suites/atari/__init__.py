@@ -1,4 +1,4 @@
-"""Multi-Game Atari: whole games by pixels and unclipped score.
+"""Multi-Game Atari: whole games from pixels, with unclipped rewards.
 
 A meta-rollout is one game, and its end flags are the game's own. A variant is the seed of the sticky actions.
 
@@ -47,7 +47,7 @@ PAPER_GAMES = (
     *("pong", "boxing", "breakout", "gopher", "ms_pacman"),
     *("chopper_command", "crazy_climber", "battle_zone", "qbert", "seaquest"),
 )
-# What else the wheel ships for one player, of version 0.12.
+# The other games for one player that the wheel of ale-py 0.12 ships.
 OTHER_GAMES = (
     *("adventure", "air_raid", "alien", "amidar", "assault", "asterix", "asteroids", "atlantis", "atlantis2"),
     *("backgammon", "bank_heist", "basic_math", "beam_rider", "berzerk", "blackjack", "bowling", "carnival"),
@@ -62,7 +62,7 @@ OTHER_GAMES = (
     *("time_pilot", "trondead", "turmoil", "tutankham", "up_n_down", "venture", "video_checkers", "video_chess"),
     *("video_cube", "video_pinball", "wizard_of_wor", "word_zapper", "yars_revenge", "zaxxon"),
 )
-#: Games whose joystick has no button: the first actions alone exist.
+#: Games without a fire button have only the first actions.
 FEWER_ACTIONS = {"lost_luggage": 9, "skiing": 9}
 
 _MOST_STEPS = MOST_FRAMES // FRAME_SKIP
@@ -71,13 +71,13 @@ SPLITS = seed_splits(PAPER_GAMES, also=OTHER_GAMES)
 
 
 def count_actions(game: str) -> int:
-    """Actions that exist in a game."""
+    """Number of actions of a game."""
     return FEWER_ACTIONS.get(game, NUM_ACTIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """Hands frames through: each is new."""
+    """Passes frames on unchanged: the game returns a new array each time."""
 
     actions: range
 
@@ -115,7 +115,7 @@ class Atari(Suite):
         return AtariGame(task.name)
 
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
-        """Hands frames through."""
+        """Passes frames on unchanged."""
         return _Codec(range(count_actions(task.name)))
 
     def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:

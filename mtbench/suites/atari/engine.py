@@ -1,4 +1,4 @@
-"""Atari games side by side on the ALE's native vector interface: each slot has a console, whose thread steps it."""
+"""Batched Atari on the ALE's native vector interface: each slot has an emulator with its own thread."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from mtbench.vector.engine import Array, Engine, cpus
 from mtbench.vector.forks import after_fork
 
 _ONLY = np.zeros(1, dtype=np.int64)
-_STRENGTH = np.ones(1, dtype=np.float32)  # of a paddle
+_STRENGTH = np.ones(1, dtype=np.float32)  # of a paddle's action
 
 
 class Console:
-    """The emulator with one game in it, stepping in a thread of its own, beside Python's lock.
+    """An emulator with one game, which steps in its own thread without the GIL.
 
-    Every seed loads the game anew, which is what seeds the emulator; upstream recomputes its palettes then, 0.07 s.
+    A reset with a seed loads the game again, because the emulator takes a seed only then. This takes 0.07 s: upstream
+    recomputes its palettes.
 
-    Its state cannot be read: a copy, or a pickle, plays the same game again up to here.
+    The emulator's state cannot be read, so a copy or an unpickled console replays the game's actions.
 
     Args:
-        game: A ROM's name.
+        game: Name of a ROM.
     """
 
     def __init__(self, game: str) -> None:
@@ -61,29 +62,29 @@ class Console:
             batch_size=0,
             num_threads=1,
             thread_affinity_offset=-1,
-            autoreset_mode="NextStep",  # never met: games are reset as soon as they are over
+            autoreset_mode="NextStep",  # never applies: a finished game is reset before it is stepped again
         )
         _consoles.add(self)
 
     def reset(self, seed: int) -> Frame:
-        """A new game; returns a new frame."""
+        """Begin a new game and return its first frame, a new array."""
         self.seed, self.played = seed, []
         observations, _ = self._ale.reset(_ONLY, np.array([seed]))
         frame: Frame = observations[0, 0]
         return frame
 
     def send(self, action: int) -> None:
-        """Begin a step."""
+        """Start a step without waiting for its result."""
         self.played.append(action)
         self._ale.send(np.array([action]), _STRENGTH)
 
     def receive(self) -> tuple[Frame, float, bool, bool]:
-        """End it: a new frame, the points, whether the game is over or has taken too long."""
+        """Wait for the step's result: a new frame, the reward, terminated, truncated."""
         observations, rewards, terminated, truncated, _ = self._ale.recv()
         return observations[0, 0], float(rewards[0]), bool(terminated[0]), bool(truncated[0])
 
     def count_actions(self) -> int:
-        """Actions that exist."""
+        """Number of actions of the game."""
         return len(self._ale.get_action_set())
 
     def __getstate__(self) -> tuple[str, int, list[int]]:
@@ -102,7 +103,7 @@ _consoles: weakref.WeakSet[Console] = weakref.WeakSet()
 
 
 def _never_free() -> None:
-    """In a forked process: freeing a console would wait for its thread, which is not there."""
+    """In a forked process: keep all consoles. Freeing one would wait for its thread, which the fork does not have."""
     for console in list(_consoles):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(console._ale))
 
@@ -112,7 +113,7 @@ after_fork(_never_free)
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A game that has begun, or is about to; `frame` is its first."""
+    """A game that has begun or is about to begin; `frame` is its first frame."""
 
     task: int
     variant: int
@@ -120,23 +121,23 @@ class _Begun:
     frame: Future[Frame]
 
     def __reduce__(self) -> Any:
-        return _again, (self.task, self.variant, self.console)
+        return _restored_game, (self.task, self.variant, self.console)
 
 
-def _again(task: int, variant: int, console: Console) -> _Begun:
+def _restored_game(task: int, variant: int, console: Console) -> _Begun:
     done: Future[Frame] = Future()
-    done.set_result(np.zeros(FRAME, dtype=np.uint8))  # seen already
+    done.set_result(np.zeros(FRAME, dtype=np.uint8))  # not used: it was observed before pickling
     return _Begun(task, variant, console, done)
 
 
 class AtariEngine(Engine):
-    """Plays what :class:`~mtbench.suites.atari.game.AtariGame` plays.
+    """A batch of :class:`~mtbench.suites.atari.game.AtariGame`.
 
-    A console plays one game only, and takes as long to begin one as for a hundred steps: what each slot plays next is
-    prepared on another console meanwhile. Consoles that no slot needs wait for one that wants their game.
+    A console plays only one game, and beginning a game takes as long as a hundred steps. So each slot's next game is
+    prepared on another console while the slot plays. Idle consoles are kept for slots that need their game later.
     """
 
-    envs_per_worker: ClassVar[int] = sys.maxsize  # consoles have threads of their own
+    envs_per_worker: ClassVar[int] = sys.maxsize  # one worker is enough: consoles have their own threads
     prepares = True
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
@@ -149,11 +150,11 @@ class AtariEngine(Engine):
     def _set_up(self) -> None:
         self._prepared: list[_Begun | None] = [None] * len(self._playing)
         self._idle: list[list[Console]] = [[] for _ in self._games]
-        self._lock = threading.Lock()  # of the idle ones
+        self._lock = threading.Lock()  # guards the idle consoles
         self._pool = ThreadPoolExecutor(cpus(), "mtbench-atari")
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """A new game in every slot that begins."""
+        """Begin a new game in every slot whose variant is not negative."""
         starting = (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist()
         for i in starting:
             task, variant = int(tasks[i]), int(variants[i])
@@ -169,13 +170,13 @@ class AtariEngine(Engine):
             self._frames[i] = begun.frame.result()
 
     def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """Begin next games on other consoles."""
+        """Begin the predicted next games on other consoles."""
         for i in (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist():
             self._put_away(self._prepared[i])
             self._prepared[i] = self._begin(int(tasks[i]), int(variants[i]))
 
     def step(self, begin: int, end: int, actions: Array, reward: Array, terminated: Array, truncated: Array) -> None:
-        """All consoles at once."""
+        """Step all consoles in parallel."""
         played: list[tuple[int, Console]] = []
         for i in (begin + np.flatnonzero(actions[begin:end] >= 0)).tolist():
             begun = self._playing[i]
@@ -186,11 +187,11 @@ class AtariEngine(Engine):
             self._frames[i], reward[i], terminated[i], truncated[i] = console.receive()
 
     def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
-        """Frames."""
+        """Copy the latest frames."""
         out[begin:end] = self._frames[begin:end]
 
     def close(self) -> None:
-        """Let the consoles go."""
+        """Free the consoles."""
         self._pool.shutdown(cancel_futures=True)
         self._playing, self._prepared = [], []
         self._idle.clear()

@@ -1,4 +1,4 @@
-"""One Atari game. Its screens are averaged down as the ALE's vector interface does, to the last bit."""
+"""One Atari game. Its screens are reduced as in the ALE's vector interface, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ _NESTED_LENGTH = slice(24, 28)
 
 
 class SeededStart:
-    """The emulator's state when a game has just been loaded with a seed, made from that of another seed.
+    """Computes the emulator's state after loading a game with a seed, from the state after loading with the seed 0.
 
-    A seed decides the sticky actions alone, which nearly no game draws while it loads; all else is equal then. Writing
-    the generator's first state into a saved one does in half a millisecond what loading does in seventy.
+    A seed only affects the sticky actions, and hardly any game draws sticky actions while it loads. For all other games
+    these states differ only in the random generator. Writing the generator's initial state into a saved state takes
+    0.5 ms; loading takes 70 ms.
 
     Args:
         saved: The state of an emulator that has just loaded its game with the seed 0, as ``ALEState`` pickles it.
 
     Attributes:
-        possible: Whether the game drew nothing yet, and the state is laid out as in ale-py 0.12.
+        possible: Whether this works: the game drew nothing while it loaded, and the state has ale-py 0.12's layout.
     """
 
     def __init__(self, saved: bytes) -> None:
@@ -55,10 +56,10 @@ class SeededStart:
 class AtariGame(gym.Env[Frame, int]):
     """``reset(seed=...)`` begins a game.
 
-    A copy, or a pickle, plays the same game again up to here: a part of the emulator's state cannot be read.
+    A copy or an unpickled game replays the game's actions, because part of the emulator's state cannot be read.
 
     Args:
-        game: A ROM's name.
+        game: Name of a ROM.
     """
 
     observation_space: gym.Space[Frame] = spaces.Box(0, 255, FRAME, np.uint8)
@@ -82,7 +83,7 @@ class AtariGame(gym.Env[Frame, int]):
         self._rom = rom
         self._ale.loadROM(rom)
         self._actions = self._ale.getLegalActionSet()
-        saved: Any = self._ale.cloneState(include_rng=True).__getstate__()  # bytes, whatever its stub says
+        saved: Any = self._ale.cloneState(include_rng=True).__getstate__()  # bytes, although the stub says otherwise
         self._start, self._state_type = SeededStart(saved), ALEState
         height, width = self._ale.getScreenDims()
         self._screen = np.zeros((height, width, 3), dtype=np.uint8)
@@ -90,7 +91,7 @@ class AtariGame(gym.Env[Frame, int]):
         self._weights = (*area_weights(width, FRAME[1]), *area_weights(height, FRAME[0]))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        """A new game; frames are new arrays."""
+        """Begin a new game; every frame is a new array."""
         super().reset(seed=seed)
         self._begin(int(self.np_random.integers(2**31)) if seed is None else seed)
         return self._frame(), {}
@@ -99,10 +100,10 @@ class AtariGame(gym.Env[Frame, int]):
         """One step: four frames."""
         self._played.append(action)
         native, ale = self._actions[action], self._ale
-        # Not by the emulator itself: some games act while they start, and would skip frames there.
+        # The emulator's own frame skip is not used: it would also apply to the actions with which some games start.
         points = sum([ale.act(native, 1.0) for _ in range(FRAME_SKIP)])
         over, cut = ale.game_over(with_truncation=False), ale.game_truncated()
-        if not over and not cut:  # the vector interface takes no last screen
+        if not over and not cut:  # the vector interface does not draw the last screen either
             ale.getScreenRGB(self._screen)
         return self._frame(), float(points), over, cut, {}
 

@@ -1,8 +1,8 @@
-"""A screen made smaller, to the last bit as the ALE's vector interface does it: OpenCV's ``INTER_AREA``.
+"""Reduce a screen as the ALE's vector interface does, bit for bit: by OpenCV's ``INTER_AREA``.
 
 Every pixel of the small picture is the average of the area that it covers, summed in float32 in OpenCV's order: along
-rows first, from the left, then down (``modules/imgproc/src/resize.cpp``, ``computeResizeAreaTab``). On a machine whose
-OpenCV fuses products and sums (ARM), a value may differ by 1.
+rows first, from the left, then down (``modules/imgproc/src/resize.cpp``, ``computeResizeAreaTab``). Where OpenCV uses
+fused multiply-add (ARM), a value may differ by 1.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ Screen = npt.NDArray[np.uint8]
 
 
 def area_weights(size: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Which N neighbours of `size` make up each of `target` pixels.
+    """The source pixels (of `size`) that each of `target` pixels averages, and their weights.
 
     Returns:
-        The first of them, ``(target,)``, and their weights, ``(target, N)``: N is the most that any pixel covers.
+        The index of the first source pixel, ``(target,)``, and the weights, ``(target, N)``. N is the largest number of
+        source pixels that a pixel covers.
     """
     scale = size / target
     covered: list[dict[int, float]] = []
@@ -59,10 +60,10 @@ def shrink(
     Args:
         screen: ``(H, 3 W)`` uint8: rows of pixels of three channels.
         out: ``(h, 3 w)`` uint8, likewise.
-        columns: As :func:`area_weights` gives them for W and w.
-        across: Likewise.
-        lines: For H and h.
-        down: Likewise.
+        columns: First source columns, from ``area_weights(W, w)``.
+        across: Their weights.
+        lines: First source rows, from ``area_weights(H, h)``.
+        down: Their weights.
     """
     height, width = out.shape
     rows = np.empty((len(screen), width), np.float32)
@@ -75,7 +76,7 @@ def shrink(
             if not same or screen[y, x] != screen[y - 1, x]:
                 same = False
                 break
-        if not same:  # a console repeats many rows
+        if not same:  # consoles repeat many rows: average each once
             made += 1
             for x in range(screen.shape[1]):
                 line[x] = np.float32(screen[y, x])

@@ -3,19 +3,19 @@
 The tasks are MiniGrid's (Chevalier-Boisvert et al. 2019, 2023). Observation, a Dict:
 
 ========= ==================== =====================================================================================
-image     (7, 7, 3) uint8      the view ahead: kind, color and state of each cell, as upstream's; at most 10
+image     (7, 7, 3) uint8      the view ahead: kind, color and state of each cell, in upstream's codes; at most 10
 direction (4,) float32         the way the agent faces (east, south, west, north), one-hot
-mission   (9,) int64           the words of the instruction: 0 is padding, 1 a word that is none of :data:`WORDS`
-attempt   (1,) float32         the attempt, from 0, over k
+mission   (9,) int64           numbers of the instruction's words: 0 is padding, 1 a word that is not in :data:`WORDS`
+attempt   (1,) float32         the index of the attempt (from 0) / k
 ========= ==================== =====================================================================================
 
 Actions: ``Discrete(7)``, upstream's. The reward of a completed mission is 1 - 0.9 (steps / most steps). An attempt
 succeeds if its reward is positive.
 
 A variant is a layout's seed. One training task, KeyCorridor, is the same environment as one held-out task under another
-name (``repeats``); the paper's split has both. Small tasks have few layouts, so evaluation on the training tasks meets
-some that training plays (``seen_variants``; results/babyai/README.md). ``split="train-distinct"`` evaluates on 500
-seeds that give none of those found, and leaves out the tasks of :data:`NO_DISTINCT_LAYOUTS`.
+name (``repeats``); the paper's split has both. Small tasks have few layouts, so evaluation on the training tasks
+plays some layouts of training again (``seen_variants``; results/babyai/README.md). ``split="train-distinct"`` evaluates
+on 500 seeds that give none of the repeated layouts found, and leaves out the tasks of :data:`NO_DISTINCT_LAYOUTS`.
 
 Published settings that the suite follows:
 
@@ -62,14 +62,14 @@ DEPARTURES = (
     "in `tasks` on the train split.",
 )
 
-#: The words that missions of the 68 tasks have, in the order of their numbers from 2 on.
+#: The words in the missions of the 68 tasks. Their numbers are 2, 3 and so on, in this order.
 WORDS = (
     *("a", "ball", "behind", "blue", "box", "door", "door,", "front", "go", "green", "grey", "in", "key", "left"),
     *("object", "of", "on", "open", "pick", "purple", "red", "right", "the", "then", "to", "up", "yellow", "you"),
     "your",
 )
 MOST_WORDS = 9
-#: Of the numbers in an image: they are kinds, colors and states, and no brightness.
+#: The largest number in an image. The numbers are codes of kinds, colors and states, not brightness.
 LARGEST = 10
 _NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
 
@@ -78,7 +78,7 @@ TRAIN_TASKS, TEST_TASKS, OTHER_TASKS = (tuple(_DATA[name]) for name in ("train",
 
 
 def _family(name: str) -> str:
-    """``BabyAI-GoToLocalS8N7-v0`` is a ``GoToLocal``."""
+    """The family of a task: ``GoToLocal`` for ``BabyAI-GoToLocalS8N7-v0``."""
     return re.sub(r"(S\d+)?(N\d+|R\d+)?(Carrying)?-v\d+$", "", name.removeprefix("BabyAI-"))
 
 
@@ -87,7 +87,7 @@ TASKS = {
     for part in ("train", "test", "also")
     for name, steps in _DATA[part].items()
 }
-#: Tasks of training without layouts that training does not play: they are not in ``train-distinct``.
+#: Training tasks that are not in ``train-distinct``: training plays nearly all of their layouts.
 NO_DISTINCT_LAYOUTS: tuple[str, ...] = tuple(_REPEATS["no_distinct_layouts"])
 DISTINCT_TASKS = tuple(task for task in TRAIN_TASKS if task not in NO_DISTINCT_LAYOUTS)
 SPLITS = {
@@ -120,7 +120,7 @@ REFUSED = {
 
 
 def mission_numbers(mission: str) -> npt.NDArray[np.int64]:
-    """A mission as ``(9,)`` int64."""
+    """The numbers of a mission's words, ``(9,)`` int64."""
     numbers = np.zeros(MOST_WORDS, dtype=np.int64)
     for at, word in enumerate(mission.split()):
         numbers[at] = _NUMBERS.get(word, 1)
@@ -128,7 +128,7 @@ def mission_numbers(mission: str) -> npt.NDArray[np.int64]:
 
 
 class _Codec:
-    """Names the parts of an observation."""
+    """Makes the Dict observation from the parts of a base observation."""
 
     actions = range(NUM_ACTIONS)
 
@@ -191,19 +191,19 @@ class BabyAI(Suite):
         return BabyAIGame(task.name)
 
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
-        """Names the parts of an observation."""
+        """Makes the Dict observation."""
         return _Codec()
 
     def return_bounds(self, task: Task) -> tuple[float, float]:
-        """A mission that is done pays between 0 and 1, once."""
+        """A completed mission pays between 0 and 1, once."""
         return 0.0, 1.0
 
     def success(self, reward: float, info: dict[str, Any]) -> bool:
-        """A reward is paid for a mission that is done, and for nothing else."""
+        """Only a completed mission pays a reward."""
         return reward > 0
 
     def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
-        """The whole grid over the mission and a line of text; what the agent sees is lighter."""
+        """The whole grid, with the agent's view in a lighter shade, over the mission and a line of text."""
         from PIL import Image, ImageOps
 
         from mtbench.suites.babyai.game import BabyAIGame

@@ -1,4 +1,7 @@
-"""Processes that draw BabyAI's layouts meanwhile: upstream draws them in Python, which threads would do in turns."""
+"""Helper processes that draw BabyAI's layouts in the background.
+
+Upstream draws layouts in Python, which threads cannot run in parallel because of the GIL.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ _THREADS = "mtbench-drawers"
 
 
 class Drawers:
-    """A pool of such processes. They end with this object.
+    """A pool of processes that draw layouts. They end with this object.
 
     Args:
-        count: How many.
+        count: Number of processes.
     """
 
     def __init__(self, count: int) -> None:
@@ -27,24 +30,25 @@ class Drawers:
         self.close = finalize_at_home(self, _close, self._pool, self._processes)
 
     def draw(self, task: str, seed: int) -> Future[Drawn]:
-        """A layout, some time."""
-        # The pool must not hold this object: a thread that let it go would have to wait for itself.
+        """Start to draw a layout; the future has the result."""
+        # The pool must hold no reference to this object. If a thread of the pool released the last one, the finalizer
+        # would make the thread wait for itself.
         return self._pool.submit(self._processes.drawn, task, seed)
 
 
 class _Processes:
-    """The processes, for as many threads. One that is killed is replaced."""
+    """The processes, one for each thread of the pool. A process that is killed is replaced."""
 
     def __init__(self, count: int) -> None:
         self._stopped = threading.Event()
-        self._lock = threading.Lock()  # of the running ones
+        self._lock = threading.Lock()  # guards the running processes
         self._running: set[Helper] = set()
         self._idle: SimpleQueue[Helper] = SimpleQueue()
         for _ in range(count):
             self._idle.put(self._start())
 
     def drawn(self, task: str, seed: int) -> Drawn:
-        """A layout.
+        """Draw a layout in an idle process.
 
         Raises:
             CancelledError: The processes were stopped.
@@ -64,7 +68,7 @@ class _Processes:
             try:
                 return retried(replace_and_ask, self._stopped.wait)
             except HelperGone:
-                return Layouts(task).draw(seed)  # slowly, then
+                return Layouts(task).draw(seed)  # no process can be kept alive: draw here, slowly
         finally:
             self._idle.put(helper)
 
@@ -80,27 +84,27 @@ class _Processes:
             return helper
 
     def stop(self) -> None:
-        """Kill them, and start no more."""
+        """Kill all processes and start no more."""
         with self._lock:
             self._stopped.set()
             for helper in self._running:
                 helper.process.kill()
 
     def close(self) -> None:
-        """Free what they leave."""
+        """Close the pipes of all processes."""
         for helper in self._running:
             helper.close()
 
 
 def _close(pool: ThreadPoolExecutor, processes: _Processes) -> None:
     processes.stop()
-    # The garbage collector may have been called by one of the threads.
+    # The garbage collector may run this in a thread of the pool, which must not wait for itself.
     in_the_pool = threading.current_thread().name.startswith(_THREADS)
     pool.shutdown(wait=not in_the_pool, cancel_futures=True)
     processes.close()
 
 
-_layouts: dict[str, Layouts] = {}  # a helper's own
+_layouts: dict[str, Layouts] = {}  # only in a helper process
 
 
 def _draw(request: tuple[str, int]) -> Drawn:

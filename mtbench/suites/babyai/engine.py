@@ -1,4 +1,4 @@
-"""BabyAI side by side: compiled rules on an array of worlds; layouts are drawn in other processes meanwhile."""
+"""Batched BabyAI: compiled rules on an array of worlds, while other processes draw the next layouts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mtbench.suites.babyai.rules import play
 from mtbench.vector.compiled import kernel
 from mtbench.vector.engine import Array, Engine, cpus
 
-# With fewer environments, drawing layouts in between takes less than starting processes for it.
+# Up to this number of environments, drawing layouts in this process is faster than starting processes for it.
 _FEW = 8
 
 
 class BabyAIEngine(Engine):
-    """Plays what :class:`~mtbench.suites.babyai.game.BabyAIGame` plays."""
+    """A batch of :class:`~mtbench.suites.babyai.game.BabyAIGame`."""
 
     envs_per_worker: ClassVar[int] = 512
 
@@ -37,12 +37,12 @@ class BabyAIEngine(Engine):
 
     def _set_up(self) -> None:
         self._layouts: dict[int, Layouts] = {}
-        self._lock = threading.Lock()  # of these
+        self._lock = threading.Lock()  # guards `_layouts` and `_drawers`
         self._prepared: list[tuple[tuple[int, int], Future[Drawn]] | None] = [None] * len(self._drawn)
         self._drawers: Drawers | None = None
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """A layout for every slot that begins; the same one again is at hand."""
+        """Begin attempts. A slot that plays its layout again copies the saved start."""
         for i in (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist():
             wanted = int(tasks[i]), int(variants[i])
             if self._drawn[i] != wanted:
@@ -52,7 +52,7 @@ class BabyAIEngine(Engine):
             self._worlds[i] = self._starts[i]
 
     def prepare(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """Have next layouts drawn."""
+        """Let other processes draw the predicted next layouts."""
         starting = (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist()
         if not starting:
             return
@@ -67,12 +67,12 @@ class BabyAIEngine(Engine):
         _step(begin, end, self._worlds, actions, reward, terminated, truncated, self.success)
 
     def observe(self, begin: int, end: int, progress: Array, out: dict[str, Array]) -> None:
-        """As :class:`mtbench.suites.babyai.BabyAI` has it."""
+        """Write observations in the layout of :mod:`mtbench.suites.babyai`."""
         parts = out["attempt"], out["direction"], out["image"], out["mission"]
         _observe(begin, end, self._worlds, self._missions, progress, self._k, *parts)
 
     def close(self) -> None:
-        """Stop the processes."""
+        """Stop the processes that draw layouts."""
         if self._drawers is not None:
             self._drawers.close()
         self._set_up()

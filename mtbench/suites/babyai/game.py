@@ -1,4 +1,4 @@
-"""One BabyAI task: upstream draws its layouts, compiled rules play them."""
+"""One BabyAI task: upstream draws its layouts, and compiled rules play them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BabyAIGame(gym.Env[Seen, int]):
         self._twin_steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Seen, dict[str, Any]]:
-        """Begin an attempt; the same seed again costs nothing."""
+        """Begin an attempt. The same seed again reuses the layout."""
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(2**31)) if seed is None else seed
         if drawn != self._seed:
@@ -63,7 +63,7 @@ class BabyAIGame(gym.Env[Seen, int]):
         return world["image"].copy(), int(world["facing"]), self.mission
 
     def twin(self) -> Any:
-        """Upstream's environment in the same state: to draw it, or to plan in it. It is this environment's own."""
+        """Upstream's environment in the same state, for rendering. Callers must not step it."""
         if self._twin is None:
             self._twin, self._twin_steps = upstream(self.task, render_mode="rgb_array"), 0
             self._twin.reset(seed=self._seed)
@@ -73,7 +73,7 @@ class BabyAIGame(gym.Env[Seen, int]):
         return self._twin
 
     def picture(self) -> Frame:
-        """The whole grid as upstream draws it, what the agent sees in a lighter shade."""
+        """The whole grid as upstream renders it, with the agent's view in a lighter shade."""
         frame: Frame = self.twin().render()
         return frame
 

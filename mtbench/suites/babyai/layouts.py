@@ -1,4 +1,4 @@
-"""Layouts: what upstream draws, as small records that the rules of :mod:`mtbench.suites.babyai.rules` play on."""
+"""Layouts, drawn by upstream and converted to small records for :mod:`mtbench.suites.babyai.rules`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mtbench.errors import UsageError
 #: Width and height of what the agent sees.
 VIEW = 7
 IMAGE = (VIEW, VIEW, 3)
-#: Cells a side at most, and objects, of which the first two numbers mean none and a wall.
+#: Maximum cells per side, and maximum number of objects. Object 0 means none, and object 1 is a wall.
 SIZE, OBJECTS = 24, 64
 NOTHING, WALL = 0, 1
-# minigrid/core/constants.py: kinds, states of doors, the way one faces.
+# minigrid/core/constants.py: kinds, states of doors, directions.
 EMPTY_KIND, WALL_KIND, DOOR, KEY, BALL, BOX = 1, 2, 4, 5, 6, 7
 GREY = 5
 OPEN, CLOSED, LOCKED = range(3)
@@ -26,7 +26,7 @@ TO_X, TO_Y = (1, 0, -1, 0), (0, 1, 0, -1)
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DO_NOTHING = range(7)
 NUM_ACTIONS = 7
 
-# What a clause of a mission asks for, and how two are joined.
+# The goal of a mission's clause, and how two clauses are joined.
 GO_TO, OPEN_IT, PICK_UP, PUT_NEXT = range(4)
 ALONE, BEFORE, AFTER, AND = range(4)
 _CLAUSES = {"GoToInstr": GO_TO, "OpenInstr": OPEN_IT, "PickupInstr": PICK_UP, "PutNextInstr": PUT_NEXT}
@@ -54,19 +54,19 @@ _FIELDS = np.dtype(
         ("clause", "u1", (2,)),
         ("strict", "u1", (2,)),
         ("done", "u1", (2,)),
-        ("carried", "u1", (2,)),  # when the clause was looked at last
-        ("moved", "u8", (2,)),  # bits of objects to open, pick up or put
-        ("tracked", "u8", (2,)),  # bits of objects to go to, or to put next to ...
+        ("carried", "u1", (2,)),  # the object carried when the clause was last checked
+        ("moved", "u8", (2,)),  # one bit for each object to open, pick up or put
+        ("tracked", "u8", (2,)),  # one bit for each object to go to, or to put next to ...
         ("places", "u1", (2, SIZE, SIZE)),  # ... and where they are known to be
     ]
 )
-# Records with their fields as attributes, as Numba has them: so the rules also run uncompiled.
+# np.record gives access to fields as attributes, as Numba does, so that the rules also run uncompiled.
 WORLD = np.dtype((np.record, _FIELDS))
 World = npt.NDArray[Any]
 
 
 def upstream(task: str, **kwargs: Any) -> Any:
-    """Upstream's environment, without wrappers; it says nothing on the console when it draws a layout again."""
+    """Upstream's environment, without wrappers. It prints nothing when it has to draw a layout again."""
     import minigrid  # noqa: F401 (registers)
     from minigrid.envs.babyai.core import roomgrid_level
 
@@ -78,7 +78,7 @@ def _say_nothing(*text: object) -> None: ...
 
 
 class Layouts:
-    """Layouts of one task by their seeds, as records with their missions.
+    """Draws layouts of one task from seeds, as records with their missions.
 
     Args:
         task: A registered ``BabyAI-*`` name.
@@ -98,7 +98,7 @@ class Layouts:
 
 
 def compiled_layout(env: Any, view: npt.NDArray[np.uint8]) -> World:
-    """A freshly reset upstream environment as a record.
+    """Convert a freshly reset upstream environment to a record.
 
     Args:
         env: A ``RoomGridLevel``.
@@ -108,7 +108,7 @@ def compiled_layout(env: Any, view: npt.NDArray[np.uint8]) -> World:
         ``()`` of :data:`WORLD`.
 
     Raises:
-        UsageError: It holds what these rules do not know.
+        UsageError: The layout has something that the compiled rules do not support.
     """
     from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
@@ -139,11 +139,11 @@ def compiled_layout(env: Any, view: npt.NDArray[np.uint8]) -> World:
     world["x"], world["y"], world["facing"] = int(env.agent_pos[0]), int(env.agent_pos[1]), int(env.agent_dir)
     world["carrying"], world["image"] = number(env.carrying), view
     world["steps"], world["max_steps"] = env.step_count, env.max_steps
-    _lower_mission(world, env.instrs, number)
+    _write_mission(world, env.instrs, number)
     return world
 
 
-def _lower_mission(world: World, mission: Any, number: Callable[[Any], int]) -> None:
+def _write_mission(world: World, mission: Any, number: Callable[[Any], int]) -> None:
     from minigrid.envs.babyai.core import verifier
 
     if verifier.use_done_actions:
@@ -171,6 +171,6 @@ def _bits(things: list[Any], number: Callable[[Any], int]) -> int:
     bits = 0
     for thing in things:
         at = number(thing)
-        if at != WALL:  # all walls are one; they are known by their places
+        if at != WALL:  # all walls have one number; only their places tell them apart
             bits |= 1 << at
     return bits

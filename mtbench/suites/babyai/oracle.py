@@ -1,11 +1,11 @@
 """The expert for BabyAI: it sees the whole grid and plans an attempt before it plays it.
 
-Minigrid's own ``BabyAIBot`` is no expert for every task (3.2.0: it raises on KeyInBox, and plans for ever on
-UnlockToUnlock and some layouts of Unlock and GoToImpUnlock). This planner is one for all: it walks the cheapest way to
-what the mission asks for; a locked door on that way sends it for the key first, and an object in the way is put
-elsewhere. It fails where nobody could succeed: upstream locks some keys into rooms that they alone open, in 2 % of
-Unlock's layouts and 3 % of GoToImpUnlock's. It plans by playing on a copy of the world, so that plans are as long as
-attempts at most.
+Minigrid's own ``BabyAIBot`` cannot play every task: in version 3.2.0 it raises on KeyInBox, and plans for ever on
+UnlockToUnlock and on some layouts of Unlock and GoToImpUnlock. This planner plays all tasks. It takes the cheapest path
+to the objects of the mission. If a locked door is on the path, it fetches the key first; if an object is on the path,
+it moves the object elsewhere. It fails on layouts that cannot be solved: upstream locks some keys into rooms that only
+these keys open, in 2 % of Unlock's layouts and 3 % of GoToImpUnlock's. The planner plays on a copy of the world, so a
+plan is at most as long as an attempt.
 """
 
 from __future__ import annotations
@@ -50,21 +50,22 @@ if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
 
 Cell = tuple[int, int]
-State = tuple[int, int, int]  # x, y, the way one faces
+State = tuple[int, int, int]  # x, y, direction
 
 _WAYS = tuple(zip(TO_X, TO_Y, strict=True))
-_TO_FETCH_A_KEY = 40  # roughly in steps
+_TO_FETCH_A_KEY = 40  # estimated cost in steps
 
 
-class _Taste(NamedTuple):
-    """What to avoid, and how much, roughly in steps. The first plan that succeeds counts."""
+class _Penalties(NamedTuple):
+    """Costs, in steps, of actions that a plan should avoid."""
 
     to_move_an_object: float
     to_drop_near_a_door: float
     to_drop_in_the_way: float
 
 
-_TASTES = (_Taste(10, 15, 60), _Taste(10, 4, 10), _Taste(25, 2, 20), _Taste(4, 40, 60))
+# The planner tries these in turn until a plan succeeds.
+_PENALTIES = (_Penalties(10, 15, 60), _Penalties(10, 4, 10), _Penalties(25, 2, 20), _Penalties(4, 40, 60))
 
 _plans: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
 
@@ -84,10 +85,10 @@ def plan_from(world: World) -> list[int]:
     """Actions that lead to success, if the planner finds any.
 
     Args:
-        world: ``(1,)`` of :data:`~mtbench.suites.babyai.layouts.WORLD`; it is left as it is.
+        world: ``(1,)`` of :data:`~mtbench.suites.babyai.layouts.WORLD`; it is not changed.
     """
-    for taste in _TASTES:
-        planner = _Planner(world, taste)
+    for penalties in _PENALTIES:
+        planner = _Planner(world, penalties)
         with suppress(_Over, _Stuck, RecursionError):
             planner.follow_the_mission()
         if planner.succeeded:
@@ -100,22 +101,22 @@ class _Over(Exception):
 
 
 class _Stuck(Exception):
-    """There is no way."""
+    """The planner finds no path."""
 
 
 class _Planner:
-    """Plays on a copy of a world, and remembers what it did."""
+    """Plays on a copy of a world and records its actions."""
 
-    def __init__(self, world: World, taste: _Taste) -> None:
-        self._taste, self.succeeded = taste, False
+    def __init__(self, world: World, penalties: _Penalties) -> None:
+        self._penalties, self.succeeded = penalties, False
         self._worlds = world.copy()
         self.world: Any = self._worlds[0]
         self.actions: list[int] = []
-        self._closed: set[Cell] = set()  # ways that are being cleared: no way leads through them meanwhile
-        self._hopeless: set[Cell] = set()  # doors whose keys are behind them
+        self._closed: set[Cell] = set()  # cells that are being cleared or opened: paths avoid them until that is done
+        self._hopeless: set[Cell] = set()  # doors whose keys cannot be reached
 
     def follow_the_mission(self) -> None:
-        """Its clauses in the order in which they count."""
+        """Do the mission's clauses in the order in which they must be done."""
         for clause in (1, 0) if self.world["joined"] == AFTER else (0, 1):
             if clause == 0 or self.world["joined"] != ALONE:
                 self._follow(clause)
@@ -130,7 +131,7 @@ class _Planner:
             self._open([cell for thing in moved if (cell := self._cell_of(thing))], again=True)
         elif kind == PICK_UP:
             self._get(moved)
-        while kind == PUT_NEXT:  # until it counts: what was carried from the start does not
+        while kind == PUT_NEXT:  # repeat until success: a drop in the attempt's first step does not count
             self._get(moved)
             beside = {cell for place in self._places(clause) for cell in _beside(place)}
             beside -= {cell for cell in beside if self._at(cell) == WALL or self._is_door(cell)}
@@ -143,7 +144,7 @@ class _Planner:
             else:
                 raise _Stuck
 
-    # ---- what there is ----
+    # ---- the state of the world ----
 
     def _at(self, cell: Cell) -> int:
         return int(self.world["cells"][cell])
@@ -155,7 +156,7 @@ class _Planner:
         return [(int(x), int(y)) for x, y in zip(*np.nonzero(self.world["places"][clause]), strict=True)]
 
     def _cell_of(self, thing: int) -> Cell | None:
-        """Where an object is, or the box that holds it."""
+        """The cell of an object, or of the box that contains it."""
         for wanted in (thing, *np.flatnonzero(self.world["contains"] == thing).tolist()):
             found = np.argwhere(self.world["cells"] == wanted)
             if len(found):
@@ -170,7 +171,7 @@ class _Planner:
         world = self.world
         return bool(world["kind"][thing] == KEY and world["color"][thing] == world["color"][self._at(door)])
 
-    # ---- what it does ----
+    # ---- actions ----
 
     def _act(self, action: int) -> None:
         reward, terminated, truncated = play_one(self._worlds, action)
@@ -185,15 +186,15 @@ class _Planner:
         while (way := self._way(targets)) is not None:
             for step, ahead in way:
                 blocked = step == FORWARD and not self._is_free(ahead)
-                if blocked and not self._make_way(ahead, {cell for _, cell in way}):
-                    break  # it led elsewhere
+                if blocked and not self._unblock(ahead, {cell for _, cell in way}):
+                    break  # moving things may have changed the state: search a new path
                 self._act(step)
             else:
                 return
         raise _Stuck
 
-    def _make_way(self, ahead: Cell, way: set[Cell]) -> bool:
-        """Open or clear the cell ahead; whether it can be entered from here now."""
+    def _unblock(self, ahead: Cell, way: set[Cell]) -> bool:
+        """Open or clear the cell ahead. Returns whether the agent, still here, can now enter it."""
         if self._is_door(ahead, LOCKED):
             here = self._here()
             try:
@@ -201,14 +202,14 @@ class _Planner:
             except _Stuck:
                 self._hopeless.add(ahead)
             return self._here() == here and self._is_free(ahead)
-        if self._is_door(ahead) or self._strict(PICK_UP):  # a box is gone then
+        if self._is_door(ahead) or self._strict(PICK_UP):  # a box disappears when it is toggled
             self._act(TOGGLE)
             return self._is_free(ahead)
         self._clear(ahead, way)
         return False
 
     def _open(self, doors: list[Cell], again: bool = False) -> None:
-        """Open one of some doors; `again` if it is open, for missions that count the act."""
+        """Open one of some doors. `again` toggles twice: missions count only the act of opening, not an open door."""
         locked = [door for door in doors if self._is_door(door, LOCKED)]
         if len(locked) < len(doors):
             self._go(set(doors) - set(locked))
@@ -223,20 +224,20 @@ class _Planner:
             self._act(TOGGLE)
 
     def _get(self, things: list[int]) -> None:
-        """Carry one of some objects."""
+        """Pick up one of some objects."""
         while int(self.world["carrying"]) not in things:
             cells = {cell for thing in things if (cell := self._cell_of(thing))}
             if self.world["carrying"] != NOTHING:
                 self._put_away({cell for _, cell in self._way(cells) or ()} | cells)
             self._go(cells)
             if self.world["carrying"] != NOTHING:
-                continue  # a door on the way was locked: the key is in hand
+                continue  # a door on the path was locked, and the agent still carries its key
             if self._at(self._ahead(self._here())) not in things:
-                self._act(TOGGLE)  # the box around it
+                self._act(TOGGLE)  # open the box that contains it
             self._act(PICKUP)
 
     def _clear(self, cell: Cell, way: set[Cell]) -> None:
-        """Put what is in a cell elsewhere; what is carried is carried again then."""
+        """Move the object in a cell elsewhere, then pick up again the object that was carried."""
         held = int(self.world["carrying"])
         with self._closing(cell):
             if held != NOTHING:
@@ -249,15 +250,15 @@ class _Planner:
             self._get([held])
 
     def _put_away(self, way: set[Cell]) -> None:
-        """Drop what is carried where it disturbs least."""
+        """Drop the carried object where it is least in the way."""
         best: tuple[float, State] | None = None
         costs, before = self._search(None, walking=True)
         for state, cost in costs.items():
             ahead = self._ahead(state)
             if self._at(ahead) != NOTHING:
                 continue
-            cost += self._taste.to_drop_near_a_door * sum(self._is_door(cell) for cell in _beside(ahead))
-            cost += self._taste.to_drop_in_the_way * (ahead in way)
+            cost += self._penalties.to_drop_near_a_door * sum(self._is_door(cell) for cell in _beside(ahead))
+            cost += self._penalties.to_drop_in_the_way * (ahead in way)
             if best is None or (cost, state) < best:
                 best = cost, state
         if best is None:
@@ -276,13 +277,13 @@ class _Planner:
         finally:
             self._closed.discard(cell)
 
-    # ---- ways ----
+    # ---- paths ----
 
     def _is_free(self, cell: Cell) -> bool:
         return self._at(cell) == NOTHING or self._is_door(cell, OPEN)
 
     def _cost(self, cell: Cell, walking: bool) -> float | None:
-        """Of entering a cell; None where it cannot be."""
+        """The cost of entering a cell; None if the agent cannot enter it."""
         if cell in self._hopeless or (cell in self._closed and not self._is_free(cell)):
             return None
         thing = self._at(cell)
@@ -296,10 +297,10 @@ class _Planner:
             return None if self._strict(OPEN_IT) else 2
         if self._strict(PICK_UP):
             return 2 if self.world["kind"][thing] == BOX else None
-        return self._taste.to_move_an_object * (1 if self.world["carrying"] == NOTHING else 2)
+        return self._penalties.to_move_an_object * (1 if self.world["carrying"] == NOTHING else 2)
 
     def _strict(self, kind: int) -> bool:
-        """Whether the mission fails where anything else is opened, or picked up."""
+        """Whether the mission fails if the agent opens (OPEN_IT) or picks up (PICK_UP) anything else."""
         return bool(np.any(self.world["strict"].astype(bool) & (self.world["clause"] == kind)))
 
     def _way(self, targets: set[Cell]) -> list[tuple[int, Cell]] | None:
@@ -314,7 +315,7 @@ class _Planner:
         return x + _WAYS[facing][0], y + _WAYS[facing][1]
 
     def _search(self, targets: set[Cell] | None, walking: bool) -> tuple[dict[State, float], dict[State, Any]]:
-        """Costs of states by Dijkstra's algorithm, up to the first that faces a target; and how each is reached."""
+        """Dijkstra's algorithm up to the first state that faces a target: the costs of states, and the step to each."""
         costs: dict[State, float] = {}
         before: dict[State, Any] = {}
         entering: dict[Cell, float | None] = {}

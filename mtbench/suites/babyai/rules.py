@@ -1,8 +1,8 @@
-"""The rules of BabyAI, compiled: MiniGrid's, to the last bit.
+"""The rules of BabyAI, compiled, with the same results as MiniGrid, bit for bit.
 
-Moving, carrying, doors and boxes (``minigrid_env.py``, ``core/world_object.py``), what the agent sees
-(``core/grid.py``) and when a mission is done (``envs/babyai/core/verifier.py``), including that objects a mission
-speaks of keep their place for it until something is dropped.
+They cover moving, carrying, doors and boxes (``minigrid_env.py``, ``core/world_object.py``), what the agent sees
+(``core/grid.py``) and when a mission is done (``envs/babyai/core/verifier.py``). As upstream, a mission updates the
+places of its objects only when something is dropped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mtbench.suites.babyai.layouts import (
 )
 from mtbench.vector.compiled import compiled, kernel
 
-# How far a clause is.
+# The status of a clause.
 _GOES_ON, _DONE, _FAILED = range(3)
 
 
@@ -100,8 +100,8 @@ def _act(world: Any, action: int) -> None:
 
 
 @compiled
-def _look_again(world: Any) -> None:
-    """Where the objects are that the mission speaks of."""
+def _update_places(world: Any) -> None:
+    """Update the places of the mission's objects."""
     for x in range(world.width):
         for y in range(world.height):
             thing = world.cells[x, y]
@@ -123,7 +123,7 @@ def _next_to_a_place(world: Any, clause: int, x: int, y: int) -> bool:
 
 @compiled
 def _clause(world: Any, clause: int, action: int) -> int:
-    """How far a clause is, after an action."""
+    """The status of a clause after an action."""
     kind, strict, moved = world.clause[clause], world.strict[clause], world.moved[clause]
     x, y = _ahead(world)
     ahead = world.cells[x, y]
@@ -151,7 +151,7 @@ def _clause(world: Any, clause: int, action: int) -> int:
 
 @compiled
 def _in_turn(world: Any, first: int, second: int, action: int) -> int:
-    """How far two clauses are of which one comes first."""
+    """The status of two clauses that must be done in order."""
     if world.done[first] != _DONE:
         world.done[first] = _clause(world, first, action)
         if world.done[first] == _FAILED:
@@ -180,7 +180,7 @@ def _mission(world: Any, action: int) -> int:
 
 @compiled
 def _spread(seen: Any, opaque: Any, i: int, j: int, to: int) -> None:
-    """Light goes from a cell of the view on to its neighbour beside, and to those before both."""
+    """A visible, transparent cell makes its neighbour at one side visible, and the cells ahead of both."""
     if seen[i, j] and not opaque[i, j]:
         seen[to, j] = True
         if j > 0:
@@ -219,11 +219,11 @@ def _see(world: Any) -> None:
 
 @compiled
 def play(world: Any, action: int) -> tuple[float, bool, bool]:
-    """One step: the reward, and whether the attempt has ended or has taken too long."""
+    """Play one step; returns the reward, terminated and truncated."""
     world.steps += 1
     _act(world, action)
     if action == DROP:
-        _look_again(world)
+        _update_places(world)
     _see(world)
     status = _mission(world, action)
     reward = 1 - 0.9 * (world.steps / world.max_steps) if status == _DONE else 0.0
@@ -232,5 +232,5 @@ def play(world: Any, action: int) -> tuple[float, bool, bool]:
 
 @kernel
 def play_one(worlds: World, action: int) -> tuple[float, bool, bool]:
-    """Play in the only one of ``(1,)`` worlds."""
+    """Play one step in the only world of an array ``(1,)``."""
     return play(worlds[0], action)

@@ -1,4 +1,4 @@
-"""Meta-World: manipulation skills with a hidden goal, three attempts at each.
+"""Meta-World: manipulation skills with a hidden goal, three attempts at the same goal.
 
 ============== ======================================================================================
 metaworld-ml45 45 skills to train on and 5 held out (Yu et al. 2019; ``env_dict.py``, ``ML45_V3``)
@@ -8,12 +8,12 @@ metaworld-ml10 10 and 5 of the same
 Skills are those of ``metaworld`` 3 (``-v3``) under its default reward function, ``v2`` (0 to 10 in each step), 500
 steps in each attempt. An attempt succeeds if upstream reports success at any of its steps.
 
-Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, now and a step before), of which
-upstream's meta-learning benchmarks set the goal's three to zero; 1 where an attempt begins, else 0; the attempt's
-steps / 500.
+Observation: ``Box(41,)`` float32: upstream's 39 values (hand, gripper and objects, in this step and the one before), of
+which upstream's meta-learning benchmarks set the goal's three to zero; 1 where an attempt begins, else 0; the
+attempt's steps / 500.
 
-A variant is the number of a goal. Goals were drawn by upstream's rules and are shipped (``draw_goals.py``): for each
-skill 50 to train on, 50 others to evaluate training with, and as many of both kinds for the test split.
+A variant is the number of a goal. Goals were drawn by upstream's rules and are shipped (``draw_goals.py``). Each skill
+has 50 goals for training, 50 others for evaluation on the train split, and again 50 of each kind for the test split.
 
 Published settings that the suites follow:
 
@@ -84,13 +84,13 @@ _HAND = [-0.525, 0.348, -0.0525], [0.525, 1.025, 0.7]  # sawyer_xyz_env.py: _HAN
 
 def _bound(hand: list[float], gripper: float, objects: float, extra: list[float]) -> npt.NDArray[np.float32]:
     now = [*hand, gripper, *[objects] * 14]
-    hidden = [gripper] * 3  # always 0; bounds that are equal break whoever rescales by them
+    hidden = [gripper] * 3  # always 0; with equal bounds, wrappers that rescale would divide by zero
     return np.array([*now, *now, *hidden, *extra], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """Adds where in its attempt an observation is."""
+    """Adds to an observation whether it is the first of its attempt, and the attempt's steps."""
 
     actions: None = None
 
@@ -105,10 +105,10 @@ class MetaWorld(Suite):
     """One of upstream's meta-learning benchmarks.
 
     Args:
-        name: Of the suite.
-        title: For people.
-        train: Skills to train on, without their version.
-        test: Held-out ones.
+        name: The suite's name.
+        title: The name for display.
+        train: Training skills, without their version.
+        test: Held-out skills, without their version.
     """
 
     engine = "mtbench.suites.metaworld.engine:MetaWorldEngine"
@@ -120,7 +120,7 @@ class MetaWorld(Suite):
     departures = DEPARTURES
     has_success = True
     frame_shape = (512, 480, 3)
-    frames_per_second = 80  # as the robot moves
+    frames_per_second = 80  # real time
 
     def __init__(self, name: str, title: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
         self.name, self.title = name, title
@@ -129,7 +129,7 @@ class MetaWorld(Suite):
         self.tasks = {skill: Task(skill, "", skill, MOST_STEPS) for part in skills for skill in part}
         goals = [VariantRange(i * GOALS, (i + 1) * GOALS) for i in range(4)]
         self.splits = {
-            # The third block is the test split's own: training tasks can spare it, as no skill is in both splits.
+            # The third block is also the test split's. Training skills can use it, because no skill is in both splits.
             "train": Split("train", skills[0], goals[0], goals[1], validation=goals[2]),
             "test": Split("test", skills[1], goals[2], goals[3]),
         }
@@ -144,25 +144,25 @@ class MetaWorld(Suite):
         return spaces.Box(-1.0, 1.0, (4,), np.float32)
 
     def make_base(self, task: Task) -> gym.Env[Any, Any]:
-        """One skill."""
+        """The environment of one skill."""
         from mtbench.suites.metaworld.game import SkillGame
 
         return SkillGame(task.name)
 
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
-        """Adds where in its attempt an observation is."""
+        """Adds the start flag and the steps of the attempt."""
         return _Codec()
 
     def return_bounds(self, task: Task) -> tuple[float, float]:
-        """A step pays from 0 to 10."""
+        """Every step pays from 0 to 10."""
         return 0.0, 10.0 * task.max_steps
 
     def success(self, reward: float, info: dict[str, Any]) -> bool:
-        """Upstream's flag."""
+        """Upstream's success flag."""
         return bool(info["success"])
 
     def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
-        """The robot from a corner, over a line of text."""
+        """The robot, seen from a corner of the table, over a line of text."""
         from mtbench.suites.metaworld.game import SkillGame
 
         assert isinstance(base, SkillGame)

@@ -1,9 +1,10 @@
-"""How goals.npz was made: goals of every skill, by upstream's own rules for them, from one seed.
+"""The script that made goals.npz: it draws goals of every skill by upstream's rules, from one seed.
 
     python -m mtbench.suites.metaworld.draw_goals
 
-Upstream's benchmarks draw theirs from NumPy's global generator when they are made, for half a minute. Here each skill
-has a generator of its own, so that no skill's goals depend on another's. The file is part of ``-v0``.
+Upstream's benchmarks draw goals from NumPy's global generator when they are made, which takes half a minute. Here each
+skill has its own generator, so that its goals do not depend on other skills. The file is part of ``-v0``: other goals
+would need a new version.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ PATH = Path(__file__).parent / "goals.npz"
 
 
 def draw(skill: str, number: int) -> npt.NDArray[np.float64]:
-    """``(GOALS, D)`` float64: what upstream calls random vectors, of 3 to 6 values.
+    """Goals of a skill, ``(GOALS, D)`` float64: upstream's "random vectors", of 3 to 6 values.
 
     Args:
         skill: Such as ``"pick-place-v3"``.
-        number: Of its generator.
+        number: The number of the skill's generator.
     """
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
@@ -43,7 +44,7 @@ def draw(skill: str, number: int) -> npt.NDArray[np.float64]:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write goals.npz."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from rich.progress import track
 

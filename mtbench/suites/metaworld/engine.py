@@ -1,6 +1,6 @@
-"""Meta-World side by side: processes that each play a share of the slots, on memory that all see.
+"""Batched Meta-World: worker processes that each play a share of the slots, in shared memory.
 
-A step is Python between short calls of MuJoCo; threads would take turns at it.
+Threads would not run in parallel: most of a step is Python code, which holds the GIL, between short calls of MuJoCo.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mtbench.vector.engine import Array, Engine, shares
 from mtbench.vector.forks import finalize_at_home
 from mtbench.vector.helpers import WAITS, Helper, HelperGone, Memory, answer, map_memory, retried
 
-#: What a slot's player reads: the attempt's skill and goal, whether it begins, whether and how it is to move.
-#: What it writes: what comes of it.
+#: One slot in shared memory. The slot's player reads `skill` to `action`: it begins an attempt at the goal if `begins`,
+#: and plays `action` if `moves`. It writes the result into the other fields.
 SLOT = np.dtype(
     [
         ("skill", "i4"),
@@ -33,7 +33,7 @@ SLOT = np.dtype(
     ]
 )
 Slots = npt.NDArray[np.void]
-# By slot, the actions of the attempt under way: with them it can be played again up to here.
+# By slot, the actions of the current attempt: a new process replays them to restore the slot.
 Record = dict[int, npt.NDArray[np.float32]]
 
 
@@ -41,8 +41,8 @@ class Player:
     """Plays some slots, one after the other.
 
     Args:
-        skills: Names, by number.
-        slots: Its share.
+        skills: Names of the skills that `SLOT` numbers.
+        slots: The slots to play.
     """
 
     def __init__(self, skills: list[str], slots: Slots) -> None:
@@ -50,10 +50,10 @@ class Player:
         self._games: dict[int, SkillGame] = {}
 
     def play(self, record: Record) -> None:
-        """Begin where attempts begin, and step where slots move.
+        """Begin an attempt in the slots with `begins`, and play a step in those with `moves`.
 
         Args:
-            record: What has been played elsewhere already, for who takes over.
+            record: Actions to replay first, when this player takes over attempts of another process.
         """
         for i, actions in record.items():
             game = self._begin(i)
@@ -62,7 +62,7 @@ class Player:
         for i in np.flatnonzero(self._slots["begins"]).tolist():
             self._slots["observation"][i] = self._begin(i).observation
         moves = np.flatnonzero(self._slots["moves"])
-        # Who shares a model plays while it is in the caches.
+        # Step the slots of one skill together: they share a model, which then stays in the CPU's caches.
         for i in moves[np.argsort(self._slots["skill"][moves])].tolist():
             slot = self._slots[i]
             observation, reward, _, over, info = self._games[i].step(slot["action"])
@@ -79,9 +79,10 @@ class Player:
 
 
 class MetaWorldEngine(Engine):
-    """Plays what :class:`~mtbench.suites.metaworld.game.SkillGame` plays.
+    """A batch of :class:`~mtbench.suites.metaworld.game.SkillGame`.
 
-    One worker plays in this process. A process that was killed is replaced, and plays what it had played again.
+    With one worker, this process plays all slots. A worker process that is killed is replaced, and the new one replays
+    the current attempts.
     """
 
     envs_per_worker: ClassVar[int] = 2
@@ -91,7 +92,7 @@ class MetaWorldEngine(Engine):
         self._skills = list(suite.tasks)
         self.num_actions = np.ones(len(self._skills), dtype=np.int64)
         self.success = np.zeros(num_envs, dtype=np.bool_)
-        self._steps = np.zeros(num_envs, dtype=np.int64)  # of the attempt
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of the current attempt
         self._taken = np.zeros((num_envs, MOST_STEPS, 4), dtype=np.float32)
         self._playing = np.zeros(num_envs, dtype=np.bool_)
         self._share(np.zeros(num_envs, SLOT))
@@ -101,11 +102,11 @@ class MetaWorldEngine(Engine):
         self._slots: Slots = map_memory(self._memory.key, SLOT)
         self._slots[:] = slots
         self._player: Player | None = None  # in this process
-        self._helpers: dict[tuple[int, int], Helper] = {}  # by their shares
+        self._helpers: dict[tuple[int, int], Helper] = {}  # by the begin and end of their slots
         self.forget = finalize_at_home(self, _forget, self._memory, self._helpers)
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """Begin attempts; one at the same goal begins from memory."""
+        """Begin attempts. An attempt at the slot's previous goal starts from a saved state."""
         begins = variants[begin:end] >= 0
         if not begins.any():
             return
@@ -131,13 +132,13 @@ class MetaWorldEngine(Engine):
         terminated[at], truncated[at] = False, self._slots["over"][at]
 
     def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
-        """As :class:`mtbench.suites.metaworld.MetaWorld` has it."""
+        """Write observations in the layout of :mod:`mtbench.suites.metaworld`."""
         steps = self._steps[begin:end]
         out[begin:end, :39] = self._slots["observation"][begin:end]
         out[begin:end, 39], out[begin:end, 40] = steps == 0, steps / MOST_STEPS
 
     def close(self) -> None:
-        """End the processes."""
+        """End the worker processes."""
         self.forget()
 
     def _play(self) -> None:
@@ -150,14 +151,14 @@ class MetaWorldEngine(Engine):
             return
         try:
             errors = self._ask(shares(n, self.workers))
-        except BaseException:  # interrupted, as likely as not: answers would be taken for the next ones
+        except BaseException:  # usually an interrupt: pending answers would be taken for answers to the next request
             _end(self._helpers)
             raise
         if errors:
             raise errors[0]
 
     def _ask(self, parts: list[tuple[int, int]]) -> list[Exception]:
-        """Have all play at once, and again those who were gone."""
+        """Let all processes play in parallel; replace those that were killed and let the new ones play."""
         gone = [part for part in parts if not self._sent(part)]
         errors = []
         for part in parts:
@@ -180,7 +181,7 @@ class MetaWorldEngine(Engine):
         return errors
 
     def _replaced(self, part: tuple[int, int]) -> None:
-        """Have a new process play."""
+        """Replace a share's process and let the new one play."""
         if part in self._helpers:
             self._helpers.pop(part).close(kill=True)
         self._sent(part)
@@ -198,7 +199,7 @@ class MetaWorldEngine(Engine):
         return True
 
     def _record(self, begin: int, end: int) -> Record:
-        """Of attempts under way, less those that begin."""
+        """The actions of the current attempts, without those of attempts that begin now."""
         under_way = self._playing[begin:end] & ~self._slots["begins"][begin:end]
         return {i: self._taken[begin + i, : self._steps[begin + i]] for i in np.flatnonzero(under_way).tolist()}
 
@@ -224,7 +225,7 @@ def _end(helpers: dict[tuple[int, int], Helper]) -> None:
 
 
 class _Helper:
-    """What a helper answers: each step, and who it is with the first."""
+    """Answers requests in a worker process. The first request also has the process's skills and slots."""
 
     def __init__(self) -> None:
         self._player: Player | None = None

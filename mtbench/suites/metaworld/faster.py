@@ -1,9 +1,9 @@
-"""Upstream's skills at half the cost of a step, and to the last bit.
+"""Upstream's skills with steps at half the cost and bit-identical results.
 
-Most of an upstream step is spent outside MuJoCo: on loops over contacts as Python objects, on looking bodies up by
-name, on rotations, norms and reward helpers that are meant for arrays. :func:`faster` makes a subclass of a skill's
-class with these parts replaced. The rewards' own code is upstream's: it is bound anew to quicker helpers of the same
-names.
+An upstream step spends most of its time outside MuJoCo: in loops over contacts as Python objects, in looking up bodies
+by name, and in rotations, norms and reward helpers that are made for arrays. :func:`faster` makes a subclass of a
+skill's class that replaces these parts. The reward functions themselves keep upstream's code and only call faster
+helpers of the same names; one of them, shared by most skills, is rewritten (:data:`_REWRITTEN`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Vector = npt.NDArray[np.float64]
 
 
 _HAND_DOWN = np.array([1, 0, 1, 0])
-_clip = np.clip if not hasattr(np, "_core") else np._core.umath.clip  # the function behind it, less its checks
+_clip = np.clip if not hasattr(np, "_core") else np._core.umath.clip  # np.clip without its checks
 
 
 def _norm(x: Any, *arguments: Any, **options: Any) -> Any:
-    """``np.linalg.norm`` of a vector of floats as it computes it, less its checks."""
+    """``np.linalg.norm`` of a vector of floats by the same formula, without its checks."""
     if arguments or options or type(x) is not np.ndarray or x.ndim != 1 or x.dtype != np.float64:
         return np.linalg.norm(x, *arguments, **options)
     return np.sqrt(x.dot(x))
@@ -52,9 +52,9 @@ def _tolerance_of(upstream: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Rotations:
-    """``Rotation.from_matrix(m).as_quat()`` by scipy's own compiled functions, less the object between them.
+    """``Rotation.from_matrix(m).as_quat()`` by scipy's own compiled functions, without the object between them.
 
-    MuJoCo makes its matrices of unit quaternions: they need not be checked.
+    MuJoCo computes its matrices from unit quaternions, so they are valid and are not checked.
     """
 
     def __init__(self, upstream: Any) -> None:
@@ -80,10 +80,10 @@ class _Rotations:
     def from_matrix(self, matrix: Vector) -> Any:
         if self._compiled is None or matrix.shape != (3, 3):
             return self._upstream.from_matrix(matrix)
-        return _Turned(self._quaternion(matrix))
+        return _Quaternion(self._quaternion(matrix))
 
 
-class _Turned:
+class _Quaternion:
     def __init__(self, quaternion: Vector) -> None:
         self._quaternion = quaternion
 
@@ -93,7 +93,7 @@ class _Turned:
 
 @lru_cache(maxsize=1)
 def _helpers() -> dict[str, Any]:
-    """Quicker ones, by the names under which upstream's modules know them."""
+    """Faster helpers, by the names that upstream's modules use."""
     from metaworld.utils import reward_utils
     from scipy.spatial.transform import Rotation
 
@@ -116,7 +116,7 @@ def _caging_reward(
     high_density: bool = False,
     medium_density: bool = False,
 ) -> Any:
-    """What most skills pay for taking hold, number by number. Upstream: ``_gripper_caging_reward``."""
+    """Upstream's ``_gripper_caging_reward``, the reward of most skills for grasping, computed with scalars."""
     if high_density and medium_density:
         raise ValueError("Can only be either high_density or medium_density")
     rewards = _helpers()["reward_utils"]
@@ -148,14 +148,14 @@ def _apart_in_x_and_z(one: Vector, other: Vector) -> Any:
     return _norm(apart)
 
 
-#: Of the class that all skills share, by name. Skills that have their own keep it.
+#: Rewritten methods of the skills' base class, by name. Skills that override one keep their own.
 _REWRITTEN = {"_gripper_caging_reward": _caging_reward}
 
 
-def _bound_anew(function: Any) -> Any:
-    """A function of upstream's with the quicker helpers; None if it uses none."""
+def _with_helpers(function: Any) -> Any:
+    """A copy of an upstream function that calls the faster helpers; None if it calls none of them."""
     if isinstance(function, types.FunctionType) and function.__name__ == "inner" and function.__closure__:
-        # What `assert_task_is_set` wraps: here tasks are always set.
+        # Unwrap the decorator `assert_task_is_set`: here tasks are always set.
         cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
         function = cells["func"].cell_contents
     if not isinstance(function, types.FunctionType) or not set(function.__code__.co_names) & set(_helpers()):
@@ -172,7 +172,7 @@ def _bound_anew(function: Any) -> Any:
 
 
 class _Faster:
-    """What every skill shares, with names looked up once. Upstream: ``sawyer_xyz_env.py``."""
+    """Methods of the skills' base class (``sawyer_xyz_env.py``) that look up names only once."""
 
     model: Any
     data: Any
@@ -273,7 +273,7 @@ class _Faster:
         return bool(sum(forces[0]) > 0 and sum(forces[1]) > 0)
 
     def do_simulation(self, ctrl: Any, n_frames: int) -> None:
-        """Less ``mj_rnePostConstraint``, whose results nothing here reads."""
+        """As upstream, but without ``mj_rnePostConstraint``, whose results nothing here reads."""
         self.data.ctrl[:] = ctrl
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
@@ -287,8 +287,8 @@ def faster(skill: type) -> type:
             for name, function in vars(base).items():
                 if base.__module__ == "metaworld.sawyer_xyz_env" and name in _REWRITTEN:
                     methods[name] = _REWRITTEN[name]
-                elif name not in vars(_Faster) and (bound := _bound_anew(function)) is not None:
+                elif name not in vars(_Faster) and (bound := _with_helpers(function)) is not None:
                     methods[name] = bound
                 else:
-                    methods.pop(name, None)  # overridden by one that uses no helper
+                    methods.pop(name, None)  # overridden by a method that calls no helper
     return type(f"Faster{skill.__name__}", (_Faster, skill), methods)

@@ -1,4 +1,4 @@
-"""One Meta-World skill with hidden goals that are numbered."""
+"""One Meta-World skill with hidden, numbered goals."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PICTURE = 480, 480
 
 @lru_cache(maxsize=1)
 def goals() -> dict[str, Vector]:
-    """By skill, ``(200, D)`` float64; see :mod:`mtbench.suites.metaworld.draw_goals`."""
+    """The goals by skill, ``(200, D)`` float64; see :mod:`mtbench.suites.metaworld.draw_goals`."""
     with resources.as_file(resources.files("mtbench.suites.metaworld") / "goals.npz") as path, np.load(path) as arrays:
         return dict(arrays)
 
 
 class Loaded:
-    """A skill's model of 20 MB, which takes 0.1 s to load: once in a process, for all who play the skill.
+    """A skill's model (20 MB, 0.1 s to load), loaded once per process and shared by all environments of the skill.
 
-    A goal moves bodies and sites within the model. Who plays next has them moved back to where its own goal has them.
+    A goal moves bodies and sites within the model. Before stepping, each environment restores its own positions.
 
     Args:
         skill: Such as ``"pick-place-v3"``.
@@ -52,7 +52,7 @@ class Loaded:
         self.player: object = None
 
     def another(self) -> Any:
-        """One more of upstream's environments on this model."""
+        """A new upstream environment on this model."""
         import mujoco
 
         first = self._first
@@ -62,7 +62,7 @@ class Loaded:
         return one
 
     def restore_positions(self, player: object, places: list[Vector]) -> None:
-        """Have the model as a player left it."""
+        """Restore a player's positions of bodies and sites, unless it was the last to use the model."""
         if self.player is player:
             return
         for array, values in zip(self.movable, places, strict=True):
@@ -72,12 +72,12 @@ class Loaded:
 
 @cache
 def loaded(skill: str) -> Loaded:
-    """This process's."""
+    """The process's only :class:`Loaded` of a skill."""
     return Loaded(skill)
 
 
 class _Start(NamedTuple):
-    """Where an attempt begins; upstream takes as long for it as for fifty steps."""
+    """The saved start of an attempt: upstream's reset takes as long as fifty steps."""
 
     data: Any
     attributes: dict[str, Any]
@@ -112,7 +112,7 @@ class SkillGame(gym.Env[Vector, Action]):
 
     @property
     def upstream(self) -> Any:
-        """Upstream's environment; its model is shared, and for others to change when they play."""
+        """Upstream's environment. Its model is shared: other environments change it when they step."""
         if self._upstream is None:
             self._loaded = loaded(self.skill)
             self._upstream = self._loaded.another()
@@ -140,7 +140,7 @@ class SkillGame(gym.Env[Vector, Action]):
         return self.observation, float(reward), terminated, truncated, info
 
     def picture(self) -> Frame:
-        """The robot, ``(480, 480, 3)``, drawn off the screen.
+        """The robot, ``(480, 480, 3)``, rendered without a window.
 
         Raises:
             gymnasium.error.DependencyNotInstalled: Neither EGL nor OSMesa works here.
@@ -150,7 +150,7 @@ class SkillGame(gym.Env[Vector, Action]):
         upstream, shared = self.upstream, loaded(self.skill)
         if self._renderer is None:
             self._renderer = renderer(shared.model, *PICTURE)
-            weakref.finalize(self, self._renderer.close)  # before EGL itself is gone
+            weakref.finalize(self, self._renderer.close)  # must happen before EGL shuts down
         with shared.lock:
             shared.restore_positions(self._me, self._places)
             self._renderer.update_scene(upstream.data, camera())
@@ -189,7 +189,8 @@ class SkillGame(gym.Env[Vector, Action]):
         self._np_random = rng
 
 
-# What upstream keeps views of, which show the present where they look like a memory: `init_left_pad` is one.
+# Arrays of `data` that upstream keeps views of. A view such as `init_left_pad` changes with every step, although its
+# name suggests a saved value.
 _VIEWED = ("xpos", "xquat", "xmat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "qpos", "qvel", "mocap_pos")
 
 

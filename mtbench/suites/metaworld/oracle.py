@@ -1,4 +1,4 @@
-"""Meta-World's scripted policies, which are told the goal that agents do not see."""
+"""Meta-World's scripted policies, which see the goal that is hidden from agents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def action(env: MetaRollout) -> npt.NDArray[np.float32]:
     told = base.observation.copy()
     told[36:39] = base.upstream._get_pos_goal()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some ask for more than there is, which is clipped
+        warnings.simplefilter("ignore")  # some policies exceed the bounds of actions; they are clipped below
         wanted = _policy(base.skill).get_action(told)
     chosen: npt.NDArray[np.float32] = np.clip(wanted, -1, 1).astype(np.float32)
     return chosen

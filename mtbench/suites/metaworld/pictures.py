@@ -1,4 +1,4 @@
-"""MuJoCo's pictures, drawn off the screen wherever something can draw them."""
+"""Render with MuJoCo without a window, on any backend that works."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mujoco import gl_context
 
 
 def renderer(model: Any, height: int, width: int) -> Any:
-    """A ``mujoco.Renderer`` without shadows and reflections: three quarters of the time where a processor draws.
+    """A ``mujoco.Renderer`` without shadows and reflections, which takes three quarters of the time on a CPU.
 
-    Where Linux has no display and ``MUJOCO_GL`` says nothing, EGL is taken, else OSMesa.
+    On Linux without a display, if ``MUJOCO_GL`` is not set, it uses EGL, or OSMesa if EGL does not work.
 
     Raises:
-        gymnasium.error.DependencyNotInstalled: Neither works here.
+        gymnasium.error.DependencyNotInstalled: No backend works here.
     """
     tried = []
     for kind in _contexts():
         try:
             made = _made(kind, model, height, width)
-        except Exception as error:  # of several packages, each with its own
+        except Exception as error:  # each backend raises its own exceptions
             tried.append(f"{kind or 'the default'} says: {error}")
             continue
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
@@ -37,7 +37,7 @@ def renderer(model: Any, height: int, width: int) -> Any:
 
 
 def camera() -> Any:
-    """From a corner of the table, close to it."""
+    """A view from close to a corner of the table."""
     one = mujoco.MjvCamera()
     one.lookat[:] = 0, 0.62, 0.15
     one.distance, one.azimuth, one.elevation = 1.45, 148, -32
@@ -50,8 +50,8 @@ def _contexts() -> list[str]:
 
 
 def _made(kind: str, model: Any, height: int, width: int) -> Any:
-    """MuJoCo settles on a kind when it is imported: too early, since others may import it."""
-    # Closes without a complaint of its own where it could not be made.
+    """Make a renderer on a backend. MuJoCo itself chooses one when it is first imported, which may be too early."""
+    # With these attributes, closing a renderer whose construction failed raises no second error.
     quiet = type("Renderer", (mujoco.Renderer,), {"_gl_context": None, "_mjr_context": None})
     usual = getattr(gl_context, "GLContext", None)
     try:

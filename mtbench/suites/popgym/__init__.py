@@ -13,7 +13,7 @@ Observation, ``Box(30,)`` float32:
 29     the previous reward on the default scale, also in attempts that pay nothing
 ====== =================================================================================================
 
-A variant is the seed of one attempt. Every attempt of a rollout plays a new variant, so that no attempt can show the
+A variant is the seed of one attempt. Every attempt of a rollout plays a new variant, so that no attempt reveals the
 cards of the next.
 
 Published settings that the suite follows:
@@ -120,7 +120,7 @@ class POPGym(Suite):
     frame_shape = (320, 480, 3)
 
     def observation_space(self, k: int) -> spaces.Box:
-        """``Box(30,)``; bounded but for the two channels where VelocityOnlyCartpole shows velocities."""
+        """``Box(30,)``, bounded except for the two channels in which VelocityOnlyCartpole shows velocities."""
         low, high = np.zeros(GAME_CHANNELS + 4), np.ones(GAME_CHANNELS + 4)
         low[:2], high[:2] = -np.inf, np.inf
         longest = max(task.max_steps for task in self.tasks.values())

@@ -1,6 +1,6 @@
-"""Pictures of the POPGym games for people: what the agent sees, and the state behind the next answer.
+"""Pictures of the POPGym games for people: what the agent sees, and the hidden state.
 
-Everything is read from the base environment, nothing is changed or drawn at random: one state, one picture.
+Drawing only reads the base environment and uses no random numbers, so equal states give equal pictures.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Canvas:
         self._draw.bitmap(corner, mask, fill or _INKS[suit % 2])
 
 
-@lru_cache(maxsize=1024)  # setting text is most of a frame's time
+@lru_cache(maxsize=1024)  # rendering text takes most of a frame's time
 def _text_mask(text: str, size: float, anchor: str) -> tuple[Image.Image, int, int]:
     """The shape of a text, and its left and top edge from the anchor."""
     left, top, right, bottom = (round(v) for v in _font(size).getbbox(text, anchor=anchor))
@@ -157,7 +157,7 @@ def _card(canvas: _Canvas, box: _Box, kind: str, value: int, caption: str, asked
 
 def _cards(canvas: _Canvas, suits: Sequence[int], slots: int, asked: int, live: int) -> None:
     """Small cards in reading order: the first `live` in colour, the others faded, then empty slots."""
-    # As large as 314 x 196 allow; a single row stands level with the large card.
+    # Use the largest cells that fit into 314 x 196. A single row is at the height of the large card.
     cell, columns = max((min(314 / n, 196 / math.ceil(slots / n), 78), n) for n in range(1, slots + 1))
     top = max(86, 168 - cell * math.ceil(slots / columns) / 2)
     ring, card = min(0.1 * cell, 3), 0.9 * cell
@@ -257,7 +257,7 @@ def _bandit(canvas: _Canvas, base: Any) -> None:
 
 
 def _cart_pole(canvas: _Canvas, base: Any, seen: tuple[int, int]) -> None:
-    # Upstream's VelocityOnly games begin with the position and the angle too.
+    # In the first observation, upstream's VelocityOnly games also show the position and the angle.
     seen = seen if base.num_steps else (0, 2)
     noise = getattr(base, "noise_sigma", (0.0, 0.0))
     names, units = ("position", "velocity", "angle", "angular velocity"), ("", "", "°", "°/s")
@@ -314,7 +314,7 @@ def _mine_sweeper(canvas: _Canvas, base: Any) -> None:
         canvas.text(284, 112 + 70 * i, label, 12, _MUTED, "lm")
 
 
-# Family: (what draws its body, what the agent sees).
+# By family: the function that draws its state, and a text that says what the agent sees.
 _FAMILIES: dict[str, tuple[Callable[[_Canvas, Any], None], str]] = {
     "Autoencode": (_autoencode, "the mode and a suit"),
     "RepeatPrevious": (_repeat_previous, "the suit dealt now"),

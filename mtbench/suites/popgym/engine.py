@@ -1,4 +1,4 @@
-"""The 27 games side by side: every slot plays its own task."""
+"""Batched POPGym: every slot plays its own task."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _POLES = {
 
 
 def _deck(cards: int, asked: int, family: int, **more: float) -> dict[str, float]:
-    """Rules of a card game whose steps are worth a share of those asked."""
+    """Rules of a card game in which each of the `asked` answers is worth 1 / `asked`."""
     return {"family": family, "cards": cards, "reward": 1 / asked, **more}
 
 
 def _rules(task: Task) -> tuple[int, dict[str, float]]:
-    """How many actions a task has, and its row of :data:`RULES`.
+    """A task's number of actions, and its row of :data:`RULES`.
 
     Raises:
         ValueError: The task is of a family that has no rules here.
@@ -84,7 +84,7 @@ def _rules(task: Task) -> tuple[int, dict[str, float]]:
 
 
 class POPGymEngine(Engine):
-    """Plays what the ``popgym`` package plays: the same variant is the same attempt, draw by draw."""
+    """Plays the games of the ``popgym`` package: a variant gives the same attempt, with the same random draws."""
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._rules = np.zeros(len(suite.tasks), RULES)
@@ -107,7 +107,7 @@ class POPGymEngine(Engine):
         _step(begin, end, self._games, self._rules, self._streams, actions, reward, terminated, truncated)
 
     def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
-        """Rows of 30 float32, laid out as :mod:`mtbench.suites.popgym` says."""
+        """Write rows of 30 float32 in the layout of :mod:`mtbench.suites.popgym`."""
         _observe(begin, end, self._games, progress, self._last_attempt, out)
 
 

@@ -1,9 +1,9 @@
 """One expert per POPGym family. Each reads the game's Markov state and plays the best action for it.
 
-What can be expected, on the games' own scale: 1.0 wherever the state decides the answer (Autoencode,
+Expected returns on the games' own scale: 1.0 where the state determines the answer (Autoencode,
 RepeatPrevious, RepeatFirst, CountRecall, MineSweeper, and the cart poles, which a linear controller never drops).
-MultiarmedBandit's state is the payout probabilities, not the payouts: 2 E[max of n uniforms] - 1 = (n - 1) / (n + 1).
-HigherLower's state is the cards seen, so its best player counts cards and wins a little over half.
+MultiarmedBandit's state has the payout probabilities, not the payouts: 2 E[max of n uniforms] - 1 = (n - 1) / (n + 1).
+HigherLower's state has the cards seen, so the best player counts cards and wins a little over half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _autoencode(base: Any) -> int:
-    """Recite the hand from the latest card back. Before PLAY begins any action does."""
+    """Name the suits of the hand from the latest card back. While watching, actions have no effect."""
     return int(base.deck.suits_idx[base.deck["system"][-1]])
 
 
@@ -79,6 +79,6 @@ _EXPERTS: dict[str, Callable[[Any], Any]] = {
 def action(env: MetaRollout) -> int:
     """The expert's index in the shared action space for the current state of `env`."""
     if not env.playing:
-        return 0  # ignored, and the finished game's state need not make sense
+        return 0  # this action is ignored, and the finished game's state may be invalid
     expert = _EXPERTS[env.suite.tasks[env.task].family]
     return env.index_of(expert(env.base))

@@ -12,10 +12,10 @@ procgen-memory-hard  ``memory`` where it exists, else ``hard``; all 16 (the pape
 Observation: ``Box(64, 64, 3)`` uint8, as the core draws it. A black box of 4 x 4 pixels at rows and columns 1 to 4
 marks every frame of the second and later attempts. Actions: ``Discrete(15)``, the same for all games.
 
-A variant is a level's seed. Levels 0 to 1,999 are the train split, and evaluating that split plays them again: the
-field compares returns on seen and unseen levels. The test split is the rest. ``test-distinct`` has 1,000 test levels
-that look like no training level and unlike each other in every game of the suite (``distinct-levels.json``); some games
-have few levels, see ``results/procgen``.
+A variant is a level's seed. Levels 0 to 1,999 are the train split. Evaluating that split plays the same levels again,
+because publications compare returns on seen and unseen levels. All other levels are the test split. ``test-distinct``
+has 1,000 test levels that, in every game of the suite, look like no training level and unlike each other
+(``distinct-levels.json``). Some games have few different levels, see ``results/procgen``.
 
 Published settings that the suites follow:
 
@@ -69,7 +69,7 @@ DEPARTURES = (
 TRAIN_LEVELS = 2000
 _BOX = slice(1, 5)
 
-# Where not 1,000.
+# Steps after which an attempt ends, for games where this is not 1,000.
 _TIMEOUTS = {"leaper": 500, "maze": 500, "bigfish": 6000, "plunder": 4000, "bossfight": 4000}
 GAMES = (
     *("coinrun", "starpilot", "caveflyer", "dodgeball", "fruitbot", "chaser", "miner", "jumper"),
@@ -81,7 +81,7 @@ PAPER_EASY_GAMES = ("climber", "coinrun", "jumper", "ninja", "leaper")
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """Copies frames and marks later attempts."""
+    """Copies frames and draws the box of later attempts."""
 
     actions = range(core.NUM_ACTIONS)
 
@@ -93,11 +93,11 @@ class _Codec:
 
 
 class Procgen(Suite):
-    """Games at one difficulty each.
+    """Several games, each at one difficulty.
 
     Args:
-        name: Of the suite.
-        title: For people.
+        name: The suite's name.
+        title: The name for display.
         modes: Each game's difficulty.
         default: The games that are played unless ``tasks=`` says otherwise.
     """
@@ -146,11 +146,11 @@ class Procgen(Suite):
         return ProcgenGame(task.name, self.modes[task.name], task.max_steps)
 
     def return_bounds(self, task: Task) -> tuple[float, float]:
-        """Generous: no game pays or takes more than 10 in every step."""
+        """Loose bounds: no game pays more than 10, or less than -10, per step on average."""
         return -10.0 * task.max_steps, 10.0 * task.max_steps
 
     def codec(self, task: Task, base: gym.Env[Any, Any]) -> _Codec:
-        """Copies frames and marks later attempts."""
+        """Copies frames and draws the box of later attempts."""
         return _Codec()
 
     def render(self, base: gym.Env[Any, Any], task: Task, progress: Progress) -> Frame:
@@ -175,7 +175,7 @@ def mark(frames: Frame, which: Any = ...) -> None:
 
 _DATA = read_data("mtbench.suites.procgen", "distinct-levels.json")
 DISTINCT_LEVELS = {suite: tuple(levels) for suite, levels in _DATA["levels"].items()}
-#: By mode and game: the share of test levels that look like a level of training.
+#: By mode and game: the share of test levels that look like a training level.
 SEEN_LEVELS: dict[str, dict[str, float]] = _DATA["seen"]
 
 _MEMORY_HARD = {game: "memory" if game in MEMORY_GAMES else "hard" for game in GAMES}

@@ -1,15 +1,16 @@
 """Procgen's C++ core, called without the packages around it.
 
 The wheels `procgen`, `procgen-mirror` and `procgen-gym` ship one shared library, whose interface is libenv's (gym3's
-``libenv.h``; version 1, or procgen-gym's version 3). Only the library and its pictures are used: neither ``gym`` nor
+``libenv.h``; version 1, or procgen-gym's version 3). Only the library and its images are used: neither ``gym`` nor
 ``gym3`` is imported. The same level is the same game in all three, but each was built with another Qt, and a few pixels
 of some games differ.
 
-A :class:`Core` plays the levels of one game. The library starts a level of its choice where an attempt ends, and draws
-that one's first frame instead of the attempt's last (``game.cpp``). Here it gets no choice: its saved state names a
-range of levels, and a state that names a single one, followed by the action -1, starts that level. This costs less than
-a new environment, which has its pictures to scale again. Nothing of an earlier level shows in a level started so
-(``tests/suites/test_procgen.py``), but in one that the library starts: dodgeball's player looks where it last went.
+A :class:`Core` plays the levels of one game. When an attempt ends, the library itself starts a level of its choice and
+draws that level's first frame instead of the attempt's last (``game.cpp``). A saved state contains the range of levels
+to choose from. So to start a certain level, a core restores a state whose range is that level alone and plays the
+action -1. This is cheaper than a new environment, which has to scale its images again. A level started like this shows
+nothing of earlier levels (``tests/suites/test_procgen.py``). A level that the library starts may show something:
+dodgeball's player looks in the direction of its last move.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ MODES = {"easy": 0, "hard": 1, "memory": 10}  # game.h: DistributionMode
 #: Packages with the library, of which one is enough.
 PACKAGES = ("procgen", "procgen_gym")
 _LARGEST_STATE = 2**20
-#: A level that is made at once, where most take as long as fifty steps: cars drive before a level begins.
+#: By game, a level that the library makes quickly. Most levels of leaper take as long as fifty steps, because the
+#: library simulates the cars before a level begins.
 _QUICK_LEVELS = {"leaper": 3}
 _UINT8, _INT32 = 1, 2  # libenv.h: libenv_dtype
 
@@ -79,7 +81,7 @@ class Buffers:
         frame: ``(64, 64, 3)`` uint8.
         action: ``(1,)`` int32, read.
         reward: ``(1,)`` float32.
-        over: ``(1,)`` uint8: the attempt has ended, and `frame` is the first of the next.
+        over: ``(1,)`` uint8: 1 if the attempt has ended; `frame` is then the first of the next level.
     """
 
     frame: npt.NDArray[np.uint8]
@@ -89,7 +91,7 @@ class Buffers:
 
     @staticmethod
     def new() -> Buffers:
-        """Fresh ones."""
+        """New buffers, all zeros."""
         one = np.zeros
         return Buffers(one(FRAME, np.uint8), one(1, np.int32), one(1, np.float32), one(1, np.uint8))
 
@@ -98,16 +100,16 @@ class Core:
     """One game, at the start of a level.
 
     Args:
-        game: Its name.
+        game: The game's name.
         mode: One of :data:`MODES`.
         level: The level's seed, from 0 to 2**31 - 2.
-        buffers: Where it reads and writes.
+        buffers: The memory that the library reads and writes.
         picture: ``(512, 512, 3)`` uint8, written by :meth:`draw`; None for a core that cannot draw.
         centered: Frames follow the player, as an agent sees them; else they show the whole level.
 
     Attributes:
-        level: The one being played.
-        start: The state at its start.
+        level: The seed of the level being played.
+        start: The state at the level's start.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Core:
         self._buffers = buffers
         options = _options(game, MODES[mode], level, picture is not None, centered)
         with _MAKING:
-            self.handle = int(self._library.libenv_make(1, options.structure))  # or its address: see `library`
+            self.handle = int(self._library.libenv_make(1, options.structure))  # libenv 3 gets a pointer: see `library`
         self._infos = np.zeros((3, 1), dtype=np.int32)  # previous level, whether it was completed, level
         infos = [self._infos[0], self._infos[1], self._infos[2], *([] if picture is None else [picture])]
         arrays = {
@@ -136,38 +138,39 @@ class Core:
         addresses |= {"rewards": buffers.reward.ctypes.data, "firsts": buffers.over.ctypes.data}
         self._pointed = _Buffers(*(addresses[name] for name in _ORDER[self._library.libenv_version()]))
         self._library.libenv_set_buffers(self.handle, ctypes.byref(self._pointed))  # starts the level
-        # The library must not outlive what it writes to.
+        # These objects must live until the environment is closed, because the library writes to them.
         keep = (self._pointed, arrays, infos, buffers)
         self.close = weakref.finalize(self, _close, self._library, self.handle, keep)
         self.start = self.state()
-        # In a state: its version, the game's name with its length, 12 options, the grid's step (Game::serialize).
+        # The range of levels comes after version, length and text of the name, 12 options, and the grid's step
+        # (Game::serialize).
         self._levels_at = 4 + 4 + len(game) + 4 * 13
         if _LEVELS.unpack_from(self.start, self._levels_at) != (level, level + 1):
             raise UsageError("This build of Procgen saves its states in another way than mtbench knows.")
         self._next = _QUICK_LEVELS.get(game)
-        self._spare_the_next()
+        self._choose_quick_next_level()
 
     def begin(self, level: int) -> None:
-        """Start a level; the same one starts exactly as the first time."""
+        """Start a level. Starting the current level again restores its saved start."""
         if level == self.level:
             self.restore(self.start)
             return
-        self.restore(self._leading_to(level))
+        self.restore(self._start_followed_by(level))
         self._buffers.action[0] = -1
         self.act()
         self.start, self.level = self.state(), level
-        self._spare_the_next()
+        self._choose_quick_next_level()
 
-    def _leading_to(self, level: int) -> bytes:
-        """The start of this level, in a state that another one follows."""
+    def _start_followed_by(self, level: int) -> bytes:
+        """The start of the current level, as a state after which the library starts `level`."""
         state = bytearray(self.start)
         _LEVELS.pack_into(state, self._levels_at, level, level + 1)
         return bytes(state)
 
-    def _spare_the_next(self) -> None:
-        """Let a quick level follow, where it pays: nobody plays what the library starts when an attempt ends."""
+    def _choose_quick_next_level(self) -> None:
+        """Make the library start a quick level when the attempt ends, if the game has one: nobody plays that level."""
         if self._next is not None:
-            self.start = self._leading_to(self._next)
+            self.start = self._start_followed_by(self._next)
             self.restore(self.start)
 
     def act(self) -> None:
@@ -179,18 +182,18 @@ class Core:
         self._library.libenv_observe(self.handle)
 
     def state(self) -> bytes:
-        """Everything that decides how the level goes on, about 40 kB."""
+        """The complete state of the game, about 40 kB."""
         if not hasattr(_SCRATCH, "state"):
             _SCRATCH.state = ctypes.create_string_buffer(_LARGEST_STATE)
         size = self._library.get_state(self.handle, 0, _SCRATCH.state, _LARGEST_STATE)
         return ctypes.string_at(_SCRATCH.state, size)
 
     def restore(self, state: bytes) -> None:
-        """Go on from a :meth:`state` of the same level; draws its frame."""
+        """Restore a :meth:`state` of the same level and draw its frame."""
         self._library.set_state(self.handle, 0, state, len(state))
 
 
-_LEVELS = struct.Struct("<ii")  # the first, and behind the last
+_LEVELS = struct.Struct("<ii")  # the first level, and one past the last
 _MAKING = threading.Lock()
 _SCRATCH = threading.local()
 
@@ -231,15 +234,15 @@ def wheel_for(python: tuple[int, ...]) -> str:
 
 @lru_cache
 def library() -> Any:
-    """The shared library, loaded once for each process; its pictures load with the first environment, in seconds.
+    """The shared library, loaded once per process. Its images load with the first environment, which takes seconds.
 
     Raises:
         gymnasium.error.DependencyNotInstalled: None is installed.
-        UsageError: It speaks another version of libenv.
+        UsageError: The library has an unknown version of libenv.
     """
     folder = require_library() / "data" / "prebuilt"
     name = {"darwin": "libenv.dylib", "win32": "env.dll"}.get(sys.platform, "libenv.so")
-    # As gym3 loads it: its Qt is not to mix with another one in the process.
+    # The same flags as in gym3: the library's Qt must not mix with another Qt in the process.
     mode = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0) if hasattr(os, "RTLD_NOW") else 0
     loaded = ctypes.CDLL(str(folder / name), mode=mode)
     version = loaded.libenv_version()
@@ -266,7 +269,7 @@ def _assets() -> str:
 @dataclass(frozen=True, slots=True)
 class _Converted:
     structure: _Options
-    kept: list[Any]  # what it points to
+    kept: list[Any]  # the objects that `structure` points to
 
 
 def _options(game: str, mode: int, level: int, drawing: bool, centered: bool) -> _Converted:
@@ -277,7 +280,7 @@ def _options(game: str, mode: int, level: int, drawing: bool, centered: bool) ->
         "num_levels": 1,
         "num_actions": NUM_ACTIONS,
         "num_threads": 0,
-        "rand_seed": 0,  # chooses among levels, of which there is one
+        "rand_seed": 0,  # chooses among the levels: there is only one
         "render_human": drawing,
         "resource_root": _assets(),
         "center_agent": centered,

@@ -1,4 +1,4 @@
-"""The Procgen games side by side: a core for each slot, stepped by a compiled loop without Python's lock."""
+"""Batched Procgen: one core for each slot, stepped by a compiled loop without the GIL."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FRAME = math.prod(core.FRAME)
 
 
 class ProcgenEngine(Engine):
-    """Plays what :class:`~mtbench.suites.procgen.game.ProcgenGame` plays.
+    """A batch of :class:`~mtbench.suites.procgen.game.ProcgenGame`.
 
-    A core plays one game. One whose slot moves on to another game waits for a slot that wants its game; so there are
-    about twice as many cores as slots.
+    A core plays only one game. When a slot changes to another game, its core stays idle until a slot needs that game,
+    so there are about twice as many cores as slots.
     """
 
     envs_per_worker: ClassVar[int] = 4
@@ -32,7 +32,7 @@ class ProcgenEngine(Engine):
         self._tasks = [(task.name, suite.modes[task.name]) for task in suite.tasks.values()]
         self.num_actions = np.full(len(self._tasks), core.NUM_ACTIONS, dtype=np.int64)
         self._timeouts = np.array([task.max_steps for task in suite.tasks.values()], dtype=np.int64)
-        # By slot: its task, its attempt's steps, the frame it shows: an ended attempt keeps its last.
+        # By slot: its task, the steps of its attempt, and the frame it shows. An ended attempt keeps its last frame.
         self._playing, self._steps = np.full(num_envs, -1, dtype=np.int64), np.zeros(num_envs, dtype=np.int64)
         self._shown = np.zeros((num_envs, _FRAME), dtype=np.uint8)
         self._set_up_cores()
@@ -40,18 +40,18 @@ class ProcgenEngine(Engine):
     def _set_up_cores(self) -> None:
         n = len(self._playing)
         most = n * len(self._tasks)
-        # What cores read and write, a row for each; memory that is never written costs nothing.
+        # The memory that cores read and write, one row per core. Rows that are never written use no physical memory.
         self._frames = np.zeros((most, _FRAME), dtype=np.uint8)
         self._actions, self._rewards = np.zeros(most, dtype=np.int32), np.zeros(most, dtype=np.float32)
         self._over, self._handles = np.zeros(most, dtype=np.uint8), np.zeros(most, dtype=np.uint64)
         self._cores: list[core.Core] = []
         self._idle: list[list[int]] = [[] for _ in self._tasks]
-        self._held = np.full(n, -1, dtype=np.int64)  # by slot, its core
+        self._held = np.full(n, -1, dtype=np.int64)  # by slot, the row of its core
         self._act = _address_of_act()
         self._lock = threading.Lock()
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
-        """Move each slot's core to its level, or take one that plays its game."""
+        """Start each slot's level on its core, or on another core if the slot changes the game."""
         for i in (begin + np.flatnonzero(variants[begin:end] >= 0)).tolist():
             task, level = int(tasks[i]), int(variants[i])
             if task != self._playing[i]:
@@ -72,7 +72,7 @@ class ProcgenEngine(Engine):
         _step(begin, end, self._act, *slots, *memory, actions, reward, terminated, truncated)
 
     def observe(self, begin: int, end: int, progress: Array, out: Array) -> None:
-        """Frames, those of later attempts marked."""
+        """Write the frames, with the box in later attempts."""
         out[begin:end] = self._shown[begin:end].reshape(-1, *core.FRAME)
         mark(out, begin + np.flatnonzero(progress["attempt"][begin:end]))
 

@@ -1,4 +1,4 @@
-"""One Procgen game as a Gymnasium environment of its native 64 x 64 frames."""
+"""One Procgen game as a Gymnasium environment with native 64 x 64 frames."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from mtbench.suites.procgen.core import FRAME, NUM_ACTIONS, PICTURE, Buffers, Co
 
 
 class ProcgenGame(gym.Env[Frame, int]):
-    """Levels of one game.
+    """One game; ``reset(seed=level)`` starts a level.
 
-    ``reset(seed=level)`` starts a level. The core draws no frame of an attempt's last state: the last frame it drew is
-    returned again.
+    The core draws no frame of an attempt's last state, so the attempt's last step returns the previous frame again.
 
     Args:
-        game: Its name.
+        game: The game's name.
         mode: ``"easy"``, ``"hard"`` or ``"memory"``.
-        max_steps: After which the core ends an attempt.
+        max_steps: Steps after which the core ends an attempt.
     """
 
     observation_space: gym.Space[Frame] = spaces.Box(0, 255, FRAME, np.uint8)
@@ -35,7 +34,7 @@ class ProcgenGame(gym.Env[Frame, int]):
         self._steps, self._over = 0, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        """Start level `seed`. The frame returned is this environment's own and changes with every step."""
+        """Start level `seed`. The frame returned is a buffer that every step overwrites."""
         super().reset(seed=seed)
         level = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
         if self._core is None:
@@ -60,7 +59,7 @@ class ProcgenGame(gym.Env[Frame, int]):
         return self._shown, float(buffers.reward[0]), over and not timeout, timeout, {}
 
     def picture(self) -> Frame:
-        """The current state, 512 x 512, with smooth edges; at an attempt's end, the level's start."""
+        """The current state, 512 x 512, with smooth edges. After the attempt has ended: the level's start."""
         assert self._core is not None
         picture = np.zeros(PICTURE, np.uint8)
         drawing = Core(self.game, self.mode, self._core.level, Buffers.new(), picture)

@@ -1,4 +1,4 @@
-"""Native functions called from compiled loops."""
+"""Call native functions from compiled loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 def _call(typing_context: Any, function: Any, argument: Any) -> Any:
     """``((void (*)(void *)) function)(argument)``; both are addresses, as integers.
 
-    An address that is an argument, and no constant, leaves the machine code cacheable.
+    The address is an argument and not a constant, because Numba could not cache machine code with that constant.
     """
     signature = types.void(types.uint64, types.uint64)
 

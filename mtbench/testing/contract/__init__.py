@@ -9,7 +9,7 @@ from mtbench.registration import TABLE, find
 from mtbench.testing import VARIABLE
 
 WANTED: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
-#: What a process imports before it makes these environments.
+#: The modules to import before making these environments.
 MODULES = [module for module in ("mtbench", WANTED.get("module")) if module]
 for _module in MODULES:
     importlib.import_module(_module)
@@ -18,7 +18,7 @@ for _module in MODULES:
 IDS = [WANTED["env_id"]] if WANTED else [row.id for row in TABLE]
 
 _GAMES = ["breakout", "qbert", "chopper_command"]
-#: By suite and split: where games are long, the contract is tested on short ones.
+#: By suite and split: the tasks to test on suites where most games are long.
 SHORT_GAMES: dict[str, dict[str, list[str]]] = {
     "atari": {"train": _GAMES, "test": _GAMES},
     "metaworld-ml45": {"train": ["reach-v3", "hammer-v3"], "test": ["door-lock-v3", "bin-picking-v3"]},
@@ -30,5 +30,5 @@ if WANTED.get("tasks"):
         split: WANTED["tasks"].get(split, list(_suite.split(split).tasks)) for split in ("train", "test")
     }
 
-#: Robots take long to draw: their pictures are looked at over fewer steps.
+#: By suite: the number of steps to render on suites where rendering is slow.
 SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}

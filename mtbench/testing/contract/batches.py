@@ -1,4 +1,4 @@
-"""Two vector environments side by side: what they return must be equal to the last bit."""
+"""Compare two vector environments: all that they return must be equal, bit for bit."""
 
 import gymnasium as gym
 import numpy as np
@@ -6,7 +6,7 @@ from gymnasium.vector import AutoresetMode
 
 
 def assert_equal(ours, theirs, where=""):
-    """Also of infos: dictionaries, masks, arrays of objects."""
+    """Compare anything that a vector environment returns, also infos: dictionaries, masks, arrays of objects."""
     assert type(ours) is type(theirs), where
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys(), where
@@ -23,7 +23,7 @@ def assert_equal(ours, theirs, where=""):
 
 
 def assert_equal_to_gymnasiums_own(make, mode, kwargs, steps):
-    """A batch of ours beside a SyncVectorEnv of the same; `steps` may depend on the batch."""
+    """Compare our batch with a SyncVectorEnv of the same environments; `steps` may be a function of the batch."""
     ours = make(autoreset_mode=mode, **kwargs)
     alone = {key: value for key, value in kwargs.items() if key != "num_workers"}
     theirs = make(vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **alone)

@@ -20,15 +20,15 @@ def split(request):
 
 @pytest.fixture(params=["single", "vector"], scope="session")
 def batched(request, env_id):
-    """Whether an engine plays the ID, as the only environment of a batch."""
+    """Whether to test the ID on its engine, as the only environment of a batch."""
     if request.param == "vector" and not suite_of(env_id).engine:
-        pytest.skip("no engine for this suite: gymnasium.vector.SyncVectorEnv steps what `single` is")
+        pytest.skip("no engine for this suite: batches step single environments")
     return request.param == "vector"
 
 
 @pytest.fixture
 def make(env_id, batched):
-    """Make the ID with further arguments, as one environment or as the only one of a batch; everything is closed."""
+    """Make the ID with further arguments, as one environment or as the only one of a batch. Closes all at the end."""
     made = []
 
     def _make(**kwargs):
@@ -42,8 +42,8 @@ def make(env_id, batched):
 
 @pytest.fixture(scope="session")
 def rollouts(env_id, batched):
-    """Whole rollouts with default arguments by seed, as `play` returns them. Many tests read them and none edits them:
-    playing them once for all is what keeps the contract fast."""
+    """Whole rollouts with default arguments by seed, as `play` returns them. They are played once for all tests, to
+    save time, so no test may change them."""
     env = made_of(env_id, batched)
     played = {seed: play(env, seed) for seed in seeds(env)}
     env.close()
@@ -52,6 +52,6 @@ def rollouts(env_id, batched):
 
 def made_of(env_id, batched, **kwargs):
     kwargs = {**short_tasks(env_id, kwargs.get("split", "train")), **kwargs}
-    if batched and "render_mode" not in kwargs:  # only a single environment draws pictures
+    if batched and "render_mode" not in kwargs:  # only single environments render
         return Unbatched(env_id, **kwargs)
     return gym.make(env_id, **kwargs)

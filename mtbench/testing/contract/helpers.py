@@ -1,4 +1,4 @@
-"""What the contract tests share."""
+"""Helpers of the contract tests."""
 
 import numpy as np
 
@@ -9,9 +9,10 @@ from . import SHORT_GAMES
 
 
 def seeds(env):
-    """The seeds of the rollouts that a property is checked on.
+    """The seeds of the rollouts on which a property is checked.
 
-    Six; where rollouts are long, 1,502 steps on Meta-World and about 700 on Atari, the first that draws each game.
+    By default six seeds. On suites with long rollouts (1,502 steps on Meta-World, about 700 on Atari), for each game
+    the first seed that draws it.
     """
     if env.unwrapped.suite.name not in SHORT_GAMES:
         return list(range(6))
@@ -24,7 +25,7 @@ def seeds(env):
 
 
 def distinct(env, draws):
-    """How many of some draws must differ at least: all of them, but where few variants come twice by chance."""
+    """The minimum number of different results among `draws`: all, or 3/4 if there are few variants, which repeat."""
     return draws if len(env.unwrapped.split.variants) > 100 else draws * 3 // 4
 
 
@@ -38,7 +39,7 @@ def tasks_of(env_id, split="train"):
 
 
 def short_tasks(env_id, split="train"):
-    """The argument that leaves out long games, if there are any."""
+    """The argument that leaves out long games, on suites that have some."""
     return {"tasks": tasks_of(env_id, split)} if suite_of(env_id).name in SHORT_GAMES else {}
 
 
@@ -72,7 +73,7 @@ def same_trace(first, second):
 
 
 def attempts(trace):
-    """Split a next-step trace into the outer steps of each attempt, by the lengths its statistics report."""
+    """Split a next-step trace into attempts, by the lengths in its statistics."""
     lengths = trace[-1][4]["rollout"]["lengths"]
     parts, at = [], 0
     for length in lengths:

@@ -1,4 +1,4 @@
-"""DESIGN section 3, points 3 to 6, 8 and 9: attempts, the end, rewards and statistics."""
+"""docs/contract.md, sections 3 to 6, 8 and 9: attempts, the end, rewards and statistics."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from .helpers import attempts, equal, play, seeds, tasks_of
 
 
 def test_between_attempts_one_step_ignores_its_action(make, rollouts):
-    """The same rollouts with other actions between the attempts go on alike."""
+    """The same rollouts with other actions between the attempts continue in the same way."""
     env = make()
     for seed, trace in rollouts.items():
         parts = attempts(trace)
@@ -97,7 +97,7 @@ def test_what_is_paid(make, objective):
 
 def test_exploration_earns_a_return_that_is_not_paid(make, env_id):
     env = make(objective="k-shot", k=2)
-    assert any(abs(play(env, seed)[-1][4]["rollout"]["returns"][0]) > 0 for seed in range(40))  # until one has
+    assert any(abs(play(env, seed)[-1][4]["rollout"]["returns"][0]) > 0 for seed in range(40))  # until one rollout has
 
 
 def test_statistics_have_fixed_dtypes_and_no_label(rollouts, env_id):

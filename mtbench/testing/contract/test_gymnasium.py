@@ -29,7 +29,8 @@ def test_stable_baselines_checker_is_content(env_id, split):
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # BabyAI's views have the shape of an image and are none: with a bound of 10 they are flattened, as they should.
+        # BabyAI's views have the shape of an image but are not images. Their bound of 10 makes the checker warn, and
+        # makes Stable-Baselines3 flatten them, as it should.
         warnings.filterwarnings("ignore", "It seems that your observation space image is an image but the upper")
         warnings.filterwarnings("ignore", "The minimal resolution for an image is 36x36")
         warnings.filterwarnings("ignore", "We recommend you to use a symmetric and normalized Box action space")

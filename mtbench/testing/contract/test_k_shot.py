@@ -1,4 +1,4 @@
-"""DESIGN section 3, point 6: under k-shot every observation shows the previous true reward, on every ID."""
+"""docs/contract.md, section 6: under k-shot every observation shows the previous true reward, on every ID."""
 
 import gymnasium as gym
 import numpy as np
@@ -13,13 +13,13 @@ from . import SHORT_GAMES
 from .batches import assert_same_rollouts
 from .helpers import equal, play, short_tasks, suite_of, tasks_of
 
-# Steps that reach into the second attempt where attempts are long; Atari's are too long for that.
+# For suites with long attempts: steps that reach the second attempt, except on Atari, whose attempts are too long.
 MOST_STEPS = {"metaworld-ml45": 520, "metaworld-ml10": 520, "atari": 100}
 
 
 def split_off(obs, suite):
-    """An observation's reward, and the rest of it."""
-    if suite.shows_reward:  # as the last number of a vector, as far as these tests know
+    """Split an observation into the reward that it shows, and the rest."""
+    if suite.shows_reward:  # these tests assume that it is the last number of a vector
         return obs[-1], obs
     if not isinstance(obs, dict):
         return obs[-1], obs[:-1]
@@ -30,7 +30,7 @@ def split_off(obs, suite):
 
 @pytest.mark.parametrize("attempt_reset", ["next-step", "same-step"])
 def test_every_observation_shows_the_true_reward(make, env_id, attempt_reset):
-    """The same rollout that pays all attempts, unclipped and unscaled, says what the true rewards are."""
+    """The true rewards are those of the same rollout under k-episode, unclipped and unscaled."""
     most_steps = MOST_STEPS.get(suite_of(env_id).name)
     k = {"k": 2, "attempt_reset": attempt_reset, "max_steps": most_steps}
     shown = make(objective="k-shot", reward_scales=dict.fromkeys(tasks_of(env_id), 100.0), clip_rewards=True, **k)
@@ -55,7 +55,7 @@ def test_every_observation_shows_the_true_reward(make, env_id, attempt_reset):
 
 
 def test_an_exploration_reward_is_shown_and_not_paid(env_id):
-    """Also where chance earns nothing: the base environment's reward is made up."""
+    """The base environment's reward is replaced, because random actions earn nothing on some suites."""
     env = gym.make(env_id, objective="k-shot", k=2, tasks=tasks_of(env_id)[:1]).unwrapped
     env.reset(seed=0)
     step = env.base.step
@@ -71,7 +71,7 @@ def test_an_exploration_reward_is_shown_and_not_paid(env_id):
 
 
 def test_where_the_reward_is(env_id):
-    """A number at the end of a vector, a key of a Dict, an image beside it; POPGym has a channel for it anyway."""
+    """Vectors get a number at the end, Dicts a key, and images become a Dict; POPGym always has a channel for it."""
     plain, shown = gym.make(env_id, objective="k-episode"), gym.make(env_id, objective="k-shot")
     before, after = plain.observation_space, shown.observation_space
     reward = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -117,7 +117,7 @@ ARMS = {
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_batches_show_what_single_environments_show(env_id, arm):
-    """Bit for bit, also in ``final_obs`` and ``final_attempt_obs``, and after resets by mask."""
+    """All is equal bit for bit, also ``final_obs``, ``final_attempt_obs``, and observations after resets by mask."""
     pytest.importorskip("numba")
     mode, kwargs = ARMS[arm]
     suite = suite_of(env_id).name
@@ -143,7 +143,7 @@ def test_batches_show_what_single_environments_show(env_id, arm):
 def test_the_wrapper_takes_the_reward_along(env_id, layout):
     env = gym.make(env_id, objective="k-shot", k=2, max_steps=60, attempt_reset="same-step", **short_tasks(env_id))
     if layout == "append" and not (isinstance(env.observation_space, gym.spaces.Box)):
-        pytest.skip("only vectors are appended to")
+        pytest.skip("the layout `append` needs a vector")
     env = RL2Inputs(env, layout)
     check_env(env, skip_render_check=True)
     for obs, *_, info in play(env, 0):

@@ -1,4 +1,4 @@
-"""DESIGN section 3, point 12: errors."""
+"""docs/contract.md, section 12: errors."""
 
 import sys
 

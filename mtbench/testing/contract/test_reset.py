@@ -1,4 +1,4 @@
-"""DESIGN section 3, points 1 and 2: what reset draws, and what a seed fixes."""
+"""docs/contract.md, sections 1 and 2: what reset draws, and what a seed fixes."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def test_unseeded_reset_after_a_seeded_one_is_determined(make):
 
 
 def test_actions_do_not_change_the_tasks_and_variants_that_come_next(make):
-    """Also where an action does not exist in a game and is replaced at random."""
+    """This also holds for actions that a game does not have and that are replaced at random."""
 
     def following(env, last_action):
         drawn = []
@@ -189,7 +189,7 @@ def test_pinning_does_not_shift_later_draws(make, env_id):
 
 
 def test_variants_of_training_and_evaluation_are_disjoint(env_id):
-    """But where a train split evaluates on its training variants as such, beside the test split."""
+    """One exception: a train split may evaluate on exactly its training variants."""
     suite = suite_of(env_id)
     train, test = suite.splits["train"], suite.splits["test"]
     for other in (train.evaluation, test.variants, test.evaluation):

@@ -1,4 +1,4 @@
-"""DESIGN section 3, points 7, 10 and 11: label hiding, spaces and rendering."""
+"""docs/contract.md, sections 7, 10 and 11: label hiding, spaces and rendering."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from .helpers import equal, play, suite_of, tasks_of
 
 
 def structure(value):
-    """What an observation or info looks like, apart from its numbers."""
+    """The keys, shapes and dtypes of an observation or info."""
     if isinstance(value, dict):
         return {key: structure(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""A vector engine as a single environment, so that one set of tests covers both."""
+"""A vector environment of size 1 as a single environment, so that one set of tests covers both."""
 
 import gymnasium as gym
 import numpy as np
@@ -7,7 +7,7 @@ from mtbench.vector import make_vec
 
 
 class Unbatched(gym.Env):
-    """The only environment of a vector environment that never resets by itself."""
+    """The only environment of a vector environment without autoreset."""
 
     def __init__(self, env_id, **kwargs):
         self.venv = make_vec(env_id, 1, autoreset_mode="Disabled", **kwargs)
@@ -47,7 +47,7 @@ def first(batch):
 
 
 def unbatched(infos):
-    """The info of the only environment: what its masks say is there."""
+    """The info of the only environment: the entries whose masks are set."""
     info = {}
     for name, value in infos.items():
         if not name.startswith("_") and infos[f"_{name}"][0]:

@@ -1,1 +1,1 @@
-"""The 27 POPGym games, batched: one file for each family's rules, and the engine that plays them side by side."""
+"""Compiled rules of the 27 POPGym games: one file for each family, and one for all families of cart poles."""

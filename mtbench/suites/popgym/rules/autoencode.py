@@ -1,9 +1,9 @@
-"""Autoencode: watch a deck go by, then name its suits from the last one back.
+"""Autoencode: watch a deck being dealt, then name its suits from the last card back to the first.
 
 - The agent sees the mode (1 watch, 0 play) and a suit. Watching takes as many observations as there are cards, the
-  first of them from the start; the last card comes with mode 0, and from then on answers count.
-- Each answer names the suit of the last card not yet named: 1 / cards if right, else -1 / cards. While answering, the
-  agent always sees suit 0, whatever was dealt.
+  first of them at the start. The last card is shown with mode 0, and from then on answers count.
+- Each answer names the suit of the last card not yet named. The reward is 1 / cards if right, else -1 / cards. While
+  answering, the agent always sees suit 0, whatever was dealt.
 - The attempt ends with the first card's suit.
 
 (popgym/envs/autoencode.py; decks of 1, 2 and 3 times 52 cards.)

@@ -1,7 +1,6 @@
 """Decks: 52 cards each, numbered in order of rank, then suit.
 
-A shuffled deck is dealt from its end, as upstream deals it; here it is turned over once, so that the card dealt j-th is
-``cards[j]``.
+Upstream deals a shuffled deck from its end. Here the deck is reversed once, so that ``cards[j]`` is the j-th one dealt.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ SUITS, RANKS = 4, 13
 
 @compiled
 def face(card: int, distinct: int) -> int:
-    """What a card shows where `distinct` faces are told apart: its colour (2), suit (4) or rank (13)."""
+    """What a card shows in a game with `distinct` faces: its colour (2), suit (4) or rank (13)."""
     return card % 52 // SUITS if distinct == RANKS else card % distinct
 
 

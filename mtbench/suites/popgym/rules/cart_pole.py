@@ -1,9 +1,10 @@
 """Cart poles with half their state hidden: PositionOnly, VelocityOnly and NoisyPositionOnly.
 
 - The physics are Gymnasium's CartPole-v1 (Euler steps of 0.02 s; action 1 pushes right with 10 N, action 0 left).
-- PositionOnly shows the cart's position and the pole's angle, VelocityOnly their velocities, but the position and the
-  angle at the start. NoisyPositionOnly adds Gaussian noise to what PositionOnly shows, clipped to twice the limits.
-- Every step is worth 1 / steps. The attempt ends 2.4 m or 12 degrees from the middle, and is cut off after its last
+- PositionOnly shows the cart's position and the pole's angle. VelocityOnly shows their velocities, except in the first
+  observation, which shows the position and the angle. NoisyPositionOnly adds Gaussian noise to what PositionOnly shows,
+  clipped to twice the limits.
+- Every step is worth 1 / steps. The attempt ends 2.4 m or 12 degrees from the middle, and is truncated after its last
   step.
 
 (popgym/envs/position_only_cartpole.py, velocity_only_cartpole.py, noisy_position_only_cartpole.py and
@@ -32,7 +33,7 @@ _BOUNDS = np.array([2 * _MOST_X, 2 * _MOST_ANGLE], dtype=np.float32)
 
 @compiled
 def start(game: Any, rules: Any, stream: Any) -> None:
-    """Near the middle, nearly upright."""
+    """Start near the middle, nearly upright."""
     for i in range(4):
         game.pole[i] = -0.05 + 0.1 * streams.random(stream)
     _show(game, rules, stream, 0)

@@ -1,8 +1,8 @@
 """CountRecall: how often has this face been dealt?
 
 - Two shuffled decks: one is dealt, the other asks. The agent sees the face just dealt and the face it is asked for.
-- An answer is the number of cards with that face dealt up to and including the one in sight: 1 / (cards - 1) if right,
-  else minus that.
+- An answer is the number of cards with that face dealt so far, the card just dealt included. The reward is
+  1 / (cards - 1) if right, else -1 / (cards - 1).
 - The attempt ends with the last card.
 
 (popgym/envs/count_recall.py; colours of 52 cards, suits of 104, ranks of 208.)

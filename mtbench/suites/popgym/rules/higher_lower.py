@@ -1,7 +1,7 @@
-"""HigherLower: will the next card rank higher (action 0) or lower (action 1) than the one in sight?
+"""HigherLower: will the next card rank higher (action 0) or lower (action 1) than the card just dealt?
 
 - The agent sees the rank of the card just dealt, aces low.
-- 1 / cards if right, minus that if wrong, 0 if the ranks are equal.
+- The reward is 1 / cards if right, -1 / cards if wrong, 0 if the ranks are equal.
 - The attempt ends with the last card.
 
 (popgym/envs/higher_lower.py; 1, 2 and 3 times 52 cards.)

@@ -1,9 +1,9 @@
-"""MineSweeper: view every square of a 4 x 4 board but the two mines; the board itself is never shown.
+"""MineSweeper: view every square of a 4 x 4 board except the two mines; the board itself is never shown.
 
 - The agent sees how many mines lie on and around the square it just chose (0 at the start). Squares count row by row.
 - A fresh square without a mine is worth 1 / 14, one viewed before -0.5 / 12, a mine -0.5 - 1 / 14. A mine ends the
   attempt, and so does the last fresh square.
-- The attempt is cut off after 14 steps.
+- The attempt is truncated after 14 steps.
 
 (popgym/envs/minesweeper.py, easy.)
 """

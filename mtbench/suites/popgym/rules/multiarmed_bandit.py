@@ -1,11 +1,11 @@
 """MultiarmedBandit: arms that pay with a hidden chance, drawn anew for each attempt.
 
 - The agent sees whether the last arm paid (index 1) or not (index 0, also at the start).
-- 1 / steps if it paid, else minus that.
-- The attempt is cut off after its last step.
+- The reward is 1 / steps if the arm paid, else -1 / steps.
+- The attempt is truncated after its last step.
 
 (popgym/envs/multiarmed_bandit.py; 10 arms and 200 steps, 20 arms and 400 steps. Chances are float32, and so is the draw
-that is held against one.)
+that is compared with one.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""RepeatFirst: name the suit of the first card, at every step, while others go by.
+"""RepeatFirst: name the suit of the first card in every step, while other cards are dealt.
 
-- The agent sees the suit of the card just dealt, the first one at the start.
-- 1 / (cards - 1) for the first card's suit, else minus that.
+- The agent sees the suit of the card just dealt, the first card at the start.
+- The reward is 1 / (cards - 1) for the first card's suit, else -1 / (cards - 1).
 - The attempt ends with the last card.
 
 (popgym/envs/repeat_first.py; decks of 1, 8 and 16 times 52 cards.)

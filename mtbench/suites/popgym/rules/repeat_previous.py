@@ -1,7 +1,7 @@
-"""RepeatPrevious: name the suit of the card dealt k cards ago (k = 1 is the one in sight).
+"""RepeatPrevious: name the suit of the card dealt k cards ago (k = 1 is the card just dealt).
 
 - The agent sees the suit of the card just dealt.
-- Nothing is asked until k cards are out; then 1 / (cards - k) for the right suit, else minus that.
+- The reward is 0 until k cards are dealt; then it is 1 / (cards - k) for the right suit, else -1 / (cards - k).
 - The attempt ends with the last card.
 
 (popgym/envs/repeat_previous.py; 1, 2 and 3 times 52 cards, k = 4, 32 and 64.)

@@ -1,4 +1,4 @@
-"""What the games keep for every slot, and what they are told of their task."""
+"""Records for the compiled rules: the state of each slot, and the parameters of each task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ MOST_ARMS = 20
 SQUARES = 16
 NOTHING = -1
 
-#: One slot. `hot` are the indices of ones in the observation, or NOTHING; `seen` the real numbers at its beginning.
+#: One slot. `hot` has the indices of ones in the observation, or NOTHING; `seen` has the real numbers at the
+#: observation's beginning.
 GAME = np.dtype(
     [
         *(("task", "i8"), ("hot", "i4", 2), ("seen", "f4", 2), ("steps", "i4")),
@@ -20,7 +21,7 @@ GAME = np.dtype(
     ]
 )
 
-#: One task. `reward` is what a step is worth, as the rules of its family say.
+#: One task. `reward` is the unit of a step's reward in the rules of the task's family.
 RULES = np.dtype(
     [
         *(("family", "i8"), ("cards", "i4"), ("distinct", "i4"), ("back", "i4"), ("arms", "i4")),
