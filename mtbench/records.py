@@ -31,12 +31,16 @@ from typing import TYPE_CHECKING, Any
 
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
 from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
+from mtbench.errors import UsageError
 from mtbench.files import write_atomically as write_atomically  # noqa: PLC0414
 from mtbench.files import write_json as write_json  # noqa: PLC0414
+from mtbench.text import for_html, plain
 from mtbench.untrusted import is_name, parse_json, read_regular, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mtbench.scoring.scores import Scores
 
 SCHEMA_VERSION = 1
 EPISODES = "episodes.parquet"
@@ -73,19 +77,69 @@ MAX_MANIFEST = 1 << 20  # bytes
 _REQUIRED = ("suite", "split", "task", "variant", "rollout", "attempt", "return", "length", "agent")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """One evaluation, read and validated.
+    """One evaluation, validated.
 
     Attributes:
-        path: The folder.
+        path: The folder; None for a run that is only in memory.
         episodes: One row per attempt, columns as in :data:`COLUMNS`.
-        manifest: How they came to be.
+        manifest: How the rows were made.
     """
 
-    path: Path
+    path: Path | None
     episodes: pd.DataFrame
     manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What messages call this run: its folder, or its agent where it has none."""
+        return f"the run of {plain(self.manifest['agent'])}" if self.path is None else str(self.path)
+
+    def score(self, *, seed: int = 0, replicates: int = 2000, interval: str = "jackknife") -> Scores:
+        """The scores of this run alone; arguments as for :func:`mtbench.score`."""
+        from mtbench.scoring.scores import score
+
+        return score([self], seed=seed, replicates=replicates, interval=interval)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of the rows: one per attempt, columns as in :data:`COLUMNS`."""
+        return self.episodes.copy()
+
+    def save(self, folder: Path | str) -> Run:
+        """Write the run to a folder that :func:`read_run` and ``mtbench score`` read.
+
+        Args:
+            folder: A new or empty folder.
+
+        Returns:
+            The run with this folder as its path.
+
+        Raises:
+            UsageError: The folder is not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not an empty folder: save the run somewhere else.")
+        return write_run(folder, self.episodes, self.manifest)
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else f"in {plain(self.path, 4096)}"
+        return f"<mtbench run {where}: {self._description()}>"
+
+    def _repr_html_(self) -> str:
+        """The run as notebooks show it: what was played, and the mean scored return of each task."""
+        from mtbench.scoring.scored import mean_scores
+
+        means = mean_scores(self.episodes, self.manifest["objective"])
+        rows = "".join(f"<tr><td>{for_html(task)}</td><td>{mean:.3f}</td></tr>" for task, mean in means.items())
+        head = "<tr><th>task</th><th>mean scored return</th></tr>"
+        return f"<p>{for_html(self._description())}</p>\n<table>{head}{rows}</table>"
+
+    def _description(self) -> str:
+        m = self.manifest
+        sizes = f"{len(m['tasks'])} tasks x {m['rollouts_per_task']} rollouts x {m['k']} attempts"
+        return f"{plain(m['agent'])} on {plain(m['env_id'])}, {plain(m['split'])} split, {sizes}"
 
 
 def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
