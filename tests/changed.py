@@ -36,12 +36,17 @@ NAMED = {
     "mtbench/vector/atari": ["tests/vector/test_pixels.py"],
     "mtbench/vector/helpers": ["tests/vector/test_babyai.py", "tests/vector/test_metaworld.py"],
     "mtbench/vector/procgen": ["tests/vector/test_pixels.py"],
+    ".pre-commit-config": ["tests/test_project_files.py"],
     "CHANGELOG": ["tests/test_package.py"],
+    "CITATION": ["tests/test_project_files.py"],
+    "CONTRIBUTING": ["tests/test_project_files.py"],
     "Makefile": ["tests/test_readme.py"],
     "README": ["tests/test_readme.py"],
     "pyproject": ["tests/test_package.py"],
 }
 OTHERWISE = {
+    ".github": ["tests/test_project_files.py"],
+    "docs": ["tests/test_project_files.py"],
     "mtbench": ["tests/test_cli.py", "tests/test_evaluation.py", "tests/test_package.py"],
     "mtbench/vector": ["tests/vector/test_rollout.py"],
     "results": ["tests/test_readme.py"],

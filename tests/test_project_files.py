@@ -11,7 +11,7 @@ import mtbench
 from tests.paths import ROOT
 from tests.test_package import PROJECT
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+PAGES = ["CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 
 def parsed(name):
