@@ -15,11 +15,11 @@ from typing import Any
 
 from mtbench.errors import UsageError
 
-# A quota and a limit on file sizes are full disks to whoever writes.
+# An exceeded quota or file size limit is reported like a full disk.
 _FULL = {errno.ENOSPC, errno.EFBIG, *filter(None, [getattr(errno, "EDQUOT", None)])}
 
-# `.NAME.PID-TOKEN.tmp`. The process id alone would recur: containers start counting anew. Earlier versions wrote no
-# token.
+# Temporary files are called `.NAME.PID-TOKEN.tmp`. A process id alone is not unique: containers start counting anew.
+# Earlier versions wrote no token.
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+(-[0-9a-f]{8})?\.tmp")
 
 
@@ -45,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a write does not know the name of its file
+        if error.filename is None and error.errno is not None:  # errors of writing do not name the file
             error.filename = str(path)
         raise
     finally:
@@ -58,9 +58,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold a file's content, or a folder's entries."""
+    """Flush a file's content, or a folder's entries, to disk."""
     if path.is_dir():
-        if os.name == "nt":  # which has no such thing
+        if os.name == "nt":  # Windows cannot flush a folder
             return
         descriptor = os.open(path, os.O_RDONLY)
     else:
@@ -72,13 +72,13 @@ def flush(path: Path) -> None:
 
 
 def sweep(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove what killed writers left under temporary names.
+    """Remove the temporary files that killed writers left.
 
     Call this only while holding the folder's lock (:mod:`mtbench.locking`): a live writer's file looks the same.
 
     Args:
-        folder: Where; it need not exist.
-        names: Of the files whose leftovers are removed; all by default.
+        folder: The folder; it need not exist.
+        names: Remove the temporary files of these files only; None removes all.
     """
     if not folder.is_dir():
         return
@@ -97,7 +97,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     """Turn an OSError for lack of space into one that says what to do.
 
     Args:
-        folder: What is written to, for errors that do not name their file.
+        folder: The folder being written, for errors that do not name their file.
     """
     try:
         yield

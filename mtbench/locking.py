@@ -1,7 +1,7 @@
 """One writer at a time in a folder.
 
-The lock is the operating system's and belongs to a process: it ends with it, however that ends, so that nobody has to
-clean up after a kill.
+The operating system releases the lock when the process ends, also when it is killed, so a kill leaves nothing to clean
+up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtbench.errors import UsageError
 
 LOCK = ".lock"
 
-# A former holder may remove the file between opening and locking it; nobody is that unlucky more than a few times.
+# The former holder may remove the file after we open it and before we lock it. Then we try again.
 _TRIES = 100
 
 
@@ -27,7 +27,7 @@ class FolderLock:
 
     Args:
         folder: The folder. Once released, it is removed again if this made it and nothing was put into it.
-        purpose: What the holder does, for messages: ``"evaluates into"``.
+        purpose: The holder's activity, for messages, such as ``"evaluates into"``.
 
     Raises:
         UsageError: Another process, or another part of this one, holds it; the message names the process.
@@ -51,14 +51,14 @@ class FolderLock:
             raise
 
     def release(self) -> None:
-        """Let others in. Does nothing the second time."""
+        """Release the folder. A second call does nothing."""
         if self._descriptor is None:
             return
-        # Removed while it is held; whoever has opened it already will see that it is no longer there.
+        # Remove the file while holding the lock: a process that has opened it already will see that it is gone.
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._let_go()
-        if os.name == "nt":  # which cannot remove open files
+        if os.name == "nt":  # Windows cannot remove open files
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self._remove_what_was_made()

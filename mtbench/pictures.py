@@ -1,4 +1,4 @@
-"""Frames to files people can open: videos, and contact sheets of many tasks."""
+"""Write frames as videos, and as contact sheets of many tasks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 VIDEO_FORMATS = (".mp4", ".gif")
 
-# More frames per second cost time and space and show little more.
+# More frames per second make files larger and show little more.
 _ENOUGH_FPS = 25
-# Browsers slow down GIFs that are faster.
+# Browsers slow down faster GIFs.
 _FASTEST_GIF = 50
-# A colour that is off by more, on a scale of 255, is seen.
+# The largest error of a colour that is not visible, on a scale of 255.
 _VISIBLE = 16
 
 
 def check_video_path(path: Path) -> None:
-    """Refuse a video that could not be written, before anything is played.
+    """Check that a video can be written, before anything is played.
 
     Raises:
         UsageError: The ending is no video format.

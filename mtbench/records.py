@@ -1,6 +1,6 @@
 """The result file format: one folder per run, one row per attempt.
 
-A run is ``episodes.parquet`` (the rows) and ``manifest.json`` (how they came to be, with the rows' checksum). Both
+A run is ``episodes.parquet`` (the rows) and ``manifest.json`` (how they were made, and their checksum). Both files
 are written under a temporary name and renamed, the manifest last: a folder with a manifest is complete.
 
 ======== ======== ==========================================================================================
@@ -69,7 +69,7 @@ _PARQUET_TYPES: dict[str, tuple[str, ...]] = {
     "float64": ("double",),
     "boolean": ("bool",),
 }
-# What write_frame uses, and nothing that can grow a thousandfold when it is unpacked.
+# The codecs that write_frame uses. Others could unpack to a thousand times their size.
 _CODECS = {"SNAPPY", "UNCOMPRESSED"}
 
 MAX_MANIFEST = 1 << 20  # bytes
@@ -178,7 +178,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def read_run(path: Path | str) -> Run:
-    """Read a run that anybody may have written, and check all of it.
+    """Read a run from an untrusted folder and check all of it.
 
     The order matters: the manifest's types and bounds, the size and digest of the rows' file, the file's own
     description of its rows, the rows.
@@ -215,7 +215,7 @@ def read_run(path: Path | str) -> Run:
 
 
 def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> None:
-    """Make the checks of :mod:`mtbench.checks` that reading makes, before writing.
+    """Check a run as reading does (:mod:`mtbench.checks`), before it is written.
 
     Raises:
         RecordError: Something is missing, doubled, foreign or impossible; the message names it.
@@ -232,7 +232,7 @@ def _largest(rows: int) -> int:
 
 
 def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
-    """The rows of a Parquet file, after its own description of them is found to be what it should be.
+    """The rows of a Parquet file; its metadata is checked before any row is read.
 
     Args:
         path: For messages.
@@ -247,7 +247,7 @@ def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
     try:
         metadata = pq.read_metadata(pa.BufferReader(content))
         _check_layout(path, metadata, rows)
-        # As dictionaries, a name repeated in a million rows is held once, however long it is.
+        # Dictionary encoding holds a repeated name once, however long it is.
         table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings).read()
         table.validate(full=True)
         for name in strings:

@@ -84,7 +84,7 @@ def observation_writer(space: gym.Space[Any]) -> Writer:
 
 
 def native_actions(space: gym.Space[Any]) -> list[Any]:
-    """Every action of a finite space, in the order of the flat index that stands for it (the last digit fastest).
+    """Every action of a finite space, in the order of their flat indices (the last digit counts fastest).
 
     Args:
         space: Discrete (a list of ints) or MultiDiscrete of one dimension (a list of tuples of ints).
@@ -122,9 +122,9 @@ def box_action(action: Any, space: gym.Space[Any], where: Any = True) -> npt.NDA
     """An agent's continuous action as an array of the space's shape and dtype.
 
     Args:
-        action: Anything that NumPy makes numbers of.
+        action: Anything that NumPy converts to an array of numbers.
         space: A Box.
-        where: Which actions of a batch are looked at.
+        where: Check these actions of a batch only.
 
     Raises:
         gymnasium.error.InvalidAction: It has another shape, or is out of bounds.

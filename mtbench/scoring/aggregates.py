@@ -1,7 +1,7 @@
 """Statistics over runs and tasks (Agarwal et al. 2021, "rliable").
 
-They take scores of shape ``(..., runs, tasks)`` and reduce the last two axes, so that one call serves an estimate and
-everything it is resampled from.
+They take scores of shape ``(..., runs, tasks)`` and reduce the last two axes, so that one call computes an estimate or
+all of its replicates.
 
 A new aggregate is a function here and an entry in :data:`AGGREGATES` (of normalized scores) or
 :data:`SUCCESS_AGGREGATES` (of successes). Every table, format and data frame shows what these two list.

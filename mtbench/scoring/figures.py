@@ -109,7 +109,7 @@ def _draw_tasks(axes: Axes, scores: Scores, scale: str) -> None:
 
 
 def _limits(estimates: list[Estimate]) -> tuple[float, float]:
-    """An axis that shows all scores and intervals but for what lies beyond the scores that tables mark."""
+    """The range of the axis: all scores and intervals, cut where tables begin to mark scores."""
     low, high = min(e.low for e in estimates), max(e.high for e in estimates)
     return max(min(low, 0.0), LEAST) - _MARGIN, min(max(high, 1.0), MOST) + _MARGIN
 
@@ -121,7 +121,7 @@ def _beyond(estimate: Estimate, limits: tuple[float, float]) -> list[bool]:
 
 
 def _mark_cut(axes: Axes, position: float, estimate: Estimate, limits: tuple[float, float]) -> None:
-    """An arrowhead where a bar or its interval leaves the axis, and the number where a bar does."""
+    """Draw an arrowhead where a bar or its interval leaves the axis, and the number where a bar does."""
     for above in _beyond(estimate, limits):
         mark = ">" if above else "<"
         axes.plot(limits[above], position, marker=mark, color="#333333", markersize=4, clip_on=False, zorder=5)

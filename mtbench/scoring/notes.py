@@ -1,4 +1,4 @@
-"""What a reader must know to trust a table of scores. Plain text: each format escapes it."""
+"""The notes below score tables: protocol, intervals, agents, scales, suite. Plain text: each format escapes it."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Scores:
         replicates: Bootstrap replicates, where one is used.
         repeated: Held-out tasks that are the same environment as one of training, and which.
         seen: By task, the share of its evaluation variants that training plays too, where that is known and not 0.
-        remarks: By task, what its suite says beside its scores.
+        remarks: By task, a sentence of its suite that is printed with its scores.
     """
 
     env_id: str
