@@ -17,7 +17,7 @@ itself; simulators, pandas, matplotlib and torch load when something needs them.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mtbench.registration import register_environments
+from mtbench.registration import Row, register, register_environments
 
 if TYPE_CHECKING:
     from mtbench.api import evaluate as evaluate
@@ -47,7 +47,7 @@ _PUBLIC = {
     "score": "mtbench.api",
 }
 
-__all__ = [*_PUBLIC, "__version__", "register_environments"]
+__all__ = [*_PUBLIC, "Row", "__version__", "register"]
 
 if not TYPE_CHECKING:  # type checkers must still find misspelt names
 

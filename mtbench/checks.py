@@ -20,7 +20,7 @@ from mtbench.cases import EVALUATION_VERSION, USES, case_variants
 from mtbench.errors import RecordError, UsageError, unknown
 from mtbench.registration import Row
 from mtbench.rollout import AttemptReset, Objective
-from mtbench.suite import Suite, load_suite
+from mtbench.suite import Suite
 from mtbench.untrusted import MAX_NAME, is_name, shown
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def registered_environment(env_id: str, arguments: Mapping[str, Any]) -> tuple[R
     Nothing is made or imported but the suite's own module, which the registry names, not the file.
 
     Args:
-        env_id: An ID of :data:`mtbench.registration.TABLE`, with or without the ``mtbench:`` prefix.
+        env_id: A registered ID, with or without the ``mtbench:`` prefix.
         arguments: Further arguments of the environment.
 
     Raises:
@@ -97,7 +97,7 @@ def registered_environment(env_id: str, arguments: Mapping[str, Any]) -> tuple[R
     if not is_name(env_id):
         raise UsageError(f"env_id should be a registered ID, it is {shown(env_id)}.")
     row = registration.find(env_id)
-    suite = load_suite(row.kwargs["suite"])
+    suite = row.suite
     for name, value in arguments.items():
         if name not in _ARGUMENTS:
             raise unknown("environment argument", name[:MAX_NAME], list(_ARGUMENTS), f"runs of {row.id}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from mtbench.printing import print_table, progress_bar, say, say_json, shown_pat
 from mtbench.text import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mtbench.play import Playthrough
     from mtbench.rollout import MetaRollout
@@ -50,6 +52,14 @@ Interval = Annotated[str, typer.Option("--interval", help="jackknife (whole runs
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SkipUnfinished = Annotated[
     bool, typer.Option("--skip-unfinished", help="Leave out unfinished and damaged evaluations, and name them.")
+]
+SuiteModules = Annotated[
+    list[str],
+    typer.Option(
+        "--suite",
+        metavar="MODULE",
+        help="Import a suite of another package, such as my_package.my_suite, which registers its IDs.",
+    ),
 ]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")]
 
@@ -266,12 +276,42 @@ def _add_agent_commands() -> None:
     app.add_typer(bench, name="bench")
 
 
+def _takes_suites(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command with an option ``--suite``, the only way to import a suite from outside this package."""
+
+    @functools.wraps(command)
+    def importing(*args: Any, suite: list[str], **kwargs: Any) -> None:
+        from mtbench.policy import load_module
+
+        for module in suite:
+            load_module(module, "suite")
+        command(*args, **kwargs)
+
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter("suite", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=SuiteModules)
+    vars(importing)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    importing.__annotations__ = {**importing.__annotations__, "suite": SuiteModules}
+    return importing
+
+
+def command_line() -> typer.Typer:
+    """The whole command line."""
+    if not app.registered_groups:
+        _add_agent_commands()
+        for commands in (app, *(group.typer_instance for group in app.registered_groups)):
+            assert commands is not None
+            for each in commands.registered_commands:
+                assert each.callback is not None
+                each.callback = _takes_suites(each.callback)
+    return app
+
+
 def main() -> NoReturn:
     """Run the command line; errors that explain themselves come without a traceback."""
-    _add_agent_commands()
+    run = command_line()
     try:
         try:
-            app()
+            run()
         finally:
             sys.stdout.flush()  # here, where a full disk or a closed pipe can still be answered
     except (UsageError, UnknownArgumentError, gym.error.DependencyNotInstalled, gym.error.InvalidAction) as error:
@@ -323,7 +363,7 @@ def _announce(env_id: str, options: list[str], split: str | None) -> None:
     rollout = _make(env_id, options, split=split or "test")
     if split is None:
         tell("Evaluating the test split, as by default; --split train plays the train split.")
-    for scale, tasks in missing_references(rollout.suite.name, rollout.tasks).items():
+    for scale, tasks in missing_references(rollout.suite, rollout.tasks).items():
         named = ", ".join(tasks[:8]) + (f", ... ({len(tasks)})" if len(tasks) > 8 else "")
         tell(f"There will be no scores on the {scale} scale, for want of reference scores, for: {named}.")
     rollout.close()

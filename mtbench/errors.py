@@ -55,7 +55,14 @@ def _hint(name: object, options: Sequence[str]) -> str:
 
 
 def missing_extra(package: str, extra: str, why: str) -> DependencyNotInstalled:
-    """The error for an optional dependency that is not installed, with the line that installs it."""
+    """The error for an optional dependency that is not installed, with the line that installs it.
+
+    Args:
+        package: Import name.
+        extra: The extra of this project that has it; "" if none has.
+        why: What needs it.
+    """
+    needed = f"'{DISTRIBUTION}[{extra}]'" if extra else package
     return DependencyNotInstalled(
-        f"{why} needs the package `{package}`, which is not installed. Run: pip install '{DISTRIBUTION}[{extra}]'"
+        f"{why} needs the package `{package}`, which is not installed. Run: pip install {needed}"
     )

@@ -12,28 +12,28 @@ import numpy.typing as npt
 from mtbench import registration
 from mtbench.rollout import MetaRollout
 from mtbench.scoring.references import RAW, References, load_references
-from mtbench.suite import Split, Suite, VariantList, VariantRange, Variants, load_suite
+from mtbench.suite import Split, Suite, VariantList, VariantRange, Variants
 
 
 def listed() -> list[dict[str, Any]]:
     """One entry for each ID; see ``mtbench list --json``."""
-    rows = []
-    for row in registration.TABLE:
-        suite = load_suite(row.kwargs["suite"])
-        rows.append(
+    entries = []
+    for row in registration.rows():
+        suite = row.suite
+        entries.append(
             {
                 "id": row.id,
                 "suite": suite.name,
                 "title": suite.title,
                 "summary": row.summary,
-                "k": row.kwargs["k"],
-                "objective": row.kwargs["objective"],
+                "k": row.k,
+                "objective": row.objective,
                 "tasks": {name: len(split.tasks) for name, split in suite.splits.items()},
                 "further_tasks": {name: len(split.also) for name, split in suite.splits.items()},
                 "packages": packages(suite),
             }
         )
-    return rows
+    return entries
 
 
 def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
         rollout: The environment, with the arguments it was made with.
     """
     suite = rollout.suite
-    references = load_references(suite.name)
+    references = load_references(suite)
     remarks: Mapping[str, str] = suite.remarks
     return {
         "id": env_id,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Names that stand for policies this project ships; imported when asked for.
 BUILT_IN = {
     "random": "mtbench_agents.random:RandomPolicy",
-    "oracle": "mtbench_agents.oracles:Oracle",
+    "oracle": "mtbench_agents.oracle:Oracle",
 }
 
 
@@ -129,7 +129,7 @@ def load_policy(name: str) -> Policy:
     path, attribute = target.rsplit(":", 1)
     if not path or not attribute or (path.startswith(".") and not path.endswith(".py")):
         raise UsageError(f"{name!r} names no policy: write module:attribute or path/to/file.py:attribute.")
-    module = _load_file(path) if path.endswith(".py") else _load_module(path, name)
+    module = _load_file(path) if path.endswith(".py") else load_module(path, "policy")
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise unknown("attribute", attribute, public or ["(nothing)"], f"`{path}`")
@@ -195,14 +195,23 @@ def _call_shape(function: Callable[..., Any]) -> tuple[int, bool]:
     return len(required), observes and all(p in positional[:1] for p in required)
 
 
-def _load_module(path: str, name: str) -> Any:
+def load_module(path: str, kind: str) -> Any:
+    """A user's module by its import path; the working directory is searched first.
+
+    Args:
+        path: Such as ``"my_package.my_suite"``.
+        kind: What it should hold, for messages.
+
+    Raises:
+        UsageError: There is no such module.
+    """
     _search(Path())  # where a user's own module lies, and console scripts do not look
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise
-        raise UsageError(f"The policy {name!r} cannot be imported: no module named {error.name!r}.") from None
+        raise UsageError(f"The {kind} {path!r} cannot be imported: no module named {error.name!r}.") from None
 
 
 def _search(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The one table of Gymnasium IDs. A new ID is a new row here and nothing else.
+"""Which Gymnasium IDs there are: a table of this package's, and a way to add a suite of another package.
 
 Every ID is a :class:`mtbench.rollout.MetaRollout`; a row says which suite it plays and what differs from the
 class's defaults. The arguments are JSON-safe, as ``gymnasium.register`` wants them.
@@ -6,9 +6,19 @@ class's defaults. The arguments are JSON-safe, as ``gymnasium.register`` wants t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
+
+from mtbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
+    from mtbench.suite import Suite
+
+_ENTRY_POINT = "mtbench.rollout:MetaRollout"
 
 
 class Row(NamedTuple):
@@ -17,18 +27,37 @@ class Row(NamedTuple):
     Attributes:
         id: The ID, with its version.
         summary: One line for ``mtbench list``.
-        kwargs: Arguments of :class:`~mtbench.rollout.MetaRollout`; ``suite`` names a room of ``mtbench.suites``.
+        kwargs: Arguments of :class:`~mtbench.rollout.MetaRollout`, JSON-safe. ``suite`` is a name or, for a suite of
+            another package, an import string such as ``"my_package.my_suite:SUITE"``.
     """
 
     id: str
     summary: str
     kwargs: dict[str, Any]
 
+    @property
+    def k(self) -> int:
+        """Attempts of a rollout."""
+        return int(self.kwargs.get("k", 1))
+
+    @property
+    def objective(self) -> str:
+        """``"k-episode"`` or ``"k-shot"``."""
+        return str(self.kwargs.get("objective", "k-episode"))
+
+    @property
+    def suite(self) -> Suite:
+        """The suite it plays."""
+        from mtbench.suite import load_suite
+
+        return load_suite(self.kwargs["suite"])
+
 
 _PROCGEN_EASY: dict[str, Any] = {"suite": "procgen-easy", "k": 2, "objective": "k-episode", "max_steps": 2500}
 _ATARI: dict[str, Any] = {"suite": "atari", "k": 1, "objective": "k-episode"}
 _META_WORLD: dict[str, Any] = {"k": 3, "objective": "k-episode"}
 
+#: The IDs of this package. A new ID is a new row here and nothing else.
 TABLE: tuple[Row, ...] = (
     Row(
         "MTPOPGym-v0",
@@ -53,20 +82,59 @@ TABLE: tuple[Row, ...] = (
     Row("MTAtari-Clipped-v0", "the same with clipped rewards", {**_ATARI, "clip_rewards": True}),
 )
 
+_summaries: dict[str, str] = {}
+
+
+def register(row: Row) -> None:
+    """Register an ID that plays a suite, of this package or of another.
+
+    Then ``gymnasium.make`` and ``make_vec`` make it, and ``mtbench`` evaluates, scores and trains on it, as on the IDs
+    of this package. Registering the same row twice does nothing.
+
+    Args:
+        row: The ID, a line about it, and the arguments of :class:`~mtbench.rollout.MetaRollout`.
+
+    Raises:
+        UsageError: The ID is registered with something else, or the arguments are not JSON-safe or name no suite.
+    """
+    if not isinstance(row.kwargs.get("suite"), str):
+        raise UsageError(f'The row of {row.id} must name its suite: kwargs={{"suite": "my_package.my_suite:SUITE"}}.')
+    try:
+        json.dumps(row.kwargs)
+    except TypeError as error:
+        raise UsageError(f"The arguments of {row.id} must be JSON-safe: {error}.") from None
+    known = gymnasium.registry.get(row.id)
+    if known is not None:
+        if not _plays_rollouts(known) or known.kwargs != row.kwargs:
+            raise UsageError(f"The ID {row.id} is registered already, with other arguments. Choose another name.")
+        return
+    _summaries[row.id] = row.summary
+    gymnasium.register(
+        row.id,
+        entry_point=_ENTRY_POINT,
+        vector_entry_point="mtbench.vector:make_vector",
+        kwargs=row.kwargs,
+        # MetaRollout makes both checks itself, at a tenth of the wrappers' cost per step.
+        order_enforce=False,
+        disable_env_checker=True,
+    )
+
 
 def register_environments() -> None:
-    """Register every row of :data:`TABLE` that is not registered yet."""
+    """Register every row of :data:`TABLE`."""
     for row in TABLE:
-        if row.id not in gymnasium.registry:
-            gymnasium.register(
-                row.id,
-                entry_point="mtbench.rollout:MetaRollout",
-                vector_entry_point="mtbench.vector:make_vector",
-                kwargs=row.kwargs,
-                # MetaRollout makes both checks itself, at a tenth of the wrappers' cost per step.
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+        register(row)
+
+
+def rows() -> list[Row]:
+    """Every registered ID that plays meta-rollouts: this package's, then others.
+
+    The others were given to :func:`register`, or to ``gymnasium.register`` with
+    :class:`~mtbench.rollout.MetaRollout` as their entry point.
+    """
+    own = {row.id for row in TABLE}
+    others = [spec.id for spec in gymnasium.registry.values() if spec.id not in own and _plays_rollouts(spec)]
+    return [*TABLE, *map(_row, others)]
 
 
 def find(env_id: str) -> Row:
@@ -78,10 +146,19 @@ def find(env_id: str) -> Row:
     Raises:
         ValueError: No such ID; the message names the nearest one.
     """
-    from mtbench.errors import unknown
-
     name = env_id.removeprefix("mtbench:")
-    for row in TABLE:
-        if row.id == name:
-            return row
-    raise unknown("environment", name, [row.id for row in TABLE], "mtbench; `mtbench list` shows them all")
+    spec = gymnasium.registry.get(name)
+    if spec is None or not _plays_rollouts(spec):
+        raise unknown("environment", name, [row.id for row in rows()], "mtbench; `mtbench list` shows them all")
+    return _row(name)
+
+
+def _row(env_id: str) -> Row:
+    return Row(env_id, _summaries.get(env_id, ""), dict(gymnasium.registry[env_id].kwargs))
+
+
+def _plays_rollouts(spec: EnvSpec) -> bool:
+    if isinstance(spec.entry_point, str):
+        return spec.entry_point == _ENTRY_POINT
+    entry = spec.entry_point
+    return f"{getattr(entry, '__module__', '')}:{getattr(entry, '__qualname__', '')}" == _ENTRY_POINT

@@ -1,16 +1,23 @@
 """What a domain declares: its tasks, splits and variants, and how one attempt of a task is played.
 
 A suite only declares. Attempts, padding, seeding, label hiding and statistics are shared and live in
-:mod:`mtbench.rollout`. To add a suite, subclass :class:`Suite` in one new module under ``mtbench/suites`` that
-ends in ``SUITES = {"name": YourSuite()}``, and add its rows to :mod:`mtbench.registration`.
+:mod:`mtbench.rollout`. What else belongs to a suite (an engine for batches, an oracle, references for scores) lies in
+the suite's own folder; the declaration names it by import strings, and it loads when something needs it.
+
+To add a suite to this package, subclass :class:`Suite` in a new folder under ``mtbench/suites`` whose module ends in
+``SUITES = {"name": YourSuite()}``, and add its rows to :mod:`mtbench.registration`. A suite of another package needs
+:func:`mtbench.register` alone; ``examples/pendulum`` is one.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -170,8 +177,16 @@ class Suite(ABC):
     """One multi-task domain.
 
     Attributes:
-        name: The room's name under ``mtbench.suites``, or ``room-kind`` where a room has several suites.
+        name: Of the suite, in records too: lower-case letters, digits and dashes. In this package it is the folder
+            under ``mtbench.suites``, or ``folder-kind`` where a folder has several suites.
         title: The name people use.
+        engine: The :class:`~mtbench.vector.engine.Engine` that plays batches, as ``"module:class"``. "": without one,
+            batches step single environments one after the other.
+        oracle: The scripted expert, as ``"module:function"``: ``function(rollout)`` reads the hidden state of a
+            :class:`~mtbench.rollout.MetaRollout` and returns an action. "": there is none.
+        references: The JSON file with the suite's normalization constants, as ``"package:file.json"`` (its layout:
+            :mod:`mtbench.scoring.references`). "": scores show plain returns.
+        extra: The extra of this project that installs what the suite needs; "" for suites of other packages.
         distributions: Installed packages whose versions belong in every record.
         tasks: Every task by name, in the suite's order.
         splits: ``"train"`` and ``"test"``, and further ones.
@@ -193,7 +208,11 @@ class Suite(ABC):
 
     name: str
     title: str
-    distributions: tuple[str, ...]
+    engine: str = ""
+    oracle: str = ""
+    references: str = ""
+    extra: str = ""
+    distributions: tuple[str, ...] = ()
     tasks: Mapping[str, Task]
     splits: Mapping[str, Split]
     attempt_variants: Literal["same", "new"]
@@ -211,12 +230,7 @@ class Suite(ABC):
     @property
     def packages(self) -> tuple[str, ...]:
         """Import names of what it needs."""
-        return tuple(sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values()}))
-
-    @property
-    def room(self) -> str:
-        """The module under ``mtbench.suites``; also the extra that installs what it needs."""
-        return room_of(self.name)
+        return tuple(sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values() if task.base}))
 
     @abstractmethod
     def observation_space(self, k: int) -> gym.Space[Any]:
@@ -236,8 +250,7 @@ class Suite(ABC):
 
     def make_base(self, task: Task) -> gym.Env[Any, Any]:
         """One base environment of `task`."""
-        module, attribute = task.base.split(":")
-        base: gym.Env[Any, Any] = getattr(importlib.import_module(module), attribute)()
+        base: gym.Env[Any, Any] = imported(task.base)()
         return base
 
     def start(self, base: gym.Env[Any, Any], variant: int) -> Any:
@@ -264,7 +277,7 @@ class Suite(ABC):
             except ModuleNotFoundError as error:
                 if error.name != package:
                     raise
-                raise missing_extra(package, self.room, f"The {self.title} suite") from None
+                raise missing_extra(package, self.extra, f"The {self.title} suite") from None
 
     def split(self, name: str) -> Split:
         """A split by name.
@@ -277,32 +290,40 @@ class Suite(ABC):
         return self.splits[name]
 
 
-def room_of(name: str) -> str:
-    """The module under ``mtbench.suites`` that holds the suite of this name."""
-    return name.partition("-")[0]
+def imported(name: str) -> Any:
+    """What an import string ``"module:attribute"`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
-def load_suite(name: str) -> Suite:
-    """A suite by name (``"popgym"``, ``"procgen-easy"``), or any by import path (``"my_package.my_suite:SUITE"``).
+def read_data(package: str, file: str) -> Any:
+    """The content of a JSON file that ships with a package."""
+    return json.loads((resources.files(package) / file).read_text())
+
+
+def load_suite(suite: str | Suite) -> Suite:
+    """A suite of this package by name (``"popgym"``, ``"procgen-easy"``), or any by import string.
+
+    Args:
+        suite: A name, ``"my_package.my_suite:SUITE"``, or a suite, which is returned as it is.
 
     Raises:
         ValueError: There is no such suite.
     """
-    module, _, attribute = name.partition(":")
-    if attribute:
-        suite = getattr(importlib.import_module(module), attribute)
-        if not isinstance(suite, Suite):
-            raise UsageError(f"{name!r} is a {type(suite).__name__}, not a mtbench.suite.Suite.")
+    if isinstance(suite, Suite):
         return suite
-    room = f"mtbench.suites.{room_of(name)}"
-    try:
-        suites: Mapping[str, Suite] = importlib.import_module(room).SUITES
-    except ModuleNotFoundError as error:
-        if error.name != room:
-            raise
+    if ":" in suite:
+        found = imported(suite)
+        if not isinstance(found, Suite):
+            raise UsageError(f"{suite!r} is a {type(found).__name__}, not a mtbench.suite.Suite.")
+        return found
+    first = suite.partition("-")[0]
+    folder = f"mtbench.suites.{first}"
+    if not first.isidentifier() or importlib.util.find_spec(folder) is None:
         from mtbench.registration import TABLE
 
-        raise unknown("suite", name, sorted({row.kwargs["suite"] for row in TABLE}), "mtbench") from None
-    if name not in suites:
-        raise unknown("suite", name, list(suites), room)
-    return suites[name]
+        raise unknown("suite", suite, sorted({row.kwargs["suite"] for row in TABLE}), "mtbench")
+    suites: Mapping[str, Suite] = importlib.import_module(folder).SUITES
+    if suite not in suites:
+        raise unknown("suite", suite, list(suites), folder)
+    return suites[suite]

@@ -6,6 +6,8 @@ python results/pages.py
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from mtbench.records import MANIFEST, Run, read_run, write_atomically
 from mtbench.scoring import Estimate, score
 from mtbench.scoring.references import load_references
@@ -105,12 +107,24 @@ def atari() -> str:
     return table(["game", "random here", "random", "human (Wang 2016)", "human (Mnih 2015)"], rows)
 
 
+def anchors() -> str:
+    """How many rollouts each suite's anchors took, and the largest standard error that is left."""
+    rows = []
+    for path in sorted((HERE / "anchors").glob("*.csv")):
+        measured = pd.read_csv(path)
+        for agent, own in measured.groupby("agent", sort=False):
+            rollouts = f"{own['rollouts'].min():,} to {own['rollouts'].max():,}"
+            rows.append([path.stem, str(agent), str(len(own)), rollouts, f"{own['sem_of_scale'].max():.4f}"])
+    return table(["suite", "end", "tasks", "rollouts of a task", "largest standard error, of the scale"], rows)
+
+
 #: By page, the table after the line ``<!-- table: written by results/pages.py -->``.
 PAGES: dict[str, Callable[[], str]] = {
     "babyai.md": babyai,
     "metaworld.md": meta_world,
     "procgen/README.md": procgen,
     "README.md": atari,
+    "anchors/README.md": anchors,
 }
 _BEGIN = "<!-- table: written by results/pages.py -->\n"
 
@@ -121,6 +135,7 @@ NEEDED = {
     "metaworld.md": [],
     "procgen/README.md": ["MTProcgen-Easy-v0/random", "MTProcgen-MemoryHard-v0/random"],
     "README.md": ["MTAtari-v0/random"],
+    "anchors/README.md": [],
 }
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 
 from mtbench.records import read_run, write_json
 from mtbench.registration import TABLE
+from mtbench.suite import load_suite
 
 HERE = Path(__file__).parent
-PACKAGE = HERE.parent / "mtbench" / "scoring" / "data"
 ENUMERATED = ("metaworld-ml45", "metaworld-ml10")
 
 Entry = tuple[str, str, dict[str, float | int]]
@@ -34,7 +34,7 @@ def played(suite: str) -> Iterator[Entry]:
 
     All goals are played, so the standard error is that of the attempts at each goal, not that between goals.
     """
-    env_id = next(row.id for row in TABLE if row.kwargs["suite"] == suite)
+    env_id = next(row.id for row in TABLE if row.suite.name == suite)
     for path in sorted((HERE / env_id).glob("*/*/manifest.json")):
         run = read_run(path.parent)
         for task, rows in run.episodes.groupby("task"):
@@ -51,7 +51,8 @@ def played(suite: str) -> Iterator[Entry]:
 def main() -> None:
     """Write the reference file of every suite whose anchors are measured here."""
     for suite in (*(path.stem for path in sorted((HERE / "anchors").glob("*.csv"))), *ENUMERATED):
-        target = PACKAGE / f"{suite}.json"
+        package, file = load_suite(suite).references.split(":")
+        target = HERE.parent.joinpath(*package.split("."), file)
         data = json.loads(target.read_text())
         for task, agent, entry in played(suite) if suite in ENUMERATED else measured(suite):
             data["tasks"].setdefault(task, {})[agent] = entry

@@ -13,10 +13,11 @@ import sys
 from pathlib import PurePosixPath
 
 from mtbench.registration import TABLE
-from tests.contract.helpers import SHORT_GAMES
+from mtbench.testing.contract import SHORT_GAMES
 from tests.paths import ROOT
 
-CONTRACT = "tests/contract"
+CONTRACT = "mtbench/testing/contract"
+GOLDEN = "tests/contract/test_golden.py"
 FASTEST = {"MTPOPGym-v0", "MTBabyAI-v0"}
 
 # Every rollout of every suite goes through these.
@@ -26,16 +27,14 @@ CORE = {f"mtbench/{name}.py" for name in ("registration", "rollout", "spaces", "
 
 # Tests that are not named after what they test: of a file without its suffix, or of all else in a folder.
 NAMED = {
-    "agents/oracles/popgym": ["tests/agents/test_oracles.py"],
-    "agents/oracles/babyai": ["tests/agents/test_babyai_oracle.py"],
-    "agents/oracles/metaworld": ["tests/agents/test_metaworld_oracle.py"],
+    "agents/oracle": ["tests/suites/test_popgym_oracle.py"],
     "agents/transformer/cli": ["tests/test_cli.py"],
     "mtbench/catalogue": ["tests/test_cli_look.py"],
     "mtbench/cli": ["tests/test_cli.py", "tests/test_cli_look.py"],
     "mtbench/facts": ["tests/test_cli_look.py"],
-    "mtbench/vector/atari": ["tests/vector/test_pixels.py"],
-    "mtbench/vector/helpers": ["tests/vector/test_babyai.py", "tests/vector/test_metaworld.py"],
-    "mtbench/vector/procgen": ["tests/vector/test_pixels.py"],
+    "mtbench/suites/atari/engine": ["tests/suites/test_pixel_engines.py"],
+    "mtbench/suites/procgen/engine": ["tests/suites/test_pixel_engines.py"],
+    "mtbench/vector/helpers": ["tests/suites/test_babyai_engine.py", "tests/suites/test_metaworld_engine.py"],
     ".pre-commit-config": ["tests/test_project_files.py"],
     "CHANGELOG": ["tests/test_package.py"],
     "CITATION": ["tests/test_project_files.py"],
@@ -74,22 +73,24 @@ def selection(paths, root=ROOT):
     files, ids = set(), set()
     for path in map(PurePosixPath, paths):
         ids |= _ids(path)
+        if path.is_relative_to(CONTRACT):
+            continue
         if path.parts[0] == "tests":
             files |= _tests_of_tests(path, root)
         else:
             files |= _tests_of_code(path, root)
-    return sorted(file for file in files if not file.startswith(CONTRACT)), sorted(ids)
+    return sorted(file for file in files if not file.startswith((CONTRACT, GOLDEN))), sorted(ids)
 
 
 def _ids(path):
     """The IDs whose contract a file can break."""
-    if str(path) in CORE or path.parent == PurePosixPath(CONTRACT):
+    if str(path) in CORE or path.parent in (PurePosixPath(CONTRACT), PurePosixPath(GOLDEN).parent):
         return FASTEST
     if path.parent == PurePosixPath("tests/golden"):
         return {path.stem} & {row.id for row in TABLE}
-    if path.parts[:2] in (("mtbench", "suites"), ("mtbench", "vector")):
+    if path.parts[:2] == ("mtbench", "suites"):
         name = path.with_suffix("").parts[2]
-        return {row.id for row in TABLE if row.kwargs["suite"].split("-")[0] == name}
+        return {row.id for row in TABLE if row.suite.extra == name}
     return set()
 
 
@@ -112,6 +113,8 @@ def _tests_of_code(path, root):
     otherwise = set(OTHERWISE[str(folder)]) if folder else set()
     if path.parts[0] not in ("mtbench", "agents"):
         return otherwise
+    if path.parts[:2] == ("mtbench", "suites") and len(path.parts) > 3:
+        return {str(test.relative_to(root)) for test in (root / "tests/suites").glob(f"test_{path.parts[2]}*.py")}
     # agents/random.py and mtbench/suites/atari/game.py: tests/agents/test_random.py and tests/suites/test_atari.py.
     inside = path.relative_to("mtbench") if path.parts[0] == "mtbench" else path
     tested = PurePosixPath("tests") / inside.with_suffix("")
@@ -156,7 +159,7 @@ def main(arguments=None):
     print(f"{len(paths)} changed files. Their tests:")
     for line in [*files, *(f"{CONTRACT} of {env_id}" for env_id in ids)] or ["none"]:
         print(f"  {line}", flush=True)
-    runs = [files] * bool(files) + [[CONTRACT, "-k", contract_filter(ids)]] * bool(ids)
+    runs = [files] * bool(files) + [[CONTRACT, GOLDEN, "-k", contract_filter(ids)]] * bool(ids)
     command = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "not slow"]
     codes = [] if chosen.list else [subprocess.run([*command, *run], cwd=ROOT).returncode for run in runs]
     return max(codes, default=0)

@@ -8,6 +8,7 @@ from tests.changed import changed_files, contract_filter, main, selection
 from tests.paths import ROOT
 
 FASTEST = ["MTBabyAI-v0", "MTPOPGym-v0"]
+PROCGEN = ["MTProcgen-Easy-v0", "MTProcgen-EasyRescaled-v0", "MTProcgen-MemoryHard-v0"]
 
 # A repository of test files, by what they import.
 TESTS = {
@@ -16,16 +17,17 @@ TESTS = {
     "tests/test_changed.py": "",
     "tests/test_spaces.py": "",
     "tests/agents/test_random.py": "",
-    "tests/agents/test_babyai_oracle.py": "",
     "tests/agents/transformer/test_learner.py": "",
     "tests/agents/transformer/test_train.py": "from mtbench_agents.transformer import checkpoint, train",
-    "tests/contract/test_reset.py": "from .helpers import play",
+    "tests/contract/test_golden.py": "from . import golden",
     "tests/scoring/test_aggregates.py": "",
     "tests/scoring/test_scores.py": "from mtbench.scoring.report import summary",
     "tests/suites/test_atari.py": "",
     "tests/suites/test_metaworld.py": "",
-    "tests/vector/test_babyai.py": "from mtbench.vector.drawers import Drawers",
-    "tests/vector/test_popgym.py": "",
+    "tests/suites/test_babyai_engine.py": "",
+    "tests/suites/test_babyai_oracle.py": "",
+    "tests/suites/test_pixel_engines.py": "",
+    "tests/suites/test_popgym.py": "",
     "tests/vector/test_rollout.py": "",
 }
 
@@ -48,20 +50,28 @@ def root(tmp_path):
         ("mtbench/scoring/report.py", ["tests/scoring/test_scores.py"], []),
         ("mtbench/scoring/new.py", ["tests/scoring/test_aggregates.py", "tests/scoring/test_scores.py"], []),
         ("mtbench/vector/loops.py", ["tests/vector/test_rollout.py"], FASTEST),
-        ("mtbench/vector/babyai.py", ["tests/vector/test_babyai.py"], ["MTBabyAI-v0"]),
-        ("mtbench/vector/drawers.py", ["tests/vector/test_babyai.py"], []),
-        ("mtbench/vector/popgym/cards.py", ["tests/vector/test_popgym.py"], ["MTPOPGym-v0"]),
+        (
+            "mtbench/suites/babyai/engine.py",
+            ["tests/suites/test_babyai_engine.py", "tests/suites/test_babyai_oracle.py"],
+            ["MTBabyAI-v0"],
+        ),
+        ("mtbench/suites/popgym/rules/cards.py", ["tests/suites/test_popgym.py"], ["MTPOPGym-v0"]),
+        (
+            "mtbench/suites/atari/engine.py",
+            ["tests/suites/test_pixel_engines.py"],
+            ["MTAtari-Clipped-v0", "MTAtari-v0"],
+        ),
         ("mtbench/suites/atari/game.py", ["tests/suites/test_atari.py"], ["MTAtari-Clipped-v0", "MTAtari-v0"]),
         ("mtbench/suites/metaworld/goals.npz", ["tests/suites/test_metaworld.py"], ["ML10-v0", "ML45-v0"]),
         ("agents/random.py", ["tests/agents/test_random.py"], []),
-        ("agents/oracles/babyai.py", ["tests/agents/test_babyai_oracle.py"], []),
         ("agents/transformer/learner.py", ["tests/agents/transformer/test_learner.py"], []),
         ("agents/transformer/checkpoint.py", ["tests/agents/transformer/test_train.py"], []),
         ("tests/test_spaces.py", ["tests/test_spaces.py"], []),
         ("tests/test_that_was_deleted.py", [], []),
         ("tests/changed.py", ["tests/test_changed.py"], []),
         ("tests/toy.py", ["tests/test_rollout.py"], []),
-        ("tests/contract/helpers.py", [], FASTEST),
+        ("mtbench/testing/contract/helpers.py", [], FASTEST),
+        ("tests/contract/golden.py", [], FASTEST),
         ("tests/golden/ML10-v0.json", [], ["ML10-v0"]),
         ("results/learning/README.md", ["tests/agents/test_learning_results.py"], []),
         ("README.md", ["tests/test_readme.py"], []),
@@ -74,7 +84,7 @@ def test_a_changed_file_runs_its_tests(root, path, files, ids):
 
 def test_every_source_file_has_tests_that_exist():
     sources = [*(ROOT / "mtbench").rglob("*.py"), *(ROOT / "agents").rglob("*.py")]
-    for path in sources:
+    for path in (path for path in sources if "contract" not in path.parts):  # which are tests
         files, _ = selection([str(path.relative_to(ROOT))])
         assert files, path
         assert all((ROOT / file).is_file() for file in files), path
@@ -116,7 +126,7 @@ def test_a_list_is_printed_and_nothing_runs(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "1 changed files" in printed
     assert "tests/test_rollout.py" in printed
-    assert "tests/contract of MTPOPGym-v0" in printed
+    assert "mtbench/testing/contract of MTPOPGym-v0" in printed
 
 
 def test_a_failure_is_passed_on(monkeypatch):
@@ -126,11 +136,12 @@ def test_a_failure_is_passed_on(monkeypatch):
         run.append(command[3:])
         return subprocess.CompletedProcess(command, len(run) - 1)
 
-    monkeypatch.setattr("tests.changed.changed_files", lambda *_: ["mtbench/vector/babyai.py"])
+    monkeypatch.setattr("tests.changed.changed_files", lambda *_: ["mtbench/suites/babyai/rules.py"])
     monkeypatch.setattr("tests.changed.subprocess.run", failing)
     assert main([]) == 1
     options = ["-n", "auto", "--dist", "worksteal", "-m", "not slow"]
+    tests_of_babyai = sorted(f"tests/suites/{path.name}" for path in (ROOT / "tests/suites").glob("test_babyai*.py"))
     assert run == [
-        [*options, "tests/vector/test_babyai.py"],
-        [*options, "tests/contract", "-k", "(MTBabyAI-v0)"],
+        [*options, *tests_of_babyai],
+        [*options, "mtbench/testing/contract", "tests/contract/test_golden.py", "-k", "(MTBabyAI-v0)"],
     ]

@@ -11,6 +11,7 @@ from mtbench import facts, registration
 from mtbench.rollout import MetaRollout
 from mtbench.scoring.references import load_references
 from mtbench.suite import load_suite
+from tests import toy
 from tests.commands import printed, run, terminal
 from tests.toy import Toy
 
@@ -122,10 +123,9 @@ class Remarkable(Toy):
 
 
 def test_info_of_a_suite_without_references(monkeypatch):
-    row = registration.Row("Walk-v0", "walks", {"suite": "toy", "k": 1, "objective": "k-episode"})
-    monkeypatch.setattr(registration, "TABLE", (row,))
+    toy.register(monkeypatch)
     monkeypatch.setattr("mtbench.cli._make", lambda env_id, options, **kwargs: MetaRollout(Remarkable()))
-    shown = printed("info", "Walk-v0")
+    shown = printed("info", "Toy-v0")
     for sentence in (
         "scale raw: the plain return",
         "- Walks are [bold]shorter[/bold].",
@@ -134,7 +134,7 @@ def test_info_of_a_suite_without_references(monkeypatch):
     ):
         assert sentence in shown
     assert "goals are far" not in shown, "of the other split"
-    content = json.loads(printed("info", "Walk-v0", "--json"))
+    content = json.loads(printed("info", "Toy-v0", "--json"))
     assert content["tasks"]["near"]["references"] == {}
     assert content["seen_variants"] == {"train": {"near": 0.25}}
     assert content["departures"] == list(Remarkable.departures)

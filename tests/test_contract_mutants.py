@@ -15,9 +15,9 @@ from mtbench.evaluation import evaluate
 from mtbench.records import RecordError, write_run
 from mtbench.rollout import MetaRollout
 from mtbench.suite import VariantList, VariantRange, load_suite
+from mtbench.testing.contract.unbatched import Unbatched
 from mtbench.wrappers import ScaleReward
 from tests import toy
-from tests.contract.unbatched import Unbatched
 
 MAKE = [gym.make, Unbatched]
 POPGYM = "MTPOPGym-v0"
@@ -195,8 +195,8 @@ def numbers(variants):
 def test_every_suite_is_in_the_table():
     from mtbench.registration import TABLE
 
-    rooms = {load_suite(row.kwargs["suite"]).room for row in TABLE}
-    suites = {name for room in rooms for name in importlib.import_module(f"mtbench.suites.{room}").SUITES}
+    folders = {row.suite.extra for row in TABLE}
+    suites = {name for folder in folders for name in importlib.import_module(f"mtbench.suites.{folder}").SUITES}
     assert suites == set(RANGES)
 
 

@@ -11,6 +11,7 @@ from mtbench.cases import evaluation_cases
 from mtbench.evaluation import evaluate
 from mtbench.records import RecordError, read_run
 from mtbench.suites.popgym import SUITE
+from tests import toy
 
 ID = "MTPOPGym-v0"
 SHORT = ["RepeatFirstEasy", "PositionOnlyCartPoleEasy", "MineSweeperEasy"]
@@ -44,7 +45,8 @@ def test_records_are_complete_and_say_where_they_come_from(tmp_path):
 def test_a_case_is_what_the_environment_plays(tmp_path):
     """The first row of the records, replayed by hand."""
     import gymnasium as gym
-    from mtbench_agents.oracles.popgym import action
+
+    from mtbench.suites.popgym.oracle import action
 
     run = quick(tmp_path / "run", policy="oracle")
     row = run.episodes.iloc[1]
@@ -178,11 +180,7 @@ def test_training_facts_are_recorded(tmp_path):
 
 
 def test_successes_are_recorded(tmp_path, monkeypatch):
-    from mtbench import registration
-
-    row = registration.Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2, "objective": "k-episode"})
-    monkeypatch.setattr(registration, "TABLE", (*registration.TABLE, row))
-    registration.register_environments()
+    toy.register(monkeypatch)
     always = evaluate("Toy-v0", lambda obs: np.ones(1, np.float32), tmp_path / "a", rollouts_per_task=4)
     never = evaluate("Toy-v0", lambda obs: np.zeros(1, np.float32), tmp_path / "b", rollouts_per_task=4)
     assert always.episodes["success"].tolist() == [True] * 8

@@ -20,6 +20,7 @@ from mtbench import checks, evaluation, registration
 from mtbench.cases import EVALUATION_VERSION, evaluation_cases
 from mtbench.records import EPISODES, MANIFEST, RecordError, episodes_frame, read_run, write_run
 from mtbench.suite import load_suite
+from tests import toy
 
 TASKS = ["MineSweeperEasy", "RepeatFirstEasy"]
 
@@ -362,9 +363,8 @@ def test_rollouts_keep_to_their_time_limit(tmp_path):
 
 
 def test_a_suite_of_ones_own_is_read_where_it_is_registered(tmp_path, monkeypatch):
-    row = registration.Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2, "objective": "k-episode"})
     with monkeypatch.context() as registered:
-        registered.setattr(registration, "TABLE", (*registration.TABLE, row))
+        toy.register(registered)
         folder = write(tmp_path / "run", "Toy-v0", ["far"])
         assert len(read_run(folder).episodes) == 4
     with pytest.raises(RecordError, match="There is no environment 'Toy-v0'"):

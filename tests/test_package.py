@@ -1,5 +1,6 @@
 """What the package promises as a package."""
 
+import ast
 import subprocess
 import sys
 from importlib import metadata
@@ -10,6 +11,8 @@ from gymnasium.error import DependencyNotInstalled
 
 import mtbench
 from mtbench import errors
+from mtbench.registration import TABLE
+from mtbench.suite import imported, read_data
 from mtbench.suites.procgen import core
 from tests.paths import ROOT
 
@@ -101,12 +104,47 @@ def test_a_wheel_holds_the_code_the_types_and_the_data(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "mtbench/py.typed",
-        "mtbench/scoring/data/popgym.json",
+        "mtbench/suites/metaworld/references-ml45.json",
+        "mtbench/suites/popgym/references.json",
         "mtbench/suites/popgym/drawing.py",
+        "mtbench/suites/popgym/rules/cards.py",
+        "mtbench/testing/contract/test_reset.py",
         "mtbench_agents/py.typed",
-        "mtbench_agents/oracles/popgym.py",
+        "mtbench_agents/oracle.py",
     } <= names
     assert not any(name.startswith(("agents/", "tests/", "benchmarks/", "results/", "examples/")) for name in names)
+
+
+def imports_of(path):
+    """Modules that a file of the package imports, at its head or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_suites_import_the_core_and_nothing_imports_a_suite():
+    """A suite is loaded by its name alone, and no suite knows another."""
+    for path in (ROOT / "mtbench").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        own = parts[2] if parts[:2] == ("mtbench", "suites") and len(parts) > 3 else None
+        for name in imports_of(path):
+            found = name.split(".")
+            if found[:2] == ["mtbench", "suites"] and len(found) > 2:
+                assert found[2] == own, f"{path} imports {name}"
+            assert found[0] != "mtbench_agents" or path.name == "cli.py", f"{path} imports {name}"
+
+
+def test_what_suites_name_exists():
+    suites = {row.suite.name: row.suite for row in TABLE}.values()
+    assert {suite.extra for suite in suites if suite.oracle} == {"popgym", "babyai", "metaworld"}
+    for suite in suites:
+        assert callable(imported(suite.engine))
+        assert not suite.oracle or callable(imported(suite.oracle))
+        package, file = suite.references.split(":")
+        assert set(read_data(package, file)) >= {"scales", "sources", "tasks"}
 
 
 def test_the_version_is_one():
@@ -117,7 +155,7 @@ def test_the_version_is_one():
 def test_importing_twice_registers_once(recwarn):
     import gymnasium as gym
 
-    from mtbench.registration import TABLE, register_environments
+    from mtbench.registration import register_environments
 
     register_environments()
     assert not recwarn.list
@@ -131,7 +169,7 @@ def gymnasium_ids(gym):
 def test_no_global_generator_is_used():
     """A grep, beside the contract test that watches the generators' states."""
     sources = [*Path(ROOT / "mtbench").rglob("*.py"), *Path(ROOT / "agents").rglob("*.py")]
-    for path in sources:
+    for path in (path for path in sources if "testing" not in path.parts):  # whose test draws from them on purpose
         text = path.read_text()
         assert "import random" not in text
         assert "np.random.seed" not in text

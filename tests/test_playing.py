@@ -6,6 +6,7 @@ from mtbench.cases import evaluation_cases
 from mtbench.evaluation import evaluate
 from mtbench.playing import SingleRows, VectorRows, make_rows, play
 from mtbench.suite import load_suite
+from tests import toy
 
 # A few short tasks of every suite.
 TASKS = {
@@ -90,11 +91,7 @@ def test_an_action_that_does_not_exist_is_refused_alike(tmp_path, given):
 
 
 def test_a_suite_without_an_engine_is_played_on_single_environments(tmp_path, monkeypatch):
-    from mtbench import registration
-
-    row = registration.Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2, "objective": "k-episode"})
-    monkeypatch.setattr(registration, "TABLE", (*registration.TABLE, row))
-    registration.register_environments()
+    toy.register(monkeypatch)
     rows = make_rows("Toy-v0", {}, 2, False)
     assert isinstance(rows, SingleRows)
     rows.close()

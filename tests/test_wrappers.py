@@ -5,9 +5,9 @@ from gymnasium.utils.env_checker import check_env
 
 from mtbench.rollout import MetaRollout
 from mtbench.suites.popgym import TASKS
+from mtbench.testing.contract.helpers import play
 from mtbench.wrappers import RL2Inputs, ScaleReward, TaskLabel
 from tests import toy
-from tests.contract.helpers import play
 
 ID = "MTPOPGym-v0"
 

@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+import mtbench
+from mtbench.registration import Row
 from mtbench.suite import Split, Suite, Task, VariantRange
 
 
@@ -68,3 +70,9 @@ class SingleAttempt(Toy):
 
 
 SUITE = Toy()
+
+
+def register(monkeypatch):
+    """Register ``Toy-v0`` until the test is over."""
+    mtbench.register(Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2}))
+    monkeypatch.setitem(gym.registry, "Toy-v0", gym.registry.pop("Toy-v0"))

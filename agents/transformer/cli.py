@@ -130,7 +130,7 @@ class _stopping:
 
 
 def bench_agent(
-    suite: Annotated[str, typer.Option("--suite", metavar="ID", help="A Gymnasium ID.")] = "MTPOPGym-v0",
+    env_id: Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID.")] = "MTPOPGym-v0",
     preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "paper",
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, metavar="B")] = None,
     context: Annotated[int | None, typer.Option("--context", min=1, metavar="L")] = None,
@@ -141,7 +141,7 @@ def bench_agent(
     """Time an update and a batched action of the reference agent on this device."""
     _require_torch()
     config = preset(preset_name)
-    changes: dict[str, Any] = {"env_id": registration.find(suite).id}
+    changes: dict[str, Any] = {"env_id": registration.find(env_id).id}
     for key, value in (
         ("learning.batch_size", batch_size),
         ("model.context", context),

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -27,8 +26,11 @@ from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
 from mtbench.files import full_disk_explained, write_json
 from mtbench.locking import FolderLock
+from mtbench.registration import find
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
+from mtbench.suite import Suite
+from mtbench.vector import make_vec
 
 from . import checkpoint
 from .collector import Collector
@@ -78,7 +80,7 @@ class Trainer:
 
     def _set_up(self) -> None:
         config, folder = self.config, self.folder
-        envs = gym.make_vec(config.env_id, num_envs=config.collect.num_envs, **config.env)
+        envs = make_vec(config.env_id, config.collect.num_envs, **config.env)
         spaces = envs.single_observation_space, envs.single_action_space
         self._spaces = str(spaces)
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
@@ -277,7 +279,7 @@ class Trainer:
             env_kwargs=env_kwargs,
         )
         means = mean_scores(run.episodes, run.manifest["objective"])
-        self._keep_if_best(selection_score(run.manifest["suite"], means))
+        self._keep_if_best(selection_score(find(c.env_id).suite, means))
         return {"evaluation": {task: round(value, 4) for task, value in means.items()}}
 
     # ---- checkpoints ----
@@ -360,11 +362,11 @@ class _Stoppable(TransformerPolicy):
         return super().act(observations, reset_mask)
 
 
-def selection_score(suite: str, returns: dict[str, float]) -> float:
+def selection_score(suite: Suite, returns: dict[str, float]) -> float:
     """What chooses between an agent's checkpoints: the mean over tasks on the suite's default scale.
 
     Args:
-        suite: Suite name.
+        suite: Whose tasks.
         returns: By task, the mean scored return.
     """
     scale = next(iter(load_references(suite).covering(list(returns)).scales.values()))

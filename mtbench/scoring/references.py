@@ -1,26 +1,30 @@
 """Normalization constants: what a score of 0 and of 1 mean on every task, and who says so.
 
-The numbers are in ``mtbench/scoring/data/<suite>.json``, each with its source. A suite has one or more scales, the
-default first; a scale names, for each end, the entries that may serve, and the first that a task has is used. A scale
-covers the tasks that have both ends. The raw scale (0 is a return of 0, 1 a return of 1) covers every task; it serves
-where no other does.
+The numbers are in a JSON file of the suite's own (:attr:`mtbench.suite.Suite.references`), each with its source:
+
+- ``scales``: by name, the default first, ``description`` and, for each end (``low`` and ``high``), the entries that may
+  serve; the first that a task has is used. A scale covers the tasks that have both ends;
+- ``sources``: by entry, what it is and where it comes from;
+- ``tasks``: by task and entry, ``mean`` and, where mtbench measured it, ``sem``;
+- ``warnings`` and ``notes``: sentences that readers of all scores, or of certain ones (:class:`Note`), must know. Both
+  may be left out.
+
+The raw scale (0 is a return of 0, 1 a return of 1) covers every task; it serves where no other does.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtbench.errors import UsageError
+from mtbench.suite import Suite, load_suite, read_data
 
 Floats = npt.NDArray[np.float64]
 
@@ -167,7 +171,7 @@ class References:
         return replace(self, scales=kept or {RAW.name: RAW})
 
 
-def missing_references(suite: str, tasks: Sequence[str]) -> dict[str, list[str]]:
+def missing_references(suite: str | Suite, tasks: Sequence[str]) -> dict[str, list[str]]:
     """By scale of the suite, the tasks of these that it has no reference for; empty where every scale covers all.
 
     Scores of these tasks leave such a scale out. Where none is left, they show the raw scale, the plain return.
@@ -175,22 +179,28 @@ def missing_references(suite: str, tasks: Sequence[str]) -> dict[str, list[str]]
     return load_references(suite).missing(tasks)
 
 
-@lru_cache
-def load_references(suite: str) -> References:
-    """The references of a suite; the raw scale alone where it has none.
+def load_references(suite: str | Suite) -> References:
+    """The references of a suite; the raw scale alone where it names none.
+
+    Args:
+        suite: A suite, or its name or import string; never a name that a record chose, as it may be imported.
 
     Raises:
-        ValueError: A scale has ends in the wrong order.
+        ValueError: There is no such suite, or a scale has ends in the wrong order.
     """
-    # A suite's name may come from a record: it must not lead to a file anywhere else.
-    known = re.fullmatch(r"[a-z0-9-]+", suite) is not None
-    file = resources.files("mtbench.scoring.data") / f"{suite}.json"
-    if not known or not file.is_file():
-        return References(suite, {RAW.name: RAW}, {}, ())
-    data = json.loads(file.read_text())
+    return _references(load_suite(suite))
+
+
+@lru_cache
+def _references(suite: Suite) -> References:
+    if not suite.references:
+        return References(suite.name, {RAW.name: RAW}, {}, ())
+    data = read_data(*suite.references.split(":"))
     scales = {name: _scale(name, spec, data["tasks"]) for name, spec in data["scales"].items()}
-    notes = tuple(Note(note["text"], *(tuple(note.get(key, ())) for key in _CONDITIONS)) for note in data["notes"])
-    return References(suite, scales, data["sources"], tuple(data["warnings"]), notes)
+    notes = tuple(
+        Note(note["text"], *(tuple(note.get(key, ())) for key in _CONDITIONS)) for note in data.get("notes", ())
+    )
+    return References(suite.name, scales, data["sources"], tuple(data.get("warnings", ())), notes)
 
 
 _CONDITIONS = ("scales", "tasks", "splits")

@@ -12,12 +12,12 @@ import numpy as np
 
 from mtbench.errors import UsageError, unknown
 from mtbench.records import RecordError, Run
+from mtbench.registration import find
 from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, performance_profile
 from mtbench.scoring.improvement import improvement
 from mtbench.scoring.intervals import METHODS, Estimate, Estimates, Floats, Sample, Statistic
 from mtbench.scoring.references import References, Scale, load_references
 from mtbench.scoring.scored import scored
-from mtbench.suite import load_suite
 from mtbench.text import plain
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
     _check_comparable(runs)
     first = runs[0].manifest
     tasks = list(first["tasks"])
-    known = load_references(first["suite"])
-    suite = load_suite(first["suite"])
+    suite = find(first["env_id"]).suite  # the registry's, whatever a record says
+    known = load_references(suite)
     repeats = suite.repeats if first["split"] == "test" else {}
     seen = suite.seen_variants.get(first["split"], {})
     repeated = {task: repeats[task] for task in tasks if task in repeats}

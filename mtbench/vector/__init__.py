@@ -8,27 +8,33 @@ plays attempts and knows nothing of rollouts.
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 from typing import Any
 
 import gymnasium as gym
 
 from mtbench.errors import unknown
-from mtbench.suite import room_of
+from mtbench.suite import Suite, imported, load_suite
 
-# Rooms with an engine. All need Numba.
-ENGINES = {
-    "popgym": "mtbench.vector.popgym.engine:POPGymEngine",
-    "procgen": "mtbench.vector.procgen:ProcgenEngine",
-    "atari": "mtbench.vector.atari:AtariEngine",
-    "babyai": "mtbench.vector.babyai:BabyAIEngine",
-    "metaworld": "mtbench.vector.metaworld:MetaWorldEngine",
-}
+
+def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """``gymnasium.make_vec``, but on the engine also where an ID was registered without a vector entry point.
+
+    Args:
+        env_id: A registered ID.
+        num_envs: How many environments.
+        **kwargs: As for :func:`make_vector`.
+
+    Raises:
+        ValueError: There is no such ID; and as :func:`make_vector`.
+    """
+    from mtbench.registration import find
+
+    return make_vector(**{**find(env_id).kwargs, **kwargs}, num_envs=num_envs)
 
 
 def make_vector(
-    suite: str,
+    suite: str | Suite,
     *,
     num_envs: int = 1,
     autoreset_mode: str | gym.vector.AutoresetMode = gym.vector.AutoresetMode.NEXT_STEP,
@@ -43,7 +49,7 @@ def make_vector(
     one after the other by :class:`gymnasium.vector.SyncVectorEnv`: the same rollouts, slowly.
 
     Args:
-        suite: A suite's name.
+        suite: A suite's name or import string, or a suite.
         num_envs: How many environments.
         autoreset_mode: One of Gymnasium's three.
         num_workers: Threads, on Meta-World processes, that share the environments; None uses the CPUs where there are
@@ -59,26 +65,20 @@ def make_vector(
     """
     from mtbench.rollout import MetaRollout, checked_count
 
+    suite = load_suite(suite)
     num_envs, mode = checked_count("num_envs", num_envs), _checked_mode(autoreset_mode)
     if num_workers is not None:
         num_workers = checked_count("num_workers", num_workers)
-    if engine_of(suite) and render_mode is None:
+    if suite.engine and render_mode is None:
         obstacle, remedy = _obstacle()
         if not obstacle:
             from mtbench.vector.rollout import VectorMetaRollout
 
             one = MetaRollout(suite, **kwargs)  # first of all: it checks the arguments, and for the suite's packages
-            module, _, name = engine_of(suite).partition(":")
-            engine = getattr(importlib.import_module(module), name)
-            return VectorMetaRollout(one, engine, num_envs, mode, num_workers, copy)
-        gym.logger.warn(f"{obstacle}: {suite} runs on the slow vector path. {remedy}")
+            return VectorMetaRollout(one, imported(suite.engine), num_envs, mode, num_workers, copy)
+        gym.logger.warn(f"{obstacle}: {suite.name} runs on the slow vector path. {remedy}")
     make = functools.partial(MetaRollout, suite, render_mode=render_mode, **kwargs)
     return gym.vector.SyncVectorEnv([make] * num_envs, copy=copy, autoreset_mode=mode)
-
-
-def engine_of(suite: str) -> str:
-    """Where the engine of a suite is, as ``"module:class"``; "" where it has none."""
-    return ENGINES.get(room_of(suite), "")
 
 
 def _obstacle() -> tuple[str, str]:

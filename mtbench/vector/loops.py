@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mtbench.vector import streams
-from mtbench.vector.compiled import SOURCES, compiled, kernel
+from mtbench.vector.compiled import compiled, kernel
 from mtbench.vector.engine import Array
 
 # What the next step meets, in PROGRESS["phase"].
@@ -28,190 +27,183 @@ def _draw_variant(stream: Any, first: int, count: int, listed: Array) -> int:
     return listed[drawn] if len(listed) else first + drawn
 
 
-def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
-    @kernel
-    def refused(progress: Any, actions: Array, limit: int, mode: int) -> int:
-        """The first environment that cannot play its action, or -1."""
-        sources  # noqa: B018
-        for i in range(len(actions)):
-            phase = progress[i].phase
-            if phase == PLAYING:
-                if actions[i] < 0 or actions[i] >= limit:
-                    return i
-            elif mode != WAIT and (phase == NOT_RESET or (phase == OVER and mode == NEVER)):
+@kernel
+def refused(progress: Any, actions: Array, limit: int, mode: int) -> int:
+    """The first environment that cannot play its action, or -1."""
+    for i in range(len(actions)):
+        phase = progress[i].phase
+        if phase == PLAYING:
+            if actions[i] < 0 or actions[i] >= limit:
                 return i
-        return -1
+        elif mode != WAIT and (phase == NOT_RESET or (phase == OVER and mode == NEVER)):
+            return i
+    return -1
 
-    @kernel
-    def before(
-        begin: int,
-        end: int,
-        progress: Any,
-        replacements: Any,
-        tasks: Array,
-        num_actions: Array,
-        actions: Array,
-        played: Array,
-        returns: Array,
-        lengths: Array,
-    ) -> None:
-        """What each environment plays; indices that its task does not have are replaced."""
-        sources  # noqa: B018
-        for i in range(begin, end):
-            played[i] = -1
-            one = progress[i]
-            if one.phase != PLAYING:
-                continue
-            if one.elapsed == 0:
-                returns[i] = 0.0
-                lengths[i] = 0
-            action, count = actions[i], num_actions[tasks[i]]
-            one.valid = action < count
-            if not one.valid:
-                action = np.int64(streams.random(replacements[i]) * count)
-            played[i] = action
 
-    @kernel
-    def note(begin: int, end: int, progress: Any, played: Array, success: Array, successes: Array) -> None:
-        """Remember which attempts succeeded."""
-        sources  # noqa: B018
-        for i in range(begin, end):
-            if played[i] < 0:
-                continue
-            if progress[i].elapsed == 0:
-                successes[i] = False
-            if success[i]:
-                successes[i, progress[i].attempt] = True
+@kernel
+def before(
+    begin: int,
+    end: int,
+    progress: Any,
+    replacements: Any,
+    tasks: Array,
+    num_actions: Array,
+    actions: Array,
+    played: Array,
+    returns: Array,
+    lengths: Array,
+) -> None:
+    """What each environment plays; indices that its task does not have are replaced."""
+    for i in range(begin, end):
+        played[i] = -1
+        one = progress[i]
+        if one.phase != PLAYING:
+            continue
+        if one.elapsed == 0:
+            returns[i] = 0.0
+            lengths[i] = 0
+        action, count = actions[i], num_actions[tasks[i]]
+        one.valid = action < count
+        if not one.valid:
+            action = np.int64(streams.random(replacements[i]) * count)
+        played[i] = action
 
-    @kernel
-    def after(
-        begin: int,
-        end: int,
-        progress: Any,
-        earned: Array,
-        base_terminated: Array,
-        base_truncated: Array,
-        tasks: Array,
-        scales: Array,
-        returns: Array,
-        lengths: Array,
-        follows: Array,
-        reward: Array,
-        terminated: Array,
-        truncated: Array,
-        rules: tuple[int, bool, int, bool, int, bool, bool],
-    ) -> None:
-        """Pay, keep the statistics, see what ended and what follows."""
-        sources  # noqa: B018
-        k, k_shot, max_steps, single_attempt, attempt_reset, clip, renews = rules
-        for i in range(begin, end):
-            one = progress[i]
-            reward[i], terminated[i], truncated[i], follows[i] = 0.0, False, False, GOES_ON
-            if one.phase == OVER or one.phase == NOT_RESET:
-                if renews:
-                    follows[i] = NEXT_ROLLOUT
-                continue
-            one.elapsed += 1
-            timeout = one.elapsed == max_steps
-            if one.phase == BETWEEN:
-                one.valid, one.reward = True, 0.0
-                follows[i] = NEXT_ATTEMPT
+
+@kernel
+def note(begin: int, end: int, progress: Any, played: Array, success: Array, successes: Array) -> None:
+    """Remember which attempts succeeded."""
+    for i in range(begin, end):
+        if played[i] < 0:
+            continue
+        if progress[i].elapsed == 0:
+            successes[i] = False
+        if success[i]:
+            successes[i, progress[i].attempt] = True
+
+
+@kernel
+def after(
+    begin: int,
+    end: int,
+    progress: Any,
+    earned: Array,
+    base_terminated: Array,
+    base_truncated: Array,
+    tasks: Array,
+    scales: Array,
+    returns: Array,
+    lengths: Array,
+    follows: Array,
+    reward: Array,
+    terminated: Array,
+    truncated: Array,
+    rules: tuple[int, bool, int, bool, int, bool, bool],
+) -> None:
+    """Pay, keep the statistics, see what ended and what follows."""
+    k, k_shot, max_steps, single_attempt, attempt_reset, clip, renews = rules
+    for i in range(begin, end):
+        one = progress[i]
+        reward[i], terminated[i], truncated[i], follows[i] = 0.0, False, False, GOES_ON
+        if one.phase == OVER or one.phase == NOT_RESET:
+            if renews:
+                follows[i] = NEXT_ROLLOUT
+            continue
+        one.elapsed += 1
+        timeout = one.elapsed == max_steps
+        if one.phase == BETWEEN:
+            one.valid, one.reward = True, 0.0
+            follows[i] = NEXT_ATTEMPT
+            truncated[i] = timeout
+        else:
+            one.reward = earned[i]
+            returns[i, one.attempt] += earned[i]
+            lengths[i, one.attempt] += 1
+            last = one.attempt == k - 1
+            if last or not k_shot:
+                reward[i] = (max(-1.0, min(1.0, earned[i])) if clip else earned[i]) * scales[tasks[i]]
+            if not (base_terminated[i] or base_truncated[i]):
                 truncated[i] = timeout
+            elif last:
+                terminated[i] = base_terminated[i] or not single_attempt
+                truncated[i] = base_truncated[i] and single_attempt
+            elif timeout:
+                truncated[i] = True
+            elif attempt_reset == SAME_STEP:
+                follows[i] = NEXT_ATTEMPT
             else:
-                one.reward = earned[i]
-                returns[i, one.attempt] += earned[i]
-                lengths[i, one.attempt] += 1
-                last = one.attempt == k - 1
-                if last or not k_shot:
-                    reward[i] = (max(-1.0, min(1.0, earned[i])) if clip else earned[i]) * scales[tasks[i]]
-                if not (base_terminated[i] or base_truncated[i]):
-                    truncated[i] = timeout
-                elif last:
-                    terminated[i] = base_terminated[i] or not single_attempt
-                    truncated[i] = base_truncated[i] and single_attempt
-                elif timeout:
-                    truncated[i] = True
-                elif attempt_reset == SAME_STEP:
-                    follows[i] = NEXT_ATTEMPT
+                one.phase = BETWEEN
+        if terminated[i] or truncated[i]:
+            one.phase = OVER
+
+
+@kernel
+def move_on(
+    begin: int,
+    end: int,
+    progress: Any,
+    random: Any,
+    replacements: Any,
+    follows: Array,
+    tasks: Array,
+    variants: Array,
+    begins: Array,
+    drawn_from: Array,
+    first_variant: int,
+    num_variants: int,
+    listed: Array,
+    same_variant: bool,
+) -> None:
+    """Move on to next attempts and new rollouts; `begins` gets the variants that begin, else -1.
+
+    Variants are `num_variants` from `first_variant` on, or those `listed`.
+    """
+    for i in range(begin, end):
+        begins[i] = -1
+        if follows[i] == GOES_ON:
+            continue
+        one = progress[i]
+        if follows[i] == NEXT_ATTEMPT:
+            one.attempt += 1
+        else:
+            one.attempt, one.elapsed = 0, 0
+            one.valid, one.reward = True, 0.0
+            tasks[i] = drawn_from[streams.below(random[i], len(drawn_from))]
+            for j in range(variants.shape[1]):
+                if j and same_variant:
+                    variants[i, j] = variants[i, 0]
                 else:
-                    one.phase = BETWEEN
-            if terminated[i] or truncated[i]:
-                one.phase = OVER
-
-    @kernel
-    def move_on(
-        begin: int,
-        end: int,
-        progress: Any,
-        random: Any,
-        replacements: Any,
-        follows: Array,
-        tasks: Array,
-        variants: Array,
-        begins: Array,
-        drawn_from: Array,
-        first_variant: int,
-        num_variants: int,
-        listed: Array,
-        same_variant: bool,
-    ) -> None:
-        """Move on to next attempts and new rollouts; `begins` gets the variants that begin, else -1.
-
-        Variants are `num_variants` from `first_variant` on, or those `listed`.
-        """
-        sources  # noqa: B018
-        for i in range(begin, end):
-            begins[i] = -1
-            if follows[i] == GOES_ON:
-                continue
-            one = progress[i]
-            if follows[i] == NEXT_ATTEMPT:
-                one.attempt += 1
-            else:
-                one.attempt, one.elapsed = 0, 0
-                one.valid, one.reward = True, 0.0
-                tasks[i] = drawn_from[streams.below(random[i], len(drawn_from))]
-                for j in range(variants.shape[1]):
-                    if j and same_variant:
-                        variants[i, j] = variants[i, 0]
-                    else:
-                        variants[i, j] = _draw_variant(random[i], first_variant, num_variants, listed)
-                # Of the rollout's own: the actions played must not change the tasks and variants that come next.
-                streams.seed(replacements[i], streams.below(random[i], _REPLACEMENT_SEEDS))
-            if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
-                one.phase = PLAYING
-            begins[i] = variants[i, one.attempt]
-
-    @kernel
-    def foresee(
-        begin: int,
-        end: int,
-        progress: Any,
-        random: Any,
-        begins: Array,
-        drawn_from: Array,
-        first_variant: int,
-        num_variants: int,
-        listed: Array,
-        next_tasks: Array,
-        next_variants: Array,
-    ) -> None:
-        """Predict the task and first variant of the rollout after each one that begins; -1 elsewhere.
-
-        The streams are left as they were. A prediction fails where a reset seeds a stream or pins what comes next.
-        """
-        sources  # noqa: B018
-        for i in range(begin, end):
-            next_variants[i] = -1
-            if begins[i] < 0 or progress[i].attempt > 0:
-                continue
-            stream = random[i]
-            high, low, spare, has_spare = stream.state_high, stream.state_low, stream.spare, stream.has_spare
-            next_tasks[i] = drawn_from[streams.below(stream, len(drawn_from))]
-            next_variants[i] = _draw_variant(stream, first_variant, num_variants, listed)
-            stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare
-
-    return refused, before, note, after, move_on, foresee
+                    variants[i, j] = _draw_variant(random[i], first_variant, num_variants, listed)
+            # Of the rollout's own: the actions played must not change the tasks and variants that come next.
+            streams.seed(replacements[i], streams.below(random[i], _REPLACEMENT_SEEDS))
+        if one.phase != OVER or follows[i] == NEXT_ROLLOUT:
+            one.phase = PLAYING
+        begins[i] = variants[i, one.attempt]
 
 
-refused, before, note, after, move_on, foresee = _kernels(SOURCES)
+@kernel
+def foresee(
+    begin: int,
+    end: int,
+    progress: Any,
+    random: Any,
+    begins: Array,
+    drawn_from: Array,
+    first_variant: int,
+    num_variants: int,
+    listed: Array,
+    next_tasks: Array,
+    next_variants: Array,
+) -> None:
+    """Predict the task and first variant of the rollout after each one that begins; -1 elsewhere.
+
+    The streams are left as they were. A prediction fails where a reset seeds a stream or pins what comes next.
+    """
+    for i in range(begin, end):
+        next_variants[i] = -1
+        if begins[i] < 0 or progress[i].attempt > 0:
+            continue
+        stream = random[i]
+        high, low, spare, has_spare = stream.state_high, stream.state_low, stream.spare, stream.has_spare
+        next_tasks[i] = drawn_from[streams.below(stream, len(drawn_from))]
+        next_variants[i] = _draw_variant(stream, first_variant, num_variants, listed)
+        stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare

@@ -254,10 +254,11 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         counts, kept = self._engine.num_actions, (self._returns, self._lengths)
         given = actions if self._moves is None else self._any_move
         loops.before(*chunk, progress, self._replacements, self._task, counts, given, self._played, *kept)
-        self._engine.step(*chunk, self._engines(*chunk, actions), self._earned, *self._base_over)
+        self._engine.step(*chunk, self._engine_actions(*chunk, actions), self._earned, *self._base_over)
         if "successes" in self._statistics:
             loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
-        base = (self._earned, *self._base_over, self._task, self._scales)
+        base_terminated, base_truncated = self._base_over
+        base = (self._earned, base_terminated, base_truncated, self._task, self._scales)
         loops.after(*chunk, progress, *base, *kept, self._follows, reward, terminated, truncated, self._rules)
         if folded is not None:
             self._observe(*chunk, folded)
@@ -269,7 +270,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             self._advance(*chunk, self._renews)
         self._observe(*chunk, out)
 
-    def _engines(self, begin: int, end: int, actions: Array) -> Array:
+    def _engine_actions(self, begin: int, end: int, actions: Array) -> Array:
         """The actions as an engine takes them, those marked that are not played."""
         if self._moves is None:
             return self._played

@@ -18,7 +18,7 @@ from scipy import stats
 from mtbench.records import write_atomically
 from mtbench.spaces import native_actions
 from mtbench.suites.popgym import SUITE, TASKS
-from mtbench.vector.popgym.engine import POPGymEngine
+from mtbench.suites.popgym.engine import POPGymEngine
 
 HERE = Path(__file__).parent
 

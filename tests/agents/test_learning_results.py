@@ -3,11 +3,7 @@
 import importlib.util
 import sys
 
-import gymnasium as gym
-import numpy as np
 import pandas as pd
-import pytest
-from gymnasium.utils.env_checker import check_env
 
 from ..paths import ROOT
 
@@ -20,20 +16,6 @@ def script(name):
     sys.modules[spec.name] = module  # dataclasses look their own module up
     spec.loader.exec_module(module)
     return module
-
-
-def test_the_pendulum_keeps_the_contract():
-    module = script("pendulum")
-    env = gym.make(module.ENV_ID)
-    check_env(env.unwrapped, skip_render_check=True)
-    env.reset(seed=3)
-    over, rewards = False, []
-    while not over:
-        _, reward, over, _, info = env.step(np.array([0.5], dtype=np.float32))
-        rewards.append(reward)
-    assert info["rollout"]["lengths"].tolist() == [200, 200]
-    assert len(rewards) == 401, "one step between the attempts"
-    assert info["rollout"]["returns"].sum() == pytest.approx(sum(rewards))
 
 
 def test_committed_runs_are_those_of_the_studies():
@@ -52,9 +34,9 @@ def test_committed_runs_are_those_of_the_studies():
 
 def test_the_pendulum_is_swung_up():
     curve = pd.read_csv(FOLDER / "pendulum.csv")
-    settings = script("pendulum").SETTINGS
+    updates = script("pendulum").UPDATES
     end = curve.iloc[-1]
-    assert (end["of"], end["updates"]) == ("test", settings["updates"])
+    assert (end["of"], end["updates"]) == ("test", updates)
     assert min(end["attempt_1"], end["attempt_2"]) > 0.8
     assert curve.iloc[0]["attempt_2"] < 0.3
     shown = f"{end['attempt_1']:.3f} and {end['attempt_2']:.3f}"

@@ -1,15 +1,13 @@
 """The random policy through our wrapper against the games' own random scores, measured without it."""
 
-import json
-from importlib import resources
-
 import pytest
 from scipy import stats
 
 from mtbench.evaluation import evaluate
+from mtbench.suite import read_data
 from mtbench.suites.popgym import TASKS
 
-REFERENCES = json.loads((resources.files("mtbench.scoring.data") / "popgym.json").read_text())["tasks"]
+REFERENCES = read_data("mtbench.suites.popgym", "references.json")["tasks"]
 
 
 @pytest.fixture(scope="module")

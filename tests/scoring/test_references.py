@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from mtbench.errors import UsageError
 from mtbench.registration import TABLE
 from mtbench.scoring import score
 from mtbench.scoring.references import load_references, missing_references
 from mtbench.scoring.report import FORMATS, notes, render
 from mtbench.suite import load_suite
+from tests import toy
 from tests.scoring.runs import made_up
 
 SUITES = sorted({row.kwargs["suite"] for row in TABLE})
@@ -60,13 +62,18 @@ def test_a_mixed_choice_leaves_out_only_what_it_must():
     assert list(references.covering([covered, extra]).scales) == ["raw"]
 
 
-@pytest.mark.parametrize("suite", ["chess", "my_package.my_suite:SUITE", "../data/popgym", "/etc/passwd", "popgym/x"])
-def test_other_suites_have_the_raw_scale_alone(suite):
-    references = load_references(suite)
+def test_a_suite_without_references_has_the_raw_scale_alone():
+    references = load_references(toy.SUITE)
     assert list(references.scales) == ["raw"]
-    assert references.scales["raw"].normalize("anything", np.array([3.5])).tolist() == [3.5]
-    assert missing_references(suite, ["anything"]) == {}
+    assert references.scales["raw"].normalize("near", np.array([3.5])).tolist() == [3.5]
+    assert missing_references("tests.toy:SUITE", ["near"]) == {}
     assert references.notes == references.warnings == ()
+
+
+@pytest.mark.parametrize("suite", ["chess", "../data/popgym", "/etc/passwd", "popgym/x"])
+def test_a_name_that_is_no_suite_opens_no_file(suite):
+    with pytest.raises(UsageError, match="There is no suite"):
+        load_references(suite)
 
 
 def test_a_scale_names_the_task_that_it_lacks():

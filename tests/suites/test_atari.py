@@ -7,9 +7,9 @@ pytest.importorskip("ale_py")
 
 from mtbench.rollout import MetaRollout
 from mtbench.suites.atari import FEWER_ACTIONS, OTHER_GAMES, PAPER_GAMES, SUITE, TASKS, count_actions
+from mtbench.suites.atari.engine import Console
 from mtbench.suites.atari.game import AtariGame, SeededStart
 from mtbench.suites.atari.resize import area_weights, shrink
-from mtbench.vector.atari import Console
 
 
 class SeededLikeUs:

@@ -9,9 +9,8 @@ import pytest
 
 from mtbench.registration import TABLE
 from mtbench.rollout import MetaRollout
-from mtbench.suite import load_suite
 
-ROOMS = sorted({load_suite(row.kwargs["suite"]).room for row in TABLE})
+ROOMS = sorted({row.suite.extra for row in TABLE})
 SOURCE = re.compile(r"\([^()]*(Appendix [A-C]|Section \d|Figures? \d+|\w+\.(py|cpp)|pull requests? \d+)[^()]*\)")
 # What must be named, by the words of its sentence.
 NAMED = {

@@ -130,7 +130,7 @@ def test_films_show_the_robot_as_it_moves():
 
 
 def test_success_is_upstreams_flag_at_any_step():
-    from mtbench_agents.oracles.metaworld import action
+    from mtbench.suites.metaworld.oracle import action
 
     env = MetaRollout(ML45, tasks=["reach-v3"], k=2)
     env.reset(seed=1)

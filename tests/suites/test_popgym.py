@@ -8,7 +8,7 @@ import pytest
 from gymnasium.spaces.utils import flatdim, flatten
 
 from mtbench.suites.popgym import GAME_CHANNELS, NUM_ACTIONS, SUITE, TASKS
-from tests.contract.helpers import play
+from mtbench.testing.contract.helpers import play
 
 SEEDS = range(3)
 
@@ -100,7 +100,7 @@ def test_the_attempt_channel_is_zero_for_one_attempt():
 @pytest.mark.parametrize("task", TASKS)
 def test_the_longest_attempt_is_what_we_declare(task):
     """The oracle survives to the end of every game that has one."""
-    from mtbench_agents.oracles.popgym import action
+    from mtbench.suites.popgym.oracle import action
 
     env = gym.make("MTPOPGym-v0", tasks=[task], k=1).unwrapped
     env.reset(seed=0)

@@ -90,6 +90,9 @@ class Atari(Suite):
 
     name = "atari"
     title = "Multi-Game Atari"
+    engine = "mtbench.suites.atari.engine:AtariEngine"
+    references = "mtbench.suites.atari:references.json"
+    extra = "atari"
     distributions = ("ale-py",)
     packages = ("ale_py", "numba")
     tasks = TASKS

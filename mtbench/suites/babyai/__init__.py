@@ -32,9 +32,7 @@ Published settings that the suite follows:
 
 from __future__ import annotations
 
-import json
 import re
-from importlib import resources
 from typing import Any
 
 import gymnasium as gym
@@ -44,7 +42,7 @@ from gymnasium import spaces
 
 from mtbench.pictures import captioned
 from mtbench.spaces import one_hot
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, read_data
 from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS
 
 #: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
@@ -75,9 +73,7 @@ MOST_WORDS = 9
 LARGEST = 10
 _NUMBERS = {word: number for number, word in enumerate(WORDS, start=2)}
 
-_DATA, _REPEATS = (
-    json.loads((resources.files("mtbench.suites.babyai") / name).read_text()) for name in ("tasks.json", "repeats.json")
-)
+_DATA, _REPEATS = (read_data("mtbench.suites.babyai", name) for name in ("tasks.json", "repeats.json"))
 TRAIN_TASKS, TEST_TASKS, OTHER_TASKS = (tuple(_DATA[name]) for name in ("train", "test", "also"))
 
 
@@ -156,6 +152,10 @@ class BabyAI(Suite):
 
     name = "babyai"
     title = "Multi-Task BabyAI"
+    engine = "mtbench.suites.babyai.engine:BabyAIEngine"
+    oracle = "mtbench.suites.babyai.oracle:action"
+    references = "mtbench.suites.babyai:references.json"
+    extra = "babyai"
     distributions = ("minigrid",)
     packages = ("minigrid", "numba")
     tasks = TASKS

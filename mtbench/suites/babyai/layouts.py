@@ -91,13 +91,13 @@ class Layouts:
     def draw(self, seed: int) -> tuple[World, str]:
         """The world at an attempt's start, ``()`` of :data:`WORLD`, and its mission."""
         seen, _ = self._env.reset(seed=seed)
-        return lowered(self._env, seen["image"]), self._env.mission
+        return compiled_layout(self._env, seen["image"]), self._env.mission
 
     def __reduce__(self) -> Any:
         return Layouts, (self.task,)
 
 
-def lowered(env: Any, view: npt.NDArray[np.uint8]) -> World:
+def compiled_layout(env: Any, view: npt.NDArray[np.uint8]) -> World:
     """A freshly reset upstream environment as a record.
 
     Args:

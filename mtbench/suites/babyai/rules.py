@@ -7,7 +7,6 @@ speaks of keep their place for it until something is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ from mtbench.suites.babyai.layouts import (
     WALL,
     World,
 )
-from mtbench.vector.compiled import SOURCES, compiled, kernel
+from mtbench.vector.compiled import compiled, kernel
 
 # How far a clause is.
 _GOES_ON, _DONE, _FAILED = range(3)
@@ -231,14 +230,7 @@ def play(world: Any, action: int) -> tuple[float, bool, bool]:
     return reward, status != _GOES_ON, world.steps >= world.max_steps
 
 
-def _kernels(sources: str) -> Callable[..., Any]:
-    @kernel
-    def play_one(worlds: World, action: int) -> tuple[float, bool, bool]:
-        sources  # noqa: B018
-        return play(worlds[0], action)
-
-    return play_one
-
-
-#: ``play_one(worlds, action)`` plays in the only one of ``(1,)`` worlds.
-play_one = _kernels(SOURCES)
+@kernel
+def play_one(worlds: World, action: int) -> tuple[float, bool, bool]:
+    """Play in the only one of ``(1,)`` worlds."""
+    return play(worlds[0], action)

@@ -111,6 +111,9 @@ class MetaWorld(Suite):
         test: Held-out ones.
     """
 
+    engine = "mtbench.suites.metaworld.engine:MetaWorldEngine"
+    oracle = "mtbench.suites.metaworld.oracle:action"
+    extra = "metaworld"
     distributions = ("metaworld", "mujoco")
     packages = ("metaworld", "mujoco")
     attempt_variants = "same"
@@ -121,6 +124,7 @@ class MetaWorld(Suite):
 
     def __init__(self, name: str, title: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
         self.name, self.title = name, title
+        self.references = f"mtbench.suites.metaworld:references-{name.removeprefix('metaworld-')}.json"
         skills = [tuple(f"{skill}-v3" for skill in part) for part in (train, test)]
         self.tasks = {skill: Task(skill, "", skill, MOST_STEPS) for part in skills for skill in part}
         goals = [VariantRange(i * GOALS, (i + 1) * GOALS) for i in range(4)]

@@ -61,7 +61,7 @@ class Loaded:
         vars(one).update(vars(first) | _copied(vars(first), first.data, one.data) | vars(one))
         return one
 
-    def make_way(self, player: object, places: list[Vector]) -> None:
+    def restore_positions(self, player: object, places: list[Vector]) -> None:
         """Have the model as a player left it."""
         if self.player is player:
             return
@@ -135,7 +135,7 @@ class SkillGame(gym.Env[Vector, Action]):
         assert shared is not None
         self._played.append(action.copy())
         with shared.lock:
-            shared.make_way(self._me, self._places)
+            shared.restore_positions(self._me, self._places)
             self.observation, reward, terminated, truncated, info = self._upstream.step(action)
         return self.observation, float(reward), terminated, truncated, info
 
@@ -152,7 +152,7 @@ class SkillGame(gym.Env[Vector, Action]):
             self._renderer = renderer(shared.model, *PICTURE)
             weakref.finalize(self, self._renderer.close)  # before EGL itself is gone
         with shared.lock:
-            shared.make_way(self._me, self._places)
+            shared.restore_positions(self._me, self._places)
             self._renderer.update_scene(upstream.data, camera())
         frame: Frame = self._renderer.render()
         return frame

@@ -107,6 +107,10 @@ class POPGym(Suite):
 
     name = "popgym"
     title = "Multi-Task POPGym"
+    engine = "mtbench.suites.popgym.engine:POPGymEngine"
+    oracle = "mtbench.suites.popgym.oracle:action"
+    references = "mtbench.suites.popgym:references.json"
+    extra = "popgym"
     distributions = ("popgym",)
     tasks = TASKS
     splits = SPLITS

@@ -33,11 +33,9 @@ Published settings that the suites follow:
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import gymnasium as gym
@@ -45,7 +43,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.pictures import captioned
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, Variants
+from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, Variants, read_data
 from mtbench.suites.procgen import core
 from mtbench.suites.procgen.game import ProcgenGame
 
@@ -104,6 +102,8 @@ class Procgen(Suite):
         default: The games that are played unless ``tasks=`` says otherwise.
     """
 
+    engine = "mtbench.suites.procgen.engine:ProcgenEngine"
+    extra = "procgen"
     distributions = (core.wheel_for(sys.version_info[:2]),)
     packages = core.PACKAGES
     attempt_variants = "same"
@@ -112,6 +112,7 @@ class Procgen(Suite):
 
     def __init__(self, name: str, title: str, modes: dict[str, str], default: Sequence[str]) -> None:
         self.name, self.title, self.modes = name, title, modes
+        self.references = f"mtbench.suites.procgen:references-{name.removeprefix('procgen-')}.json"
         self.tasks = {game: Task(game, "", game, max_steps(game, mode)) for game, mode in modes.items()}
         games = tuple(game for game in modes if game in default), tuple(game for game in modes if game not in default)
         distinct = DISTINCT_LEVELS[name]
@@ -172,7 +173,7 @@ def mark(frames: Frame, which: Any = ...) -> None:
     frames[which, _BOX, _BOX, :] = 0
 
 
-_DATA = json.loads((resources.files("mtbench.suites.procgen") / "distinct-levels.json").read_text())
+_DATA = read_data("mtbench.suites.procgen", "distinct-levels.json")
 DISTINCT_LEVELS = {suite: tuple(levels) for suite, levels in _DATA["levels"].items()}
 #: By mode and game: the share of test levels that look like a level of training.
 SEEN_LEVELS: dict[str, dict[str, float]] = _DATA["seen"]

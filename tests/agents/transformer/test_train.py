@@ -24,6 +24,7 @@ from mtbench.options import parsed_options
 from mtbench.records import read_run
 from mtbench.scoring.references import load_references
 from mtbench.suite import load_suite
+from tests import toy
 
 TINY = updated(
     preset("debug"),
@@ -226,8 +227,8 @@ def test_a_training_task_that_is_no_test_task_can_be_evaluated(tmp_path):
 def test_selection_is_on_the_suites_scale():
     scale = next(iter(load_references("popgym").scales.values()))
     ends = {task: anchor.value for task, anchor in scale.high.items()}
-    assert selection_score("popgym", ends) == pytest.approx(1)
-    assert selection_score("nobodys", {"one": 2.0, "two": 4.0}) == 3.0
+    assert selection_score(load_suite("popgym"), ends) == pytest.approx(1)
+    assert selection_score(toy.SUITE, {"near": 2.0, "far": 4.0}) == 3.0
 
 
 def test_a_run_loads_as_a_policy(tmp_path):

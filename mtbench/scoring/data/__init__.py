@@ -1,1 +1,0 @@
-"""Normalization constants with their sources, one JSON file per suite."""

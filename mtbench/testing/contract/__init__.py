@@ -1,0 +1,34 @@
+"""The contract tests: what every registered ID promises (docs/contract.md). pytest runs them over :data:`IDS`."""
+
+import importlib
+import json
+import os
+from typing import Any
+
+from mtbench.registration import TABLE, find
+from mtbench.testing import VARIABLE
+
+WANTED: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
+#: What a process imports before it makes these environments.
+MODULES = [module for module in ("mtbench", WANTED.get("module")) if module]
+for _module in MODULES:
+    importlib.import_module(_module)
+
+#: The IDs to test.
+IDS = [WANTED["env_id"]] if WANTED else [row.id for row in TABLE]
+
+_GAMES = ["breakout", "qbert", "chopper_command"]
+#: By suite and split: where games are long, the contract is tested on short ones.
+SHORT_GAMES: dict[str, dict[str, list[str]]] = {
+    "atari": {"train": _GAMES, "test": _GAMES},
+    "metaworld-ml45": {"train": ["reach-v3", "hammer-v3"], "test": ["door-lock-v3", "bin-picking-v3"]},
+    "metaworld-ml10": {"train": ["push-v3", "sweep-v3"], "test": ["lever-pull-v3", "sweep-into-v3"]},
+}
+if WANTED.get("tasks"):
+    _suite = find(WANTED["env_id"]).suite
+    SHORT_GAMES[_suite.name] = {
+        split: WANTED["tasks"].get(split, list(_suite.split(split).tasks)) for split in ("train", "test")
+    }
+
+#: Robots take long to draw: their pictures are looked at over fewer steps.
+SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}

@@ -1,0 +1,33 @@
+"""Machine code is kept between processes, and thrown away when a rule that it was compiled from changes."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("numba")
+
+RULES = "from mtbench.vector.compiled import compiled\n@compiled\ndef rule(x):\n    return x + {}\n"
+LOOP = """
+from mtbench.vector.compiled import kernel
+from rules import rule
+@kernel
+def loop(x):
+    return rule(x)
+print(loop(1), sum(loop.stats.cache_hits.values()))
+"""
+
+
+def test_a_changed_rule_is_compiled_again(tmp_path):
+    def run():
+        environment = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, str(tmp_path / "loop.py")]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
+
+    (tmp_path / "loop.py").write_text(LOOP)
+    (tmp_path / "rules.py").write_text(RULES.format(1))
+    assert run() == ["2", "0"]
+    assert run() == ["2", "1"], "from the cache"
+    (tmp_path / "rules.py").write_text(RULES.format(10))
+    assert run() == ["11", "0"], "the loop's own file is as it was"
+    assert run() == ["11", "1"]
