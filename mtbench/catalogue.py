@@ -1,4 +1,4 @@
-"""``mtbench list`` and ``mtbench info`` as text; what they say comes from :mod:`mtbench.facts`."""
+"""``mtbench list`` and ``mtbench info`` as text; :mod:`mtbench.facts` has their content."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def print_list() -> None:
 
 
 def print_info(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
-    """Print what an environment is.
+    """Print a description of an environment.
 
     Args:
         rollout: The environment; its split's tasks are named.
-        described: What :func:`mtbench.facts.described` says of it.
+        described: Its description by :func:`mtbench.facts.described`.
     """
     suite = rollout.suite
     _entry(f"{described['id']}: {suite.title}, k = {rollout.k} attempt{'s' * (rollout.k > 1)}, {rollout.objective}")
@@ -85,7 +85,7 @@ def _print_section(title: str, sentences: Sequence[str]) -> None:
 
 
 def _print_tasks(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
-    """The tasks that are played, and the further ones that ``tasks=`` may name, with all that is known by number."""
+    """Print the tasks played and the further ones, with their step limits, references and shares of seen variants."""
     split, played = rollout.split, rollout.tasks
     further = [task for task in split.also if task not in played]
     seen = described["seen_variants"].get(split.name, {})

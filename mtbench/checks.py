@@ -1,6 +1,6 @@
-"""What a run must satisfy to be scored: the same checks before writing one and after reading a stranger's.
+"""The checks that a run must pass, both before it is written and after it is read.
 
-Everything here is cheap to refuse: no check builds anything whose size the record chooses. Suites and IDs are looked
+Records are untrusted. No check allocates memory by a size that the record states. Suites and IDs are looked
 up among the registered ones and never imported because a record names them. The cases of the evaluation are computed
 again and compared with the rows.
 """
@@ -32,7 +32,7 @@ MAX_K = 1000
 
 _MAX_INT = 2**63 - 1
 
-# What every manifest holds. The types are exact: a bool is no int here.
+# The keys that every manifest has, and their exact types: a bool does not pass as an int.
 _TYPES: dict[str, tuple[type, ...]] = {
     "env_id": (str,),
     "env_kwargs": (dict,),
@@ -68,7 +68,7 @@ def _is_tasks(value: object) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(map(is_name, value)) and len(set(value)) == len(value)
 
 
-# What a file may pass to an environment: a description for messages and a check of the value.
+# The environment arguments that a file may give: a description for messages, and a check of the value.
 _ARGUMENTS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "split": ("a name", is_name),
     "tasks": ("names, none twice, or null", lambda value: value is None or _is_tasks(value)),
@@ -201,7 +201,7 @@ def check_episodes(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
         path: For messages.
         episodes: Columns and dtypes as in :data:`mtbench.records.COLUMNS`.
         manifest: Checked by :func:`check_manifest`.
-        suite: What that returned.
+        suite: The run's suite, as :func:`check_manifest` returns it.
 
     Raises:
         RecordError: Something is missing, doubled, foreign or impossible; the message names it.

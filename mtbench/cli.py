@@ -223,7 +223,7 @@ def evaluate(
             progress.stop()
             tell("Interrupted. Finished parts are kept; rerun the same command to resume.")
             raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
-    path = shown_path(run.path)
+    path = shown_path(out)
     if not played:
         say(f"{path}: finished already ({run.manifest['started']}), nothing was played")
     else:
@@ -380,20 +380,19 @@ def _with_progress(played: Playthrough, rollout: MetaRollout, every: int) -> Ite
 
 
 def _read_runs(folders: list[Path], skip_unfinished: bool) -> list[Any]:
-    """Every run named, or inside a folder named; an unfinished or damaged one is an error, or named and left out."""
+    """Read every run in these folders; an unfinished or damaged one is an error, or named and left out."""
+    from mtbench.api import run_folders
     from mtbench.evaluation import is_run
     from mtbench.records import RecordError, read_run
 
     runs = []
-    for folder in folders:
-        inside = [path for path in sorted(folder.glob("*")) if is_run(path)]
-        for path in inside if inside and not is_run(folder) else [folder]:
-            try:
-                runs.append(read_run(path))
-            except RecordError as error:
-                if not skip_unfinished or not is_run(path):
-                    raise
-                tell(f"left out: {error}")
+    for path in (path for folder in folders for path in run_folders(folder)):
+        try:
+            runs.append(read_run(path))
+        except RecordError as error:
+            if not skip_unfinished or not is_run(path):
+                raise
+            tell(f"left out: {error}")
     if not runs:
         raise UsageError(f"No evaluation in {', '.join(map(str, folders))} is finished: there is nothing to score.")
     return runs

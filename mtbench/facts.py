@@ -1,4 +1,4 @@
-"""What ``mtbench list`` and ``mtbench info`` know about environments, as JSON-safe values."""
+"""The content of ``mtbench list`` and ``mtbench info``, as JSON-safe values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listed() -> list[dict[str, Any]]:
 
 
 def described(env_id: str, rollout: MetaRollout) -> dict[str, Any]:
-    """Everything ``mtbench info --json`` says about an environment.
+    """A description of an environment, as ``mtbench info --json`` prints it.
 
     Bounds that are infinite are null, as JSON has no infinity.
 

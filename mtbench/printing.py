@@ -1,4 +1,4 @@
-"""What the commands print: tables, sentences and progress, with names as plain text and never as markup."""
+"""Print tables, sentences and progress for the commands; names are plain text, never markup."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def say_json(content: Any) -> None:
 
 
 def tell(message: str) -> None:
-    """Print a line for people on the error stream, where it is in nobody's way."""
+    """Print a line on the error stream, so that the output stays parseable."""
     _err.print(Text(plain(message, _LONGEST)), soft_wrap=True)
 
 
@@ -79,7 +79,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
 
 
 def progress_bar(unit: str) -> Progress:
-    """A bar on the error stream that goes away when it is done; nothing where that is no terminal."""
+    """A progress bar on the error stream, removed when done. It is shown on terminals only."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(

@@ -1,6 +1,6 @@
 """The result file format: one folder per run, one row per attempt.
 
-A run is ``episodes.parquet`` (the rows) and ``manifest.json`` (how they came to be, with the rows' checksum). Both
+A run is ``episodes.parquet`` (the rows) and ``manifest.json`` (how they were made, and their checksum). Both files
 are written under a temporary name and renamed, the manifest last: a folder with a manifest is complete.
 
 ======== ======== ==========================================================================================
@@ -31,12 +31,16 @@ from typing import TYPE_CHECKING, Any
 
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
 from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
+from mtbench.errors import UsageError
 from mtbench.files import write_atomically as write_atomically  # noqa: PLC0414
 from mtbench.files import write_json as write_json  # noqa: PLC0414
+from mtbench.text import for_html, plain
 from mtbench.untrusted import is_name, parse_json, read_regular, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mtbench.scoring.scores import Scores
 
 SCHEMA_VERSION = 1
 EPISODES = "episodes.parquet"
@@ -65,7 +69,7 @@ _PARQUET_TYPES: dict[str, tuple[str, ...]] = {
     "float64": ("double",),
     "boolean": ("bool",),
 }
-# What write_frame uses, and nothing that can grow a thousandfold when it is unpacked.
+# The codecs that write_frame uses. Others could unpack to a thousand times their size.
 _CODECS = {"SNAPPY", "UNCOMPRESSED"}
 
 MAX_MANIFEST = 1 << 20  # bytes
@@ -73,19 +77,69 @@ MAX_MANIFEST = 1 << 20  # bytes
 _REQUIRED = ("suite", "split", "task", "variant", "rollout", "attempt", "return", "length", "agent")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """One evaluation, read and validated.
+    """One evaluation, validated.
 
     Attributes:
-        path: The folder.
+        path: The folder; None for a run that is only in memory.
         episodes: One row per attempt, columns as in :data:`COLUMNS`.
-        manifest: How they came to be.
+        manifest: How the rows were made.
     """
 
-    path: Path
+    path: Path | None
     episodes: pd.DataFrame
     manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What messages call this run: its folder, or its agent where it has none."""
+        return f"the run of {plain(self.manifest['agent'])}" if self.path is None else str(self.path)
+
+    def score(self, *, seed: int = 0, replicates: int = 2000, interval: str = "jackknife") -> Scores:
+        """The scores of this run alone; arguments as for :func:`mtbench.score`."""
+        from mtbench.scoring.scores import score
+
+        return score([self], seed=seed, replicates=replicates, interval=interval)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of the rows: one per attempt, columns as in :data:`COLUMNS`."""
+        return self.episodes.copy()
+
+    def save(self, folder: Path | str) -> Run:
+        """Write the run to a folder that :func:`read_run` and ``mtbench score`` read.
+
+        Args:
+            folder: A new or empty folder.
+
+        Returns:
+            The run with this folder as its path.
+
+        Raises:
+            UsageError: The folder is not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not an empty folder: save the run somewhere else.")
+        return write_run(folder, self.episodes, self.manifest)
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else f"in {plain(self.path, 4096)}"
+        return f"<mtbench run {where}: {self._description()}>"
+
+    def _repr_html_(self) -> str:
+        """The run as notebooks show it: what was played, and the mean scored return of each task."""
+        from mtbench.scoring.scored import mean_scores
+
+        means = mean_scores(self.episodes, self.manifest["objective"])
+        rows = "".join(f"<tr><td>{for_html(task)}</td><td>{mean:.3f}</td></tr>" for task, mean in means.items())
+        head = "<tr><th>task</th><th>mean scored return</th></tr>"
+        return f"<p>{for_html(self._description())}</p>\n<table>{head}{rows}</table>"
+
+    def _description(self) -> str:
+        m = self.manifest
+        sizes = f"{len(m['tasks'])} tasks x {m['rollouts_per_task']} rollouts x {m['k']} attempts"
+        return f"{plain(m['agent'])} on {plain(m['env_id'])}, {plain(m['split'])} split, {sizes}"
 
 
 def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -124,7 +178,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def read_run(path: Path | str) -> Run:
-    """Read a run that anybody may have written, and check all of it.
+    """Read a run from an untrusted folder and check all of it.
 
     The order matters: the manifest's types and bounds, the size and digest of the rows' file, the file's own
     description of its rows, the rows.
@@ -161,7 +215,7 @@ def read_run(path: Path | str) -> Run:
 
 
 def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> None:
-    """Make the checks of :mod:`mtbench.checks` that reading makes, before writing.
+    """Check a run as reading does (:mod:`mtbench.checks`), before it is written.
 
     Raises:
         RecordError: Something is missing, doubled, foreign or impossible; the message names it.
@@ -178,7 +232,7 @@ def _largest(rows: int) -> int:
 
 
 def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
-    """The rows of a Parquet file, after its own description of them is found to be what it should be.
+    """The rows of a Parquet file; its metadata is checked before any row is read.
 
     Args:
         path: For messages.
@@ -193,7 +247,7 @@ def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
     try:
         metadata = pq.read_metadata(pa.BufferReader(content))
         _check_layout(path, metadata, rows)
-        # As dictionaries, a name repeated in a million rows is held once, however long it is.
+        # Dictionary encoding holds a repeated name once, however long it is.
         table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings).read()
         table.validate(full=True)
         for name in strings:

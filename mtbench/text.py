@@ -1,7 +1,7 @@
-"""Text from outside, made plain: names that a record, a path or a command line brings must not act as markup.
+"""Escape names from records, paths and command lines, so that they never act as markup.
 
-:func:`plain` removes what no name needs. The other functions write any text so that one output format shows it and
-does nothing else with it; each calls :func:`plain` first.
+:func:`plain` removes control and invisible characters. Each other function calls it, then escapes the text for one
+output format.
 """
 
 from __future__ import annotations

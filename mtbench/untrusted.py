@@ -1,4 +1,4 @@
-"""Read small files that strangers may have written: no links, no surprises in size, strict JSON, short messages."""
+"""Read small untrusted files: regular files of bounded size, strict JSON, short error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_DEPTH = 16
 
 
 def shown(value: object, limit: int = 120) -> str:
-    """`value` as a message may quote it: control characters escaped, cut to `limit` characters."""
+    """Quote `value` for a message: control characters escaped, cut to `limit` characters."""
     # Slicing first keeps a long string from being escaped whole.
     text = repr(value[:limit] if isinstance(value, (str, list, tuple)) else value)
     whole = not isinstance(value, (str, list, tuple)) or len(value) <= limit

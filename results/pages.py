@@ -1,4 +1,4 @@
-"""Write the tables of the pages in this folder anew from the committed records; a test compares the two.
+"""Update the tables on the pages of this folder from the committed records; a test compares the two.
 
 python results/pages.py
 """
@@ -24,7 +24,7 @@ def run(folder: str) -> Run:
 
 
 def scores_of(folder: str) -> AgentScores:
-    """What it scores."""
+    """Its scores."""
     return score([run(folder)]).agents[0]
 
 
@@ -35,7 +35,7 @@ def bracket(estimate: Estimate, digits: int) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """As Markdown."""
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -2,7 +2,7 @@
 
     python results/update_references.py
 
-POPGym's and BabyAI's are those of results/anchors; Meta-World's are the means of its committed runs.
+POPGym's and BabyAI's anchors are in results/anchors; Meta-World's are the means of its committed runs.
 """
 
 import json
@@ -30,9 +30,9 @@ def measured(suite: str) -> Iterator[Entry]:
 
 
 def played(suite: str) -> Iterator[Entry]:
-    """The same of committed runs that play every variant of their split.
+    """Task, agent and entry of each anchor, from committed runs that play every variant of their split.
 
-    The standard error leaves out how goals differ, because all of them are played: it is that of the attempts at each.
+    All goals are played, so the standard error is that of the attempts at each goal, not that between goals.
     """
     env_id = next(row.id for row in TABLE if row.suite.name == suite)
     for path in sorted((HERE / env_id).glob("*/*/manifest.json")):
@@ -49,7 +49,7 @@ def played(suite: str) -> Iterator[Entry]:
 
 
 def main() -> None:
-    """Every suite whose anchors are measured here."""
+    """Write the reference file of every suite whose anchors are measured here."""
     for suite in (*(path.stem for path in sorted((HERE / "anchors").glob("*.csv"))), *ENUMERATED):
         package, file = load_suite(suite).references.split(":")
         target = HERE.parent.joinpath(*package.split("."), file)

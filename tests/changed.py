@@ -29,15 +29,23 @@ CORE = {f"mtbench/{name}.py" for name in ("registration", "rollout", "spaces", "
 NAMED = {
     "agents/oracle": ["tests/suites/test_popgym_oracle.py"],
     "agents/transformer/cli": ["tests/test_cli.py"],
+    "mtbench/catalogue": ["tests/test_cli_look.py"],
+    "mtbench/cli": ["tests/test_cli.py", "tests/test_cli_look.py"],
+    "mtbench/facts": ["tests/test_cli_look.py"],
     "mtbench/suites/atari/engine": ["tests/suites/test_pixel_engines.py"],
     "mtbench/suites/procgen/engine": ["tests/suites/test_pixel_engines.py"],
     "mtbench/vector/helpers": ["tests/suites/test_babyai_engine.py", "tests/suites/test_metaworld_engine.py"],
+    ".pre-commit-config": ["tests/test_project_files.py"],
     "CHANGELOG": ["tests/test_package.py"],
+    "CITATION": ["tests/test_project_files.py"],
+    "CONTRIBUTING": ["tests/test_project_files.py"],
     "Makefile": ["tests/test_readme.py"],
     "README": ["tests/test_readme.py"],
     "pyproject": ["tests/test_package.py"],
 }
 OTHERWISE = {
+    ".github": ["tests/test_project_files.py"],
+    "docs": ["tests/test_project_files.py"],
     "mtbench": ["tests/test_cli.py", "tests/test_evaluation.py", "tests/test_package.py"],
     "mtbench/vector": ["tests/vector/test_rollout.py"],
     "results": ["tests/test_readme.py"],

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks for all tests."""
 
 import ctypes.util
 import os
@@ -6,18 +6,18 @@ import os
 import gymnasium as gym
 import pytest
 
-# Tests run side by side, and so does what they start: more threads than cores only wait for each other.
+# Tests and their subprocesses run in parallel already, so one thread each is enough.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
-    """Slow tests run first: one that started last would leave the other workers idle."""
+    """Run slow tests first: one that started last would leave the other workers idle."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Machines that have nothing to draw robots with skip what draws them."""
+    """Skip rendering tests where neither EGL nor OSMesa exists."""
     try:
         return (yield)
     except gym.error.DependencyNotInstalled as error:

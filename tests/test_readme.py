@@ -68,6 +68,14 @@ def test_quickstart_prints_the_table(clone):
     assert "agent: return" in out
 
 
+def test_the_python_api(tmp_path):
+    (tmp_path / "example.py").write_text(block("import mtbench\n"))
+    out = shell(f"{sys.executable} example.py", tmp_path)
+    assert out.startswith("| agent")
+    assert "| last_seen | " in out
+    assert {path.name for path in tmp_path.iterdir()} == {"example.py", "scores.png"}
+
+
 def test_your_own_policy(tmp_path):
     (tmp_path / "my_policy.py").write_text(block("# my_policy.py"))
     out = shell(block("mtbench evaluate"), tmp_path)
@@ -109,9 +117,17 @@ def test_the_test_command_is_the_one_that_runs_this():
 
 
 def test_no_block_is_left_out():
-    tested = ("pip install", "import gymnasium as gym\n", "make quickstart", "# my_policy.py", "mtbench ", "make test")
+    tested = (
+        "pip install",
+        "import gymnasium as gym\n",
+        "import mtbench\n",
+        "make quickstart",
+        "# my_policy.py",
+        "mtbench ",
+        "make test",
+    )
     assert all(code.startswith(tested) for _, code in BLOCKS)
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 11
 
 
 def test_links_lead_somewhere():

@@ -1,4 +1,4 @@
-"""Acting with a memory: what was seen before, kept for many environments at once."""
+"""Act in many environments at once, with a memory of each rollout."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Player:
     Args:
         num_envs: N.
         action_space: Of one environment.
-        rng: Of sampled actions.
-        device: Where the model is.
+        rng: Draws the actions.
+        device: The model's.
     """
 
     def __init__(

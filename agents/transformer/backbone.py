@@ -56,8 +56,8 @@ class SigmaReparamLinear(nn.Module):
 class Cache:
     """Keys and values of past timesteps; every environment is at its own step.
 
-    A ring of `window` slots per environment: step t lies in slot ``t % window``. What a slot's position in the ring
-    says does not matter to attention, since positions are part of the embeddings.
+    A ring of `window` slots per environment: step t lies in slot ``t % window``. Attention does not depend on the order
+    of the slots, since positions are part of the embeddings.
 
     Attributes:
         keys: ``(layers, B, heads, window, head_dim)``.

@@ -1,4 +1,4 @@
-"""What an update and a batched action cost on this device, on made-up rollouts of full context."""
+"""Time an update and a batched action on this device, on random rollouts of full context."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
         player.took(player.act(model, observations))
         player.restart(nothing)
 
-    for _ in range(max(1, L // 2)):  # half a context into a rollout: what attention has to look at on average
+    for _ in range(max(1, L // 2)):  # half a context into a rollout, the average length that attention sees
         act()
     action_seconds = _timed(act, _ACTIONS)
     env.close()

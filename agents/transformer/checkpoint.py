@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, whole or absent, the newest readable one wins.
+"""Checkpoints: everything that a training run needs to resume, written atomically. The newest readable one is used.
 
 A checkpoint is a folder ``checkpoints/update-000001000`` with ``state.pt`` (model, targets, PopArt, input statistics,
 optimizer, counters), ``replay.npz`` and ``digest``, the checksum of ``state.pt``. It is written under a temporary name
@@ -27,7 +27,7 @@ from mtbench.untrusted import shown
 
 _STATE, _REPLAY, _DIGEST = "state.pt", "replay.npz", "digest"
 
-# `.old` is one that a newer one of the same update is just replacing.
+# `.old`: a checkpoint that is being replaced by another one of the same update.
 _NAME = re.compile(r"update-(?P<update>\d{9,})(?P<old>\.old)?")
 
 
@@ -48,7 +48,7 @@ def save(folder: Path, update: int, state: dict[str, Any], replay: dict[str, npt
     try:
         temporary.mkdir()
         np.savez(temporary / _REPLAY, **replay)  # type: ignore[arg-type]
-        # In memory first: PyTorch's own writer says nothing of a full disk, and the checksum needs no second reading.
+        # Serialize to memory first: PyTorch's own writer does not report a full disk, and the checksum needs the bytes.
         buffer = io.BytesIO()
         torch.save({**state, "replay_sha256": _sha256(temporary / _REPLAY)}, buffer)
         (temporary / _STATE).write_bytes(buffer.getbuffer())
@@ -111,8 +111,8 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return {**state, "digest": digest}
-    except Exception as error:  # PyTorch raises all kinds for what it did not write
-        # PyTorch's further lines explain how to load it all the same, which executes what it holds.
+    except Exception as error:  # PyTorch raises any exception for a file that it did not write
+        # The rest of PyTorch's message explains how to load the file anyway, which would execute its content.
         why = shown(str(error).partition(". ")[0])
         raise UsageError(f"{path / _STATE} is no state of a training run: {why}") from None
 

@@ -44,7 +44,7 @@ def train(
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Exactly repeatable: collect and learn in turns.")] = False,
 ) -> None:
-    """Train the reference agent; the same command goes on where it stopped."""
+    """Train the reference agent; rerun the same command to resume."""
     import gymnasium as gym
 
     _require_torch()
@@ -59,7 +59,7 @@ def train(
     if log:
         changes["loggers"] = tuple(log)
     config = updated(preset(preset_name) if config_file is None else read_config(config_file), changes)
-    registered_environment(name, config.env)  # a config.json may be a stranger's: known arguments only
+    registered_environment(name, config.env)  # a config.json is untrusted: known arguments only
     gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
     folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"
 
@@ -104,7 +104,7 @@ class _stopping:
     """Let the first Ctrl-C (or SIGTERM) end a run cleanly; the second one ends it at once.
 
     Attributes:
-        signal: The number of the one that came.
+        signal: The number of the signal received.
     """
 
     signal: int = signal.SIGINT
@@ -125,7 +125,7 @@ class _stopping:
         self._trainer.stop.set()
         for each, handler in self._before.items():
             signal.signal(each, handler)
-        with contextlib.suppress(OSError):  # nobody reads any more
+        with contextlib.suppress(OSError):  # the reader has closed the pipe
             _err.print("Stopping: saving a checkpoint. (Again: at once, without.)")
 
 

@@ -1,4 +1,4 @@
-"""Environments to rollouts: batched stepping with the cached policy, exploration, correct under autoreset."""
+"""Collect rollouts: step a batch of environments with the cached policy and exploration."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Array = npt.NDArray[Any]
 
 
 class Collector:
-    """Plays a vector environment with next-step autoreset and hands out whole rollouts.
+    """Plays a vector environment with next-step autoreset and yields whole rollouts.
 
-    Every environment draws an exploration multiplier in [0, 1) for each rollout, so that a batch always has more and
-    less curious players; epsilon itself falls linearly over all steps taken and, where `epsilon_late` says so, within a
+    Every environment draws an exploration multiplier in [0, 1) for each rollout, so that some environments of a batch
+    always explore more than others. Epsilon falls linearly over all steps taken and, with `epsilon_late`, also within a
     rollout (paper's release).
 
     Args:
@@ -46,7 +46,7 @@ class Collector:
     def restart(self, *era: int) -> None:
         """Begin new rollouts everywhere, from a seed fixed by (seed, era); unfinished ones are dropped.
 
-        A checkpoint does this, so that a resumed run and an uninterrupted one go on alike, whatever the environments.
+        Every checkpoint does this, so that a resumed run continues exactly like an uninterrupted one.
         """
         sequence = np.random.SeedSequence([self._seed, *era])
         self._rng = np.random.default_rng(sequence)
@@ -88,7 +88,7 @@ class Collector:
         Args:
             model: In evaluation mode for as long as this runs.
             steps: Over all environments.
-            stopped: Asked before every step of the batch; once it says yes, no further one is taken.
+            stopped: Called before every step of the batch; collecting ends when it returns True.
         """
         target = self.steps + steps
         while self.steps < target and not stopped():
@@ -99,7 +99,7 @@ class Collector:
         player.restart(self._begins)
         actions = self._explore(player.act(model, self._observation))
         observation, reward, terminated, truncated, info = self.envs.step(player.to_environment(actions))
-        # Where a rollout ended one step ago, this step was Gymnasium's reset: no action was played, nothing is kept.
+        # Where a rollout ended one step ago, this step was Gymnasium's reset: its action was not played.
         began, played = self._ended, ~self._ended
         player.took(actions)
         player.received(np.asarray(reward, dtype=np.float32))

@@ -82,7 +82,7 @@ class CollectConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """The whole of it."""
+    """All settings of a training run."""
 
     env_id: str = "MTPOPGym-v0"
     env: dict[str, Any] = field(default_factory=dict)  # further arguments of the environment
@@ -117,7 +117,7 @@ class TrainConfig:
             )
 
 
-# Numbers outside are mistakes, or an attempt to have a file allocate whatever it says.
+# Bounds against mistakes, and against files that ask for too much memory.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "updates": (1, 10**12),
@@ -268,7 +268,7 @@ def from_dict(content: Mapping[str, Any]) -> TrainConfig:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The config in a file that anybody may have written.
+    """The config in an untrusted file.
 
     Raises:
         UsageError: It is missing, a link, too large, not strict JSON, or no config; the message says which.

@@ -1,7 +1,6 @@
 """Timestep encoders: observation, previous action, previous reward and rollout start become one vector.
 
-An encoder for another kind of observation is one more class with the signature of :class:`VectorEncoder` and one more
-line in :func:`make_encoder`.
+An encoder for another kind of observation is a subclass of :class:`Encoder` and its name in :data:`ENCODERS`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,22 @@ class Timesteps:
 
 
 class Encoder(nn.Module):
-    """``Timesteps (...) -> (..., width)`` by its `forward`."""
+    """``Timesteps (...) -> (..., width)`` by its `forward`.
+
+    Args:
+        space: Observations of one environment.
+        action_size: Of :attr:`Timesteps.previous_action`.
+        hidden: Widths of hidden layers, ``model.encoder``.
+        width: Of the output.
+    """
+
+    @classmethod
+    def accepts(cls, space: gym.Space[Any]) -> bool:
+        """Whether it encodes the observations of this space."""
+        raise NotImplementedError
+
+    def __init__(self, space: Any, action_size: int, hidden: tuple[int, ...], width: int) -> None:
+        super().__init__()
 
     def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
         """Update input statistics, where there are any, from timesteps where `mask` is True."""
@@ -90,12 +104,18 @@ class InputNorm(nn.Module):
 class VectorEncoder(Encoder):
     """Vector observations: normalize, then a small MLP over everything (paper Table 2, "FF")."""
 
-    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], width: int) -> None:
-        super().__init__()
+    def __init__(self, space: gym.spaces.Box, action_size: int, hidden: tuple[int, ...], width: int) -> None:
+        super().__init__(space, action_size, hidden, width)
+        observation_size = space.shape[0]
         size = observation_size + action_size + 2
         self.norm = InputNorm(observation_size + 1)
         self.mlp = mlp(size, *hidden)
         self.out = nn.Linear([size, *hidden][-1], width)
+
+    @classmethod
+    def accepts(cls, space: gym.Space[Any]) -> bool:
+        """Vectors of numbers."""
+        return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
 
     @staticmethod
     def _varying(timesteps: Timesteps) -> Tensor:
@@ -112,12 +132,17 @@ class VectorEncoder(Encoder):
         return self.out(self.mlp(inputs))
 
 
+#: The first that accepts an observation space encodes it.
+ENCODERS: tuple[type[Encoder], ...] = (VectorEncoder,)
+
+
 def make_encoder(space: gym.Space[Any], action_size: int, hidden: tuple[int, ...], width: int) -> Encoder:
     """The encoder for an observation space.
 
     Raises:
-        UsageError: No encoder takes this kind of observation.
+        UsageError: No encoder accepts this kind of observation.
     """
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-        return VectorEncoder(space.shape[0], action_size, hidden, width)
+    for encoder in ENCODERS:
+        if encoder.accepts(space):
+            return encoder(space, action_size, hidden, width)
     raise UsageError(f"The reference agent has no encoder for the observation space {space} yet; vectors work.")

@@ -1,4 +1,4 @@
-"""A training run's folder before the run begins: whose it is, and what killed runs left in it."""
+"""Prepare a training run's folder: check or write its settings, and remove what killed runs left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtbench.files import sweep, write_json
 from . import checkpoint
 from .config import TrainConfig, read_config, to_dict
 
-# What may differ between two starts of the same run.
+# Settings that may change when a run is resumed.
 _FREE = ("updates", "threads", "keep_checkpoints", "loggers")
 
 
@@ -36,7 +36,7 @@ def claim(folder: Path, config: TrainConfig) -> None:
 
 
 def tidy(folder: Path, config: TrainConfig) -> None:
-    """Remove what killed writers left, and mend ``best/`` or drop it where it is damaged."""
+    """Remove temporary files of killed runs; repair ``best/``, or drop its agent if that is damaged."""
     best = folder / "best"
     sweep(folder, ("config.json", "log.jsonl", "wandb-id"))
     for inside in (folder / "checkpoints", best, best / "checkpoints"):

@@ -103,7 +103,7 @@ class Actor(nn.Module):
         self.discounts, self.discrete, self.floor = discounts, discrete, floor
         self.mlp = mlp(width, *hidden)
         self.out = nn.Linear([width, *hidden][-1], discounts * actions * (1 if discrete else 2))
-        # Near-uniform policies to begin with.
+        # Policies are nearly uniform at first.
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)
 
@@ -148,7 +148,7 @@ class CriticEnsemble(nn.Module):
         first, second = hidden
 
         # Each part of the first layer is initialized for its own inputs (He et al. 2015), of which a one-hot action
-        # has one: else a critic would hardly hear the action at first, and take long to tell one from another.
+        # has one: else the critic's output would hardly depend on the action at first, and it would learn slowly.
         def he(inputs: int) -> float:
             return math.sqrt(6 / inputs)
 

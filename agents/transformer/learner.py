@@ -132,7 +132,7 @@ class Learner:
                 module.compile(dynamic=True, backend=_BACKEND)
 
     def prepare(self, batch: Batch) -> Slices:
-        """A batch on the device, without waiting for it: this may happen while an earlier one is learnt from."""
+        """Copy a batch to the device without waiting, so that an earlier batch can be learnt from meanwhile."""
 
         def tensor(array: npt.NDArray[Any]) -> Tensor:
             host = torch.from_numpy(np.ascontiguousarray(array))
@@ -141,7 +141,7 @@ class Learner:
         floats = {"observations": batch.observations, "rewards": batch.rewards}
         bad = [name for name, a in floats.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
         steps = batch.first_step[:, None] + np.arange(batch.mask.shape[1] + 1)
-        # Found on the host: a mask on a GPU would make it wait to learn its own count.
+        # Computed on the host: a mask on a GPU would have to wait for its number of True entries.
         row, place = np.nonzero(batch.mask)
         return Slices(
             observations=tensor(batch.observations),
@@ -178,7 +178,7 @@ class Learner:
                 numbers, flops = counted_flops(lambda: self._accumulate(slices))
                 self._flops_per_token = flops / slices.tokens
             numbers["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.model.optimized(), self.config.clip)
-            # One look at the device for all of them.
+            # One transfer from the device for all of them.
             shown = dict(zip(numbers, torch.stack([n.float() for n in numbers.values()]).tolist(), strict=True))
             for name, number in shown.items():
                 if not math.isfinite(number):
@@ -306,7 +306,7 @@ class Learner:
 
     def _climb(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the ensemble's least normalized value of the policy's own actions."""
-        state = t.state.detach()  # the critic's opinion may move the policy, not the state it is about
+        state = t.state.detach()  # the actor loss reaches the trunk through the policy alone
         with _frozen(self.model.critic), _frozen(self.model.popart):
             if isinstance(policy, DiscretePolicy):
                 with torch.no_grad():
@@ -324,7 +324,7 @@ def _half_precision(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def _seeded(seed: int, stream: int, device: torch.device) -> Iterator[None]:
-    """PyTorch's own generators, which dropout insists on, seeded within and left as they were without."""
+    """Seed PyTorch's global generators, which dropout uses, and restore their states afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed((seed * 1_000_003 + stream) % 2**63)
@@ -333,7 +333,7 @@ def _seeded(seed: int, stream: int, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _frozen(module: torch.nn.Module) -> Iterator[None]:
-    """No gradients to these parameters within."""
+    """Pass no gradients to these parameters meanwhile."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)

@@ -19,7 +19,7 @@ from .objectives import PopArt, ValueBins
 
 
 class ActionSpec:
-    """What of an action space the network needs to know.
+    """The kind and the size of an action space.
 
     Raises:
         UsageError: It is neither Discrete nor a bounded vector.

@@ -31,7 +31,7 @@ class TransformerPolicy:
     Args:
         model: A trained network; it is put into evaluation mode whenever it acts.
         device: Where it acts.
-        agent: Its name in records.
+        agent: The name in records.
         train_seed: Seed of its training run.
         step: Environment steps it was trained for.
         digest: Of the checkpoint it was loaded from, if it was.
@@ -68,7 +68,7 @@ class TransformerPolicy:
 
 
 def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
-    """The newest checkpoint of a run as a policy. The run may be anybody's: nothing in its folder is executed.
+    """The newest checkpoint of a training run as a policy. The run is untrusted: nothing in its folder is executed.
 
     Args:
         folder: Of the training run.
@@ -133,15 +133,15 @@ def _check_files(folder: Path) -> None:
             with zipfile.ZipFile(state) as archive:
                 entries = archive.infolist()
         except (OSError, zipfile.BadZipFile):
-            continue  # its digest will say so, or torch.load
+            continue  # checking its digest, or torch.load, will report it
         if sum(entry.file_size for entry in entries) > state.stat().st_size:
             raise UsageError(f"{state} unpacks to more than it takes on disk: it is no checkpoint of this agent.")
 
 
 def _check_state(path: Path, state: Any, config: TrainConfig, spaces: Spaces) -> None:
-    """Check that a checkpoint has what is asked of it, and weights of the sizes that the settings say.
+    """Check that a checkpoint is complete, and that its weights have the sizes that the settings imply.
 
-    The model of the settings is built without memory for this, so that settings alone cannot ask for any.
+    The model is built without allocating its weights, so that settings alone cannot ask for memory.
     """
     weights = state.get("model") if isinstance(state, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):

@@ -1,4 +1,4 @@
-"""Replay of whole rollouts: uniform slices out, in constant time whatever the size."""
+"""Replay of whole rollouts. Sampling slices takes the same time whatever the size."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Replay:
         )
 
     def state(self) -> dict[str, Array]:
-        """Everything needed to go on from here, as arrays."""
+        """Everything needed to resume from here, as arrays."""
         counters = np.array([self._oldest, self._newest, self._cursor, self.capacity], dtype=np.int64)
         held = min(self._newest, len(self._starts))
         state = {name: getattr(self, name)[: self._used] for name in self._FIELDS}
@@ -181,7 +181,7 @@ class Replay:
         }
 
     def load_state(self, state: dict[str, Array]) -> None:
-        """Go on from where :meth:`state` was taken.
+        """Restore what :meth:`state` returned.
 
         Raises:
             UsageError: It is from a replay of another capacity or another kind of data.
@@ -202,13 +202,13 @@ class Replay:
 
 
 def _occupy(path: Path) -> None:
-    """Take all of a sparse file's space now: where the disk is full later, writing to mapped memory kills a process."""
+    """Allocate all of a sparse file now: writing to mapped memory on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             except OSError as error:
-                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system does not support it
                     return
                 path.unlink()
                 error.filename = str(path)

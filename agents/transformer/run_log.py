@@ -1,7 +1,7 @@
-"""A run's log: one JSON object a line, appended as it happens; TensorBoard and W&B for those who ask.
+"""A training run's log: one JSON object per line. TensorBoard and W&B are optional.
 
-JSON lines are the record and the only log that is read back. The others are shown the same numbers as they come; what
-a resumed run does again, it shows again.
+The JSON lines are the record, and the only log that is read back. The others get the same numbers; work that a resumed
+run repeats appears in them twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from mtbench.errors import missing_extra, unknown
 from mtbench.files import write_atomically
 
-# Shown a step of the environment and flat numbers.
+# Takes an environment step and flat numbers.
 Logger = Callable[[int, dict[str, float]], None]
 
 
@@ -66,7 +66,7 @@ class RunLog:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line's numbers; None where it is no line of this log."""
+    """A line's numbers; None if it is not a line of this log."""
     try:
         numbers = json.loads(line)
     except ValueError:

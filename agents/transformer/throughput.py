@@ -1,4 +1,4 @@
-"""How much of a device's arithmetic an update uses."""
+"""The share of a device's arithmetic speed that an update uses."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def matmul_flops_per_second(device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was asked."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""The training loop: collect, learn, log, evaluate, checkpoint; the same command goes on where it stopped.
+"""The training loop: collect, learn, log, evaluate, checkpoint; the same command resumes.
 
 Work is counted in updates and done in rounds. In ``sync`` mode collecting and learning take turns and everything is
 exactly repeatable; otherwise a background thread collects with a copy of the weights while the learner learns. A
@@ -51,7 +51,7 @@ _TURN = 20
 class Trainer:
     """One training run in a folder.
 
-    The folder belongs to this object until :meth:`run` or :meth:`close` returns: nobody else can train in it.
+    The folder is locked until :meth:`run` or :meth:`close` returns: no other process can train in it.
 
     Args:
         config: All settings.
@@ -125,7 +125,7 @@ class Trainer:
             self.close()
 
     def close(self) -> None:
-        """Close the environments and let others train in the folder."""
+        """Close the environments and unlock the folder."""
         self.collector.envs.close()
         self._lock.release()
 
@@ -264,7 +264,7 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """Play validation cases of the split that is trained on; their records can be scored like any others.
 
-        They come from a stream of their own, so that the final evaluation's cases choose nothing here.
+        Validation cases have a stream of their own, so that the cases of the final evaluation influence no choice.
         """
         c = self.config
         env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
@@ -337,7 +337,7 @@ class Trainer:
         self._unreported = json.loads(state.get("unreported", "null"))
         self.replay.load_state(replay)
         self._restart_collector()
-        # What lies beyond the checkpoint is done again, and differently where collecting and learning run side by side.
+        # Updates after the checkpoint are repeated; they differ where collecting and learning run side by side.
         self.log.cut(self.learner.updates - (self._unreported is not None))
         for evaluated in (self.folder / "evaluations").glob("update-*"):
             number = evaluated.name.removeprefix("update-")

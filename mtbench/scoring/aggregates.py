@@ -1,7 +1,10 @@
 """Statistics over runs and tasks (Agarwal et al. 2021, "rliable").
 
-They take scores of shape ``(..., runs, tasks)`` and reduce the last two axes, so that one call serves an estimate and
-everything it is resampled from.
+They take scores of shape ``(..., runs, tasks)`` and reduce the last two axes, so that one call computes an estimate or
+all of its replicates.
+
+A new aggregate is a function here and an entry in :data:`AGGREGATES` (of normalized scores) or
+:data:`SUCCESS_AGGREGATES` (of successes). Every table, format and data frame shows what these two list.
 """
 
 from __future__ import annotations
@@ -40,19 +43,45 @@ def optimality_gap(scores: Floats) -> Floats:
     return np.asarray((1.0 - np.minimum(scores, 1.0)).mean(axis=(-2, -1)))
 
 
+def coverage(successes: Floats) -> Floats:
+    """Share of tasks whose attempts succeed at least two times in three (AMAGO-2, Figure 4), mean over runs.
+
+    ``(..., runs, tasks, attempts) -> (...)``.
+    """
+    return np.asarray((successes.mean(axis=-1) >= 2 / 3 - 1e-9).mean(axis=(-2, -1)))
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregate:
     """One number for all tasks.
 
     Attributes:
-        of: The statistic.
+        of: The statistic of normalized scores, ``(..., runs, tasks) -> (...)``.
         least: Its smallest possible value.
         smooth: As for :meth:`mtbench.scoring.intervals.Sample.estimate`.
+        note: What readers must know of it, printed below tables; "" prints nothing.
     """
 
     of: Callable[[Floats], Floats]
     least: float = -np.inf
     smooth: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessAggregate:
+    """One share, from 0 to 1, of what succeeded on all tasks.
+
+    Attributes:
+        of: The statistic of success rates over rollouts, ``(..., runs, tasks, attempts) -> (...)``.
+        units: Of (tasks, rollouts, attempts), how many things one run's share counts: it is a multiple of one over
+            this number.
+        note: As for :class:`Aggregate`.
+    """
+
+    of: Callable[[Floats], Floats]
+    units: Callable[[int, int, int], int]
+    note: str = ""
 
 
 #: In the order of tables: the IQM first, since no single task can dominate it.
@@ -61,6 +90,19 @@ AGGREGATES: dict[str, Aggregate] = {
     "median": Aggregate(median, smooth=False),
     "mean": Aggregate(mean),
     "optimality gap": Aggregate(optimality_gap, least=0.0),
+}
+
+#: Where the suite defines success.
+SUCCESS_AGGREGATES: dict[str, SuccessAggregate] = {
+    "success": SuccessAggregate(
+        lambda successes: np.asarray(successes.mean(axis=(-3, -2, -1))),
+        lambda tasks, rollouts, attempts: tasks * rollouts * attempts,
+    ),
+    "coverage": SuccessAggregate(
+        coverage,
+        lambda tasks, rollouts, attempts: tasks,
+        "the share of tasks whose attempts succeed at least two times in three, mean over runs.",
+    ),
 }
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mtbench.errors import unknown
 from mtbench.records import write_atomically
 from mtbench.scoring.intervals import Estimate
 from mtbench.scoring.scores import PROFILE_THRESHOLDS, Scores
 from mtbench.scoring.tables import LEAST, MOST, marked
 from mtbench.text import plain
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -22,36 +25,60 @@ _MARGIN = 0.1
 _LONGEST = 40  # characters of a name
 
 
+def _plain_text() -> AbstractContextManager[None]:
+    """Names come from records: within this, they are never formulas, whatever the user's matplotlibrc says."""
+    return mpl.rc_context({"text.usetex": False, "text.parse_math": False})
+
+
+class ScoreFigure(Figure):
+    """A figure that notebooks show, whether or not pyplot is loaded."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with _plain_text():
+            self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def draw(scores: Scores, scale: str | None = None) -> Figure:
+    """The figure of scores on one scale.
+
+    Args:
+        scores: What to draw.
+        scale: One of the scales of these scores; by default the first.
+
+    Raises:
+        ValueError: There is no such scale.
+    """
+    scale = scale or next(iter(scores.references.scales))
+    if scale not in scores.references.scales:
+        raise unknown("scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}")
+    with _plain_text():
+        figure = ScoreFigure(figsize=(9.5, 1.6 + 0.27 * len(scores.tasks)), dpi=120, layout="constrained")
+        tasks, profile = figure.subplots(1, 2, width_ratios=[3, 2])
+        _draw_tasks(tasks, scores, scale)
+        _draw_profiles(profile, scores, scale)
+        figure.suptitle(plain(f"{scores.env_id}, {scores.split} split, {scale} scale"), fontsize=11)
+    return figure
+
+
 def save_figure(scores: Scores, path: Path, scale: str | None = None) -> None:
     """Draw scores on one scale and write the figure, atomically.
 
     Args:
         scores: What to draw.
         path: Ends in one of :data:`FORMATS`.
-        scale: One of the scales of these scores; by default the first.
+        scale: As for :func:`draw`.
 
     Raises:
-        ValueError: Another ending or scale.
+        ValueError: There is no such file format or scale.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    from mtbench.errors import unknown
-
     if path.suffix not in FORMATS:
         raise unknown("figure format", path.suffix, FORMATS, "mtbench plot")
-    scale = scale or next(iter(scores.references.scales))
-    if scale not in scores.references.scales:
-        raise unknown("scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}")
-    # Text is text, whatever the user's matplotlibrc says: names come from records.
-    with mpl.rc_context({"text.usetex": False, "text.parse_math": False}):
-        figure = Figure(figsize=(9.5, 1.6 + 0.27 * len(scores.tasks)), dpi=120, layout="constrained")
-        tasks, profile = figure.subplots(1, 2, width_ratios=[3, 2])
-        _draw_tasks(tasks, scores, scale)
-        _draw_profiles(profile, scores, scale)
-        figure.suptitle(plain(f"{scores.env_id}, {scores.split} split, {scale} scale"), fontsize=11)
-        # A date in the file would make equal figures differ.
-        metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
+    figure = draw(scores, scale)
+    # A date in the file would make equal figures differ.
+    metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
+    with _plain_text():
         write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], metadata=metadata))
 
 
@@ -82,7 +109,7 @@ def _draw_tasks(axes: Axes, scores: Scores, scale: str) -> None:
 
 
 def _limits(estimates: list[Estimate]) -> tuple[float, float]:
-    """An axis that shows all scores and intervals but for what lies beyond the scores that tables mark."""
+    """The range of the axis: all scores and intervals, cut where tables begin to mark scores."""
     low, high = min(e.low for e in estimates), max(e.high for e in estimates)
     return max(min(low, 0.0), LEAST) - _MARGIN, min(max(high, 1.0), MOST) + _MARGIN
 
@@ -94,7 +121,7 @@ def _beyond(estimate: Estimate, limits: tuple[float, float]) -> list[bool]:
 
 
 def _mark_cut(axes: Axes, position: float, estimate: Estimate, limits: tuple[float, float]) -> None:
-    """An arrowhead where a bar or its interval leaves the axis, and the number where a bar does."""
+    """Draw an arrowhead where a bar or its interval leaves the axis, and the number where a bar does."""
     for above in _beyond(estimate, limits):
         mark = ">" if above else "<"
         axes.plot(limits[above], position, marker=mark, color="#333333", markersize=4, clip_on=False, zorder=5)

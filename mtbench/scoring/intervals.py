@@ -64,7 +64,7 @@ class Sample:
     def __init__(
         self, values: Floats, method: str = "jackknife", *, replicates: int = 2000, rng: np.random.Generator
     ) -> None:
-        """Prepare the resampling, which all statistics share.
+        """Draw the replicates, which all statistics share.
 
         Args:
             values: Shape (runs, tasks, rollouts, attempts). Attempts of a rollout stay together.
@@ -140,7 +140,7 @@ def jackknife(statistic: Statistic, means: Floats, deleted: int = 1, rng: np.ran
 
 @lru_cache(maxsize=4096)
 def t_quantile(df: float) -> float:
-    """How many standard errors the central 95 % of Student's t distribution reach to each side."""
+    """Half the width of the central 95 % of Student's t distribution, in standard errors."""
     high = 2.0
     while _within(high, df) < INTERVAL:
         high *= 2

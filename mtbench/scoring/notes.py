@@ -1,9 +1,10 @@
-"""What a reader must know to trust a table of scores. Plain text: each format escapes it."""
+"""The notes below score tables: protocol, intervals, agents, scales, suite. Plain text: each format escapes it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES
 from mtbench.scoring.intervals import MOST_DELETED_SINGLY, Estimate, t_quantile
 from mtbench.scoring.scores import AgentScores, Scores
 from mtbench.scoring.tables import LEAST, MARK, MOST, marked, shown_scales
@@ -34,8 +35,9 @@ def _protocol(scores: Scores) -> Iterator[str]:
         )
     for task, remark in scores.remarks.items():
         yield f"{task}: {remark}"
+    yield from (f"{name}: {one.note}" for name, one in AGGREGATES.items() if one.note)
     if any(own.successes for own in scores.agents):
-        yield "coverage: the share of tasks whose attempts succeed at least two times in three, mean over runs."
+        yield from (f"{name}: {one.note}" for name, one in SUCCESS_AGGREGATES.items() if one.note)
     if scores.improvement:
         yield (
             "P(X > Y): how likely X scores above Y on a random task. Runs are compared where both agents have "

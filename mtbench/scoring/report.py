@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from mtbench.scoring.intervals import Estimate
+from mtbench.errors import unknown
+from mtbench.scoring.frames import Number, numbers
 from mtbench.scoring.notes import notes
-from mtbench.scoring.scores import AgentScores, Scores
+from mtbench.scoring.scores import Scores
 from mtbench.scoring.tables import Table, aggregate_table, tables
 from mtbench.text import for_csv, for_html, for_latex, for_markdown
 
-__all__ = ["FORMATS", "Table", "notes", "render", "summary", "tables"]
+__all__ = ["FORMATS", "Table", "fragment", "notes", "render", "summary", "tables"]
 
 
 def render(scores: Scores, format: str) -> str:
@@ -24,7 +25,12 @@ def render(scores: Scores, format: str) -> str:
     Args:
         scores: What to show.
         format: One of :data:`FORMATS`.
+
+    Raises:
+        ValueError: There is no such format.
     """
+    if format not in FORMATS:
+        raise unknown("format", format, list(FORMATS), "score tables")
     return FORMATS[format](scores)
 
 
@@ -71,52 +77,42 @@ def _latex(scores: Scores) -> str:
 
 
 def _html(scores: Scores) -> str:
-    parts = [
+    head = (
         "<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n"
         f"<title>{for_html(scores.env_id)}</title>\n"
         "<style>body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}"
         "table{border-collapse:collapse;margin-bottom:2rem}td,th{padding:.2rem .7rem;text-align:right;"
         "font-variant-numeric:tabular-nums}td:first-child,th:first-child{text-align:left}"
         "tr{border-bottom:1px solid #ddd}li{max-width:60rem}</style>\n"
-    ]
-    for table in tables(scores):
-        head = "".join(f"<th>{for_html(cell)}</th>" for cell in table.header)
-        body = "\n".join("<tr>" + "".join(f"<td>{for_html(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-        parts.append(f"<h2>{for_html(table.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n")
+    )
+    return f"{head}{''.join(map(_html_table, tables(scores)))}{_html_notes(scores)}</html>\n"
+
+
+def fragment(scores: Scores) -> str:
+    """HTML for a notebook's cell: the aggregate table, and everything else folded away. It styles nothing."""
+    first, *others = map(_html_table, tables(scores))
+    more = f"{''.join(others)}{_html_notes(scores)}"
+    return f"{first}<details>\n<summary>All tables and notes</summary>\n{more}</details>\n"
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{for_html(cell)}</th>" for cell in table.header)
+    body = "\n".join("<tr>" + "".join(f"<td>{for_html(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return f"<h2>{for_html(table.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n"
+
+
+def _html_notes(scores: Scores) -> str:
     items = "\n".join(f"<li>{for_html(note)}</li>" for note in notes(scores))
-    return "".join(parts) + f"<ul>\n{items}\n</ul>\n</html>\n"
+    return f"<ul>\n{items}\n</ul>\n"
 
 
 def _csv(scores: Scores) -> str:
-    """Tidy: one number a row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["env_id", "split", "agent", "scale", "task", "statistic", "value", "low", "high"])
-    for own in scores.agents:
-        for scale, task, statistic, estimate in _numbers(own):
-            texts = map(for_csv, (scores.env_id, scores.split, own.agent, scale, task, statistic))
-            writer.writerow([*texts, *(repr(n) for n in (estimate.value, estimate.low, estimate.high))])
+    writer.writerow(Number._fields)
+    for number in numbers(scores):
+        writer.writerow([for_csv(cell) if isinstance(cell, str) else repr(cell) for cell in number])
     return buffer.getvalue()
-
-
-def _numbers(own: AgentScores) -> Iterator[tuple[str, str, str, Estimate]]:
-    for task, estimate in own.returns.items():
-        yield "return", task, "mean", estimate
-    for task, attempts in own.attempts.items():
-        for i, estimate in enumerate(attempts):
-            yield "return", task, f"attempt {i + 1}", estimate
-    for task, estimate in own.adaptation.items():
-        yield "return", task, "last - first", estimate
-    for task, attempts in own.success.items():
-        for i, estimate in enumerate(attempts):
-            yield "success", task, f"attempt {i + 1}", estimate
-    for name, estimate in own.successes.items():
-        yield "success", "", name, estimate
-    for scale, by_task in own.normalized.items():
-        for task, estimate in by_task.items():
-            yield scale, task, "mean", estimate
-        for name, estimate in own.aggregates[scale].items():
-            yield scale, "", name, estimate
 
 
 def _json(scores: Scores) -> str:

@@ -1,4 +1,4 @@
-"""What counts in a meta-rollout: the one definition that training, scores and studies share."""
+"""The scored return of a meta-rollout, defined once for training, scores and studies."""
 
 from __future__ import annotations
 

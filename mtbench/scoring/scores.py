@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtbench.errors import UsageError, unknown
 from mtbench.records import RecordError, Run
 from mtbench.registration import find
-from mtbench.scoring.aggregates import AGGREGATES, Aggregate, performance_profile
+from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, performance_profile
 from mtbench.scoring.improvement import improvement
 from mtbench.scoring.intervals import METHODS, Estimate, Estimates, Floats, Sample, Statistic
 from mtbench.scoring.references import References, Scale, load_references
 from mtbench.scoring.scored import scored
 from mtbench.text import plain
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 # What two runs must share for their scores to be comparable.
 _SAME = ("env_id", "suite", "split", "cases", "tasks", "k", "objective", "evaluation_version")
 
 PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
-COVERED = 2 / 3  # of a task's attempts succeed where it is covered
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class AgentScores:
         aggregates: By scale, then aggregate.
         new: `aggregates` over the test tasks that do not repeat a training task; empty where none does.
         success: By task, the share of successes in each attempt; empty where the suite defines none.
-        successes: ``"success"`` of all attempts, mean over tasks, and ``"coverage"``: the share of tasks whose attempts
-            succeed at least two times in three (AMAGO-2, Figure 4), counted in each run, mean over runs.
+        successes: By aggregate of :data:`~mtbench.scoring.aggregates.SUCCESS_AGGREGATES`; empty where the suite defines
+            no success.
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
     """
@@ -67,7 +71,7 @@ class AgentScores:
     profiles: dict[str, Floats] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """Comparable scores of one or more agents on one environment.
 
@@ -86,7 +90,7 @@ class Scores:
         replicates: Bootstrap replicates, where one is used.
         repeated: Held-out tasks that are the same environment as one of training, and which.
         seen: By task, the share of its evaluation variants that training plays too, where that is known and not 0.
-        remarks: By task, what its suite says beside its scores.
+        remarks: By task, a sentence of its suite that is printed with its scores.
     """
 
     env_id: str
@@ -104,6 +108,72 @@ class Scores:
     repeated: dict[str, str]
     seen: dict[str, float]
     remarks: dict[str, str]
+
+    def table(self, format: str = "md") -> str:
+        """Every table and note as text, as ``mtbench score`` prints them.
+
+        Args:
+            format: One of :data:`mtbench.scoring.report.FORMATS`: ``"md"``, ``"csv"``, ``"json"``, ``"latex"`` or
+                ``"html"``.
+
+        Raises:
+            ValueError: There is no such format.
+        """
+        from mtbench.scoring.report import render
+
+        return render(self, format)
+
+    def to_dataframe(self, rows: str = "tasks") -> pd.DataFrame:
+        """The scores as a tidy table; :mod:`mtbench.scoring.frames` documents its columns.
+
+        Args:
+            rows: ``"tasks"``: one row per agent, scale and task. ``"aggregates"``: one row per agent, scale and
+                aggregate over tasks. ``"all"``: both, and the return and success of each attempt.
+
+        Raises:
+            ValueError: There are no such rows.
+        """
+        from mtbench.scoring.frames import frame
+
+        return frame(self, rows)
+
+    def plot(self, scale: str | None = None) -> Figure:
+        """A figure of the normalized score of each task and of the performance profiles.
+
+        Args:
+            scale: One of the scales of these scores; by default the first.
+
+        Raises:
+            ValueError: There is no such scale.
+        """
+        from mtbench.scoring.figures import draw
+
+        return draw(self, scale)
+
+    def save_figure(self, path: Path | str, scale: str | None = None) -> None:
+        """Write the figure of :meth:`plot` to a ``.png``, ``.svg`` or ``.pdf`` file.
+
+        Raises:
+            ValueError: There is no such file format or scale.
+        """
+        from mtbench.scoring.figures import save_figure
+
+        save_figure(self, Path(path), scale)
+
+    def __str__(self) -> str:
+        from mtbench.scoring.report import summary
+
+        return summary(self)
+
+    def __repr__(self) -> str:
+        agents = ", ".join(own.agent for own in self.agents)
+        return f"<mtbench scores of {agents} on {plain(self.env_id)}, {plain(self.split)} split>"
+
+    def _repr_html_(self) -> str:
+        """The scores as notebooks show them."""
+        from mtbench.scoring.report import fragment
+
+        return fragment(self)
 
 
 def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interval: str = "jackknife") -> Scores:
@@ -178,12 +248,12 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         for key in _SAME:
             if run.manifest.get(key) != first.get(key):
                 raise RecordError(
-                    f"{runs[0].path} and {run.path} cannot be compared: {key} is {first.get(key)!r} in one and "
+                    f"{runs[0].name} and {run.name} cannot be compared: {key} is {first.get(key)!r} in one and "
                     f"{run.manifest.get(key)!r} in the other."
                 )
         if _protocol(run) != _protocol(runs[0]):
             raise RecordError(
-                f"{runs[0].path} and {run.path} cannot be compared: the environment's arguments are "
+                f"{runs[0].name} and {run.name} cannot be compared: the environment's arguments are "
                 f"{_protocol(runs[0])} in one and {_protocol(run)} in the other."
             )
 
@@ -212,7 +282,7 @@ def _values(runs: list[Run], column: str = "return") -> Floats:
     for run in runs[1:]:
         if run.manifest["rollouts_per_task"] != first["rollouts_per_task"]:
             raise RecordError(
-                f"{runs[0].path} has {first['rollouts_per_task']} rollouts per task and {run.path} "
+                f"{runs[0].name} has {first['rollouts_per_task']} rollouts per task and {run.name} "
                 f"{run.manifest['rollouts_per_task']}: an agent's runs must have equally many."
             )
         if run.manifest.get("train_seed") in [r.manifest.get("train_seed") for r in runs if r is not run]:
@@ -282,11 +352,9 @@ def _defined_ends(runs: list[Run], references: References) -> dict[str, int]:
 
 def _add_successes(own: AgentScores, tasks: list[str], sample: Sample) -> None:
     own.success.update(_by_attempt(tasks, sample, 0.0, 1.0, step=1 / own.rollouts))
-    each = own.rollouts * sample.means.shape[-1] * len(tasks)
-    own.successes["success"] = sample.estimate(lambda v: v.mean(axis=(-3, -2, -1)), 0.0, 1.0, step=1 / each)[()]
-    own.successes["coverage"] = sample.estimate(
-        lambda v: (v.mean(axis=-1) >= COVERED - 1e-9).mean(axis=(-2, -1)), 0.0, 1.0, step=1 / len(tasks)
-    )[()]
+    for name, aggregate in SUCCESS_AGGREGATES.items():
+        units = aggregate.units(len(tasks), own.rollouts, sample.means.shape[-1])
+        own.successes[name] = sample.estimate(aggregate.of, 0.0, 1.0, step=1 / units)[()]
 
 
 def _aggregated(sample: Sample, normalized: Statistic) -> dict[str, Estimate]:

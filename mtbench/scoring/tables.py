@@ -1,4 +1,4 @@
-"""Scores as tables of text, before any format."""
+"""Scores as tables of strings, which every format renders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Table:
 
 
 def tables(scores: Scores) -> list[Table]:
-    """What a person wants to read, most important first."""
+    """All tables, the most important first."""
     built = [aggregate_table(scores), _task_table(scores)]
     if scores.k > 1:
         built.append(_adaptation_table(scores))
@@ -53,7 +53,7 @@ def marked(value: float) -> bool:
 
 
 def shown_scales(scores: Scores) -> list[str]:
-    """The scales that say more than the plain return, which tables show anyway."""
+    """All scales but the raw one: tables show plain returns in any case."""
     return [name for name, scale in scores.references.scales.items() if scale is not RAW]
 
 

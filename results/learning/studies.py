@@ -1,4 +1,4 @@
-"""The learning results: which runs there are, how to repeat them, and how their curves get here.
+"""The learning results: their training runs, the commands that repeat them, and the tables and curves made of them.
 
     python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
     python results/learning/studies.py collect                       # curves.csv, runs.csv and learning.png, here
@@ -107,8 +107,8 @@ _CARTPOLE = (
     "evaluate_rollouts=200",  # one bad start in ten moves a mean of 50 by as much as it should decide
 )
 
-# 23 of 27 actions say nothing of the answer, and a policy that imitates by chance forgets the other 4 before the memory
-# is there that they need: it explores longer, and imitates what is clearly better.
+# 23 of the 27 actions are replaced at random, and a policy that imitates chance drops the other 4 before it has learnt
+# to remember. So it explores longer, and imitates only clearly better actions.
 _PREVIOUS = (
     *("updates=16000", "learning.cooldown=4000", "learning.discounts=[0.1]", "learning.batch_size=64"),
     *("learning.filter_threshold=0.2", "model.context=16", "model.bin_limit=20"),

@@ -175,6 +175,20 @@ def test_html_has_no_other_elements(text):
 
 
 @cases
+def test_notebooks_show_no_other_elements(text):
+    """The page around a cell is somebody's notebook: no script, no style, nothing of the name's own."""
+    harmless = Tags(scored(HARMLESS)._repr_html_())
+    page = Tags(scored(text)._repr_html_())
+    assert page.tags == harmless.tags
+    assert texts_of(scored(text)) in page.texts
+    assert not {tag[0] for tag in page.tags if isinstance(tag, tuple)} & {"script", "style", "html", "meta"}
+    run = Tags(made_up(text, tasks=[text])._repr_html_())
+    assert run.tags == Tags(made_up(HARMLESS, tasks=[HARMLESS])._repr_html_()).tags
+    for shown in (repr(scored(text)), repr(made_up(text))):
+        assert shown.isprintable()
+
+
+@cases
 def test_latex_has_no_other_commands(text):
     def skeleton(page):
         # What LaTeX acts on: commands, and the characters that are none of the text.
@@ -226,10 +240,17 @@ def test_figures_are_drawn_with_the_name_as_it_is(text, tmp_path):
     """Also where the user's matplotlib hands all text to TeX."""
     with mpl.rc_context({"svg.fonttype": "none", "text.usetex": True}):
         save_figure(scored(text), tmp_path / "x.svg")
+    # Drawn here, written by somebody else's code: notebooks do this.
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        scored(text).plot().savefig(tmp_path / "y.svg")
+    assert plain(texts_of(scored(text)), 40) in svg_texts(tmp_path / "y.svg")
     figure = ElementTree.parse(tmp_path / "x.svg")
-    words = [node.text for node in figure.iter("{http://www.w3.org/2000/svg}text")]
-    assert plain(texts_of(scored(text)), 40) in words
+    assert plain(texts_of(scored(text)), 40) in svg_texts(tmp_path / "x.svg")
     assert not list(figure.iter("{http://www.w3.org/2000/svg}script"))
+
+
+def svg_texts(path):
+    return [node.text for node in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
 @cases

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from mtbench.cli import app
 from mtbench.records import RecordError, Run
 from mtbench.scoring import score
+from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, SuccessAggregate
 from mtbench.scoring.figures import save_figure
 from mtbench.scoring.intervals import METHODS, t_quantile
 from mtbench.scoring.references import load_references
-from mtbench.scoring.report import FORMATS, notes, render, tables
+from mtbench.scoring.report import FORMATS, notes, render, summary, tables
 from mtbench.suites.popgym import TASKS
 from tests.paths import RESULTS
 from tests.scoring.runs import made_up
@@ -335,6 +336,27 @@ def test_every_format_shows_every_task_and_agent(two_agents):
         for task in TASKS:
             assert task in text
         assert "mine" in text
+
+
+def test_an_aggregate_is_declared_once_and_shown_everywhere(monkeypatch):
+    """A recipe of CONTRIBUTING: one entry, for scores or for successes."""
+    worst = Aggregate(lambda scores: scores.mean(axis=-2).min(axis=-1), smooth=False, note="the worst task.")
+    twice = SuccessAggregate(lambda v: v[..., -2:].min(axis=-1).mean(axis=(-2, -1)), lambda t, r, a: t * r)
+    monkeypatch.setitem(AGGREGATES, "worst", worst)
+    monkeypatch.setitem(SUCCESS_AGGREGATES, "last two", twice)
+    scores = score([made_up(tasks=list(TASKS)[:3], success=lambda task, attempt, rollout: attempt == 2)])
+    own = scores.agents[0]
+    estimate = own.aggregates["oracle"]["worst"]
+    assert estimate.value == min(e.value for e in own.normalized["oracle"].values())
+    assert estimate.low < estimate.value < estimate.high
+    assert own.successes["last two"].value == 0
+    for page in (*(render(scores, format) for format in FORMATS), scores._repr_html_(), summary(scores)):
+        assert "worst" in page
+    for page in (*(render(scores, format) for format in FORMATS), scores._repr_html_()):
+        assert "last two" in page
+    assert "worst: the worst task." in notes(scores)
+    frame = scores.to_dataframe("aggregates")
+    assert set(frame["statistic"]) == {*AGGREGATES, *SUCCESS_AGGREGATES}
 
 
 def test_csv_is_tidy(two_agents):

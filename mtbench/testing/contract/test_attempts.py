@@ -1,4 +1,4 @@
-"""docs/contract.md, sections 3 to 6, 8 and 9: attempts, the end, rewards and statistics."""
+"""docs/contract.md, points 3 to 6, 8 and 9: attempts, the end, rewards and statistics."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""docs/contract.md, section 6: under k-shot every observation shows the previous true reward, on every ID."""
+"""docs/contract.md, point 6: under k-shot every observation shows the previous true reward, on every ID."""
 
 import gymnasium as gym
 import numpy as np

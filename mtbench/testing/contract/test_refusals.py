@@ -1,4 +1,4 @@
-"""docs/contract.md, section 12: errors."""
+"""docs/contract.md, point 12: errors."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""docs/contract.md, sections 1 and 2: what reset draws, and what a seed fixes."""
+"""docs/contract.md, points 1 and 2: what reset draws, and what a seed fixes."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""docs/contract.md, sections 7, 10 and 11: label hiding, spaces and rendering."""
+"""docs/contract.md, points 7, 10 and 11: label hiding, spaces and rendering."""
 
 import itertools
 
