@@ -29,7 +29,7 @@ def write(folder, env_id="MTPOPGym-v0", tasks=TASKS, rollouts=2, split="test", *
     """A whole run of an agent that stands still and earns nothing, made up without playing."""
     row = registration.find(env_id)
     suite = load_suite(row.kwargs["suite"])
-    k = env_kwargs.get("k", row.kwargs["k"])
+    k = env_kwargs.get("k", row.k)
     labels = {"suite": suite.name, "split": split, "agent": "me"}
     manifest = {
         "env_id": row.id,
@@ -37,7 +37,7 @@ def write(folder, env_id="MTPOPGym-v0", tasks=TASKS, rollouts=2, split="test", *
         **labels,
         "tasks": list(tasks),
         "k": k,
-        "objective": row.kwargs["objective"],
+        "objective": row.objective,
         "rollouts_per_task": rollouts,
         "privileged": False,
         "task_label_exposed": False,
