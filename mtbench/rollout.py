@@ -9,7 +9,6 @@ counts. Under ``k-shot`` only the last attempt pays; the agent sees the rewards 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,7 +16,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from mtbench.errors import UsageError, unknown, unknown_argument
+from mtbench.arguments import checked_choice, checked_count, checked_scales, checked_tasks, refuse_unknown
+from mtbench.errors import UsageError, unknown
 from mtbench.spaces import WithVector, action_index, box_action, one_hot
 from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
@@ -85,17 +85,17 @@ class MetaRollout(gym.Env[Any, Any]):
         render_mode: str | None = None,
         **unknown_kwargs: Any,
     ) -> None:
-        _refuse_unknown(unknown_kwargs)
+        refuse_unknown(unknown_kwargs, keyword_arguments())
         self.suite = load_suite(suite) if isinstance(suite, str) else suite
         self.split = self.suite.split(split)
-        self.tasks = _checked_tasks(self.suite, split, tasks)
+        self.tasks = checked_tasks(self.suite, split, tasks)
         self.k = checked_count("k", k)
         self.max_steps = None if max_steps is None else checked_count("max_steps", max_steps)
-        self.objective = _checked_choice("objective", objective, ["k-episode", "k-shot"])
-        self.attempt_reset = _checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
-        self.reward_scales = _checked_scales(self.suite, reward_scales)
+        self.objective = checked_choice("objective", objective, ["k-episode", "k-shot"])
+        self.attempt_reset = checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
+        self.reward_scales = checked_scales(self.suite, reward_scales)
         self.metadata = {**self.metadata, "render_fps": self.suite.frames_per_second}
-        self.render_mode = render_mode and _checked_choice("render_mode", render_mode, ["rgb_array"])
+        self.render_mode = render_mode and checked_choice("render_mode", render_mode, ["rgb_array"])
         for name, flag in (("expose_task_label", expose_task_label), ("clip_rewards", clip_rewards)):
             if not isinstance(flag, bool):
                 raise UsageError(f"`{name}` must be true or false, got {flag!r}.")
@@ -404,51 +404,3 @@ def with_reward(space: gym.Space[Any]) -> WithVector:
 def keyword_arguments() -> list[str]:
     """The names :class:`MetaRollout` takes after its suite."""
     return list(inspect.signature(MetaRollout.__init__).parameters)[2:-1]
-
-
-def _refuse_unknown(kwargs: dict[str, Any]) -> None:
-    if kwargs:
-        raise unknown_argument(next(iter(kwargs)), keyword_arguments())
-
-
-def _checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list[str]:
-    default = list(suite.split(split).tasks)
-    if tasks is None:
-        return default
-    available = [*default, *suite.split(split).also]
-    if isinstance(tasks, str):
-        raise UsageError(f"`tasks` is a list of names; write tasks=[{tasks!r}].")
-    if not isinstance(tasks, Sequence):
-        raise UsageError(f"`tasks` is a list of names, got {tasks!r}.")
-    for task in tasks:
-        if task in suite.refused:
-            raise UsageError(f"Suite {suite.name!r} cannot play {task!r}: {suite.refused[task]}.")
-        if task not in available:
-            raise unknown("task", task, available, f"split {split!r} of suite {suite.name!r}")
-    if not tasks or len(set(tasks)) != len(tasks):
-        raise UsageError(f"`tasks` must name at least one task and none twice, got {list(tasks)}.")
-    return list(tasks)
-
-
-def checked_count(name: str, value: int) -> int:
-    """An argument that counts something, as an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise UsageError(f"`{name}` must be an integer of at least 1, got {value!r}.")
-    return int(value)
-
-
-def _checked_choice(name: str, value: str, choices: list[str]) -> str:
-    if value not in choices:
-        raise unknown(name, value, choices, "mtbench environments")
-    return value
-
-
-def _checked_scales(suite: Suite, scales: Mapping[str, float] | None) -> dict[str, float]:
-    if scales is not None and not isinstance(scales, Mapping):
-        raise UsageError(f"`reward_scales` gives factors by task, such as {{'task': 10.0}}, got {scales!r}.")
-    for task, scale in (scales or {}).items():
-        if task not in suite.tasks:
-            raise unknown("task", task, list(suite.tasks), f"`reward_scales` of suite {suite.name!r}")
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
-            raise UsageError(f"The reward scale of {task!r} must be a finite number, got {scale!r}.")
-    return {task: float(scale) for task, scale in (scales or {}).items()}

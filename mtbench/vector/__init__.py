@@ -63,7 +63,8 @@ def make_vector(
         TypeError: An unknown argument.
         gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
     """
-    from mtbench.rollout import MetaRollout, checked_count
+    from mtbench.arguments import checked_count
+    from mtbench.rollout import MetaRollout
 
     suite = load_suite(suite)
     num_envs, mode = checked_count("num_envs", num_envs), _checked_mode(autoreset_mode)
