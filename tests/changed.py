@@ -21,7 +21,7 @@ GOLDEN = "tests/contract/test_golden.py"
 FASTEST = {"MTPOPGym-v0", "MTBabyAI-v0"}
 
 # Every rollout of every suite goes through these.
-CORE = {f"mtbench/{name}.py" for name in ("registration", "rollout", "spaces", "suite")} | {
+CORE = {f"mtbench/{name}.py" for name in ("arguments", "registration", "rollout", "spaces", "suite")} | {
     f"mtbench/vector/{name}.py" for name in ("__init__", "compiled", "engine", "loops", "rollout", "streams")
 }
 
