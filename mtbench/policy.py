@@ -1,7 +1,8 @@
 """The batched Policy protocol: what evaluation drives and every agent implements.
 
 A policy sees observations and the moments when a rollout begins, nothing else. A plain function
-``f(observation) -> action`` is a policy too, through :func:`load_policy`.
+``f(observation) -> action`` is a policy too, through :func:`load_policy`. :mod:`mtbench.adapters` makes policies of
+Stable-Baselines3's and TorchRL's models.
 """
 
 from __future__ import annotations
@@ -82,13 +83,13 @@ class TrainedPolicy(Policy, Protocol):
 
     Attributes:
         agent: Its name.
-        train_seed: Seed of its training run.
-        step: Environment steps it was trained for.
+        train_seed: Seed of its training run; None if it is not known.
+        step: Environment steps it was trained for; None if it is not known.
     """
 
     agent: str
-    train_seed: int
-    step: int
+    train_seed: int | None
+    step: int | None
 
 
 class FunctionPolicy:

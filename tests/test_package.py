@@ -43,7 +43,10 @@ def loaded_by(code):
     return set(done.stdout.rpartition("LOADED")[2].split())
 
 
-@pytest.mark.parametrize("statement", ["import mtbench", "import mtbench.rollout, mtbench.policy, mtbench.wrappers"])
+@pytest.mark.parametrize(
+    "statement",
+    ["import mtbench", "import mtbench.rollout, mtbench.policy, mtbench.wrappers, mtbench.adapters, mtbench.clients"],
+)
 def test_importing_loads_nothing_heavy(statement):
     assert not loaded_by(statement) & set(HEAVY)
 

@@ -1,12 +1,15 @@
+import functools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 from mtbench.rollout import MetaRollout
-from mtbench.suites.popgym import TASKS
+from mtbench.testing.contract.batches import assert_same_rollouts
 from mtbench.testing.contract.helpers import play
-from mtbench.wrappers import RL2Inputs, ScaleReward, TaskLabel
+from mtbench.wrappers import RL2Inputs, VectorRL2Inputs
 from tests import toy
 
 ID = "MTPOPGym-v0"
@@ -58,19 +61,6 @@ def test_rl2_reward_is_on_the_agents_scale():
         assert obs["previous_reward"][0] == np.float32(reward)
 
 
-def test_rl2_above_scaled_rewards_shows_what_is_paid():
-    env = RL2Inputs(ScaleReward(ScaleReward(make(objective="k-episode"), 10.0), {"RepeatFirstEasy": 3.0}))
-    for obs, reward, *_ in play(env, 0)[1:]:
-        assert obs["previous_reward"][0] == pytest.approx(reward)
-
-
-def test_the_task_label_is_on_the_last_observation_of_an_attempt_too():
-    env = TaskLabel(make(attempt_reset="same-step"))
-    finals = [info["final_attempt_obs"] for *_, info in play(env, 0) if "final_attempt_obs" in info]
-    assert len(finals) == 1
-    assert env.observation_space.contains(finals[0])
-
-
 def test_rl2_takes_vector_actions():
     env = RL2Inputs(MetaRollout(toy.SUITE, k=2), layout="append")
     env.reset(seed=0)
@@ -85,31 +75,85 @@ def test_rl2_needs_a_vector_to_append_to():
         RL2Inputs(make(), layout="list")
 
 
-def test_scale_reward_is_the_environments_own_scaling():
-    task = "RepeatFirstEasy"
-    for wrapped in (ScaleReward(make(), 7.0), ScaleReward(make(), {task: 7.0, "MineSweeperEasy": 3.0})):
-        inside = make(reward_scales={task: 7.0})
-        for one, two in zip(play(wrapped, 1), play(inside, 1), strict=True):
-            assert one[1] == pytest.approx(two[1])
-    with pytest.raises(ValueError, match="Did you mean 'RepeatFirstEasy'"):
-        ScaleReward(make(), {"RepeatFirstEas": 2.0})
-
-
-def test_task_label_equals_the_exposed_one():
-    for one, two in zip(play(TaskLabel(make()), 1), play(make(expose_task_label=True), 1), strict=True):
-        np.testing.assert_array_equal(one[0], two[0])
-        assert one[0][30 + list(TASKS).index("RepeatFirstEasy")] == 1
-    with pytest.raises(ValueError, match="already"):
-        TaskLabel(make(expose_task_label=True))
-
-
-@pytest.mark.parametrize(
-    "wrap", [RL2Inputs, lambda env: RL2Inputs(env, layout="append"), lambda env: ScaleReward(env, 2.0), TaskLabel]
-)
-def test_wrapped_environments_pass_the_checker(wrap):
-    check_env(wrap(make()), skip_render_check=True)
+@pytest.mark.parametrize("layout", ["dict", "append"])
+def test_wrapped_environments_pass_the_checker(layout):
+    check_env(RL2Inputs(make(), layout), skip_render_check=True)
 
 
 def test_wrappers_want_our_environments():
     with pytest.raises(ValueError, match="needs an mtbench environment"):
         RL2Inputs(gym.make("CartPole-v1"))
+
+
+# Short games. The limits end some rollouts between two attempts or in an attempt that pays nothing.
+GAMES = {"tasks": ["MineSweeperEasy", "RepeatFirstEasy"], "reward_scales": {"MineSweeperEasy": 3.0}}
+CASES = {
+    "vectors": (ID, "append", {**GAMES, "max_steps": 23}),
+    "clipped": (ID, "dict", {**GAMES, "clip_rewards": True, "max_steps": 60, "attempt_reset": "same-step"}),
+    "dicts": ("MTBabyAI-v0", "dict", {"objective": "k-shot", "max_steps": 40, "attempt_reset": "same-step"}),
+    "real actions": ("ML10-v0", "append", {"tasks": ["push-v3"], "k": 2, "max_steps": 15}),
+}
+# Meta-World's environments take long to make, and what differs there is the same in each mode.
+RUNS = [(case, mode) for case in CASES for mode in AutoresetMode if case != "real actions"]
+RUNS.append(("real actions", AutoresetMode.SAME_STEP))
+
+
+@pytest.mark.parametrize(("case", "mode"), RUNS)
+def test_batches_show_what_the_single_wrapper_shows(case, mode):
+    """Bit for bit, also in ``final_obs`` and ``final_attempt_obs``, and after resets by mask."""
+    pytest.importorskip("numba")
+    env_id, layout, kwargs = CASES[case]
+    num_envs = 2 if case == "real actions" else 4
+    try:
+        batch = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode=mode, **kwargs)
+    except gym.error.DependencyNotInstalled as missing:
+        pytest.skip(str(missing))
+    ours = VectorRL2Inputs(batch, layout)
+    theirs = gym.make_vec(
+        env_id,
+        num_envs=num_envs,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": mode},
+        wrappers=[functools.partial(RL2Inputs, layout=layout)],
+        **kwargs,
+    )
+    assert ours.observation_space == theirs.observation_space
+    assert ours.single_observation_space == theirs.single_observation_space
+    assert assert_same_rollouts(ours, theirs, 80) >= 4
+    ours.close()
+    theirs.close()
+
+
+def test_what_a_batch_returned_is_not_edited_later():
+    pytest.importorskip("numba")
+    venv = VectorRL2Inputs(gym.make_vec(ID, num_envs=2))
+    first, _ = venv.reset(seed=0)
+    kept = {name: part.copy() for name, part in first.items()}
+    venv.step(np.array([1, 2]))
+    assert all(np.array_equal(first[name], part) for name, part in kept.items())
+
+
+def test_an_action_that_is_not_played_may_be_anything():
+    """Where a step only begins the next rollout, as the engine allows it."""
+    pytest.importorskip("numba")
+    venv = VectorRL2Inputs(gym.make_vec(ID, num_envs=2, max_steps=1))
+    venv.reset(seed=0)
+    venv.step(np.array([1, 2]))
+    observations, *_ = venv.step(np.array([99, -1]))
+    assert not observations["previous_action"].any()
+
+
+def test_the_wrapper_of_batches_names_what_to_do_for_other_vector_environments():
+    with pytest.raises(ValueError, match="vectorization_mode"):
+        VectorRL2Inputs(gym.make_vec(ID, num_envs=2, vectorization_mode="sync"))
+
+
+def test_scales_do_not_change_the_shown_reward():
+    pytest.importorskip("metaworld")
+    kwargs = {"objective": "k-shot", "k": 2, "tasks": ["push-v3"], "max_steps": 20}
+    inner = gym.make("ML10-v0", **kwargs)
+    env = RL2Inputs(gym.make("ML10-v0", reward_scales={"push-v3": 10.0}, **kwargs), layout="append")
+    for a, b in zip(play(env, 0), play(inner, 0), strict=True):
+        shown, previous_reward = a[0][41], a[0][42 + 4]
+        assert np.array_equal(a[0][:42], b[0])
+        assert previous_reward == pytest.approx(10.0 * shown, rel=1e-6)

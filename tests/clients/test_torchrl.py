@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-import mtbench  # noqa: F401
+from mtbench import records
 from mtbench.errors import UnknownArgumentError
+from tests.clients import example
 
 envs = pytest.importorskip("torchrl.envs")
 torch = pytest.importorskip("torch")
@@ -81,6 +82,15 @@ def test_a_batch_that_resets_in_the_next_step_is_torchrls_to_refuse():
     skip_without("MTPOPGym-v0")
     with pytest.raises(RuntimeError, match="SAME_STEP or DISABLED"):
         envs.GymWrapper(gym.make_vec("MTPOPGym-v0", num_envs=2))
+
+
+def test_the_example_trains_evaluates_and_scores(tmp_path, capsys):
+    skip_without("MTPOPGym-v0")
+    example("torchrl_lstm").main(["--iterations", "2", "--rollouts", "2", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "iteration=1 reward=" in printed
+    assert "TorchRL PPO: oracle" in printed
+    assert records.read_run(tmp_path).manifest["agent"] == "TorchRL PPO"
 
 
 def skip_without(env_id):
