@@ -78,9 +78,18 @@ def test_the_python_api(tmp_path):
 
 def test_your_own_policy(tmp_path):
     (tmp_path / "my_policy.py").write_text(block("# my_policy.py"))
-    out = shell(block("mtbench evaluate"), tmp_path)
+    out = shell(block("mtbench evaluate MTPOPGym-v0 --policy my_policy"), tmp_path)
     assert "my_policy:act" in out
     assert (tmp_path / "scores.png").exists()
+
+
+def test_stable_baselines3(tmp_path):
+    for name in ("train_sb3.py", "sb3_agent.py"):
+        (tmp_path / name).write_text(block(f"# {name}"))
+    shell(f"{sys.executable} train_sb3.py", tmp_path)
+    shell(block("mtbench evaluate MTPOPGym-v0 --policy sb3_agent.py"), tmp_path)
+    run = read_run(tmp_path / "runs" / "ppo")
+    assert run.manifest["agent"] == "sb3_agent.py:policy" or run.manifest["train_seed"] == 1
 
 
 def test_looking_around(tmp_path):
@@ -123,11 +132,13 @@ def test_no_block_is_left_out():
         "import mtbench\n",
         "make quickstart",
         "# my_policy.py",
+        "# train_sb3.py",
+        "# sb3_agent.py",
         "mtbench ",
         "make test",
     )
     assert all(code.startswith(tested) for _, code in BLOCKS)
-    assert len(BLOCKS) == 11
+    assert len(BLOCKS) == 14
 
 
 def test_links_lead_somewhere():
