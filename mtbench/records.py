@@ -88,8 +88,8 @@ class Run:
     manifest: dict[str, Any]
 
 
-def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame with the columns and dtypes of :data:`COLUMNS`."""
+def episodes_frame(rows: list[dict[str, Any]] | dict[str, Any]) -> pd.DataFrame:
+    """Rows, or columns by name, as a frame with the columns and dtypes of :data:`COLUMNS`."""
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
