@@ -29,6 +29,8 @@ from mtbench.vector.helpers import Helper, HelperGone
 
 #: Seconds that an evaluation plays alone, unless its caller names a number of jobs. A worker takes some to start.
 PATIENCE = 2.0
+#: Name of the threads that attend to workers.
+THREADS = "mtbench-jobs"
 
 OnRollouts = Callable[[int], None]
 OnShard = Callable[[PlayedShard], None]
@@ -242,7 +244,7 @@ class _Workers:
         for _ in range(min(self._most, len(self._waiting))):
             helper = Helper("mtbench.worker")
             self._helpers.append(helper)
-            self._threads.append(threading.Thread(target=self._employ, args=(helper,), daemon=True))
+            self._threads.append(threading.Thread(target=self._employ, args=(helper,), name=THREADS, daemon=True))
             self._threads[-1].start()
 
     def take(self) -> Shard | None:

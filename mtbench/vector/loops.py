@@ -211,7 +211,13 @@ def _kernels(sources: str) -> tuple[Callable[..., Any], ...]:
             next_variants[i] = _draw_variant(stream, first_variant, num_variants, listed)
             stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare
 
-    return refused, before, note, after, move_on, foresee
+    @kernel
+    def seed_one(random: Any, i: int, number: int) -> None:
+        """Seed one stream as ``np.random.default_rng(number)`` is seeded; `number` has at most 32 bits."""
+        sources  # noqa: B018
+        streams.seed(random[i], number)
+
+    return refused, before, note, after, move_on, foresee, seed_one
 
 
-refused, before, note, after, move_on, foresee = _kernels(SOURCES)
+refused, before, note, after, move_on, foresee, seed_one = _kernels(SOURCES)
