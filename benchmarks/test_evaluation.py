@@ -58,7 +58,7 @@ def folder():
 
 
 def test_popgym_per_core(benchmark, folder):
-    ours, theirs = Evaluation("MTPOPGym-v0", 300, 1, {}, folder), Loop("MTPOPGym-v0", 10, {})
+    ours, theirs = Evaluation("MTPOPGym-v0", 1000, 1, {}, folder), Loop("MTPOPGym-v0", 10, {})
     SIDES.compare(benchmark, "MTPOPGym-v0, 1 job, per core", ours, theirs, time.process_time)
 
 

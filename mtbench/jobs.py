@@ -176,7 +176,7 @@ def play_shards(
         shards: In the order in which they begin.
         jobs: Processes, with this one.
         patience: Seconds until workers are started.
-        on_rollouts: Called with the number of rollouts that have ended since the last call.
+        on_rollouts: Called after every step, and more often, with the number of rollouts that have ended since.
         on_shard: Called with each finished shard.
 
     Raises:
@@ -185,23 +185,22 @@ def play_shards(
     if jobs == 1:
         with contextlib.closing(stage.rows(policy)) as rows:
             for shard in shards:
-                on_shard(play_shard(rows, policy, shard, lambda ended: on_rollouts(ended) if ended else None))
+                on_shard(play_shard(rows, policy, shard, on_rollouts))
         return
     began = time.monotonic()
+
+    def on_step(ended: int) -> None:
+        on_rollouts(ended)
+        if not workers.started and time.monotonic() - began > patience and not uses_a_gpu():
+            workers.start()
+        workers.attend()
+
     with _Workers(stage, shards, jobs - 1, on_rollouts, on_shard) as workers, _one_thread_of_torch():
         if patience <= 0:
             workers.start()
         with contextlib.closing(stage.rows(policy, num_workers=1)) as rows:
-
-            def on_step(ended: int) -> None:
-                if ended:
-                    on_rollouts(ended)
-                if not workers.started and time.monotonic() - began > patience and not uses_a_gpu():
-                    workers.start()
-                workers.attend()
-
-            while (shard := workers.take()) is not None:
-                on_shard(play_shard(rows, policy, shard, on_step))
+            while (mine := workers.take()) is not None:
+                on_shard(play_shard(rows, policy, mine, on_step))
         workers.finish()
 
 

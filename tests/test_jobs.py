@@ -171,6 +171,7 @@ def test_progress_counts_every_rollout_once(tmp_path):
 
 def test_a_short_evaluation_starts_no_worker_and_a_longer_one_does(tmp_path, monkeypatch, counted):
     monkeypatch.setattr(evaluation, "cpus", lambda: 2)
+    monkeypatch.setattr(evaluation, "PATIENCE", 600.0)
     quick(tmp_path / "short")
     assert not counted
     monkeypatch.setattr(evaluation, "PATIENCE", 0.0)
