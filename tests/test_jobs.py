@@ -148,6 +148,27 @@ def test_privileged_policies_play_in_workers_too(tmp_path, counted):
     pd.testing.assert_frame_equal(one.episodes, three.episodes)
 
 
+def test_a_trained_agent_plays_alike_in_one_and_two_jobs(tmp_path, counted):
+    pytest.importorskip("torch")
+    from tests.agents.transformer.test_train import trained
+
+    trained(tmp_path / "agent", updates=3)
+    one, two = (
+        evaluate(
+            "MTPOPGym-v0",
+            str(tmp_path / "agent"),
+            tmp_path / f"{jobs}",
+            jobs=jobs,
+            rollouts_per_task=12,
+            num_envs=2,
+            env_kwargs={"tasks": ["MineSweeperEasy", "PositionOnlyCartPoleEasy"]},
+        )
+        for jobs in (1, 2)
+    )
+    assert len(counted) == 1
+    pd.testing.assert_frame_equal(one.episodes, two.episodes)
+
+
 def test_workers_play_an_environment_that_only_the_caller_registers(tmp_path, monkeypatch, counted):
     row = registration.Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2, "objective": "k-episode"})
     monkeypatch.setattr(registration, "TABLE", (*registration.TABLE, row))
@@ -244,6 +265,30 @@ print("ends")
     (folder / "random.py").write_text("raise RuntimeError('a file of the user, in the folder where workers start')")
     done = subprocess.run([sys.executable, script], capture_output=True)
     assert done.stdout == b"begins\nends\n", done.stderr
+
+
+def test_a_worker_starts_where_files_have_the_names_of_modules(folder):
+    for name in ("random", "signal", "numpy"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('a file of the user')")
+    helper = jobs.Helper("mtbench.worker")
+    helper.send(sys.path)
+    arguments = {"split": "test", "tasks": SHORT}
+    helper.send(jobs.Stage(jobs.gym.spec("MTPOPGym-v0"), arguments, 1, jobs.sendable(Reader()), None))
+    assert helper.receive() == jobs.Ready()
+    helper.close()
+
+
+def test_engines_leave_the_other_cores_to_the_other_jobs(tmp_path, monkeypatch):
+    make, workers = jobs.make_rows, []
+
+    def noted(*arguments):
+        workers.append(arguments[-1])
+        return make(*arguments)
+
+    monkeypatch.setattr(jobs, "make_rows", noted)
+    quick(tmp_path / "one", jobs=1)
+    quick(tmp_path / "two", jobs=2)
+    assert workers == [None, 1]
 
 
 # ---- what goes wrong ----
