@@ -32,7 +32,8 @@ def evaluate(
     rollouts_per_task: int = 20,
     agent: str | None = None,
     seed: int = 0,
-    num_envs: int = 32,
+    num_envs: int | None = None,
+    jobs: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     train_seed: int | None = None,
     step: int | None = None,
@@ -51,8 +52,10 @@ def evaluate(
         rollouts_per_task: Meta-rollouts for each task.
         agent: Name for tables; by default the policy's name.
         seed: Seeds the policy's own draws.
-        num_envs: Environments played at once. A policy that draws random numbers for the whole batch plays otherwise
-            with another number.
+        num_envs: Environments played at once by each process. A policy that draws random numbers for the whole batch
+            plays otherwise with another number. None chooses it (see :func:`mtbench.evaluation.evaluate`).
+        jobs: Processes that play; it changes no record. None uses the cores where that is worth it. A policy that is
+            defined in a script or a notebook, or cannot be pickled, plays in one process.
         env_kwargs: Further arguments of the environment, such as ``{"tasks": ["RepeatFirstEasy"]}``.
         train_seed: Seed of the agent's training run, if it has one.
         step: Environment steps the agent was trained for, if it was.
@@ -74,6 +77,7 @@ def evaluate(
             agent=agent,
             seed=seed,
             num_envs=num_envs,
+            jobs=jobs,
             env_kwargs=env_kwargs,
             train_seed=train_seed,
             step=step,

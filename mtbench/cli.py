@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -177,7 +178,24 @@ def evaluate(
     ] = "evaluation",
     agent: Annotated[str | None, typer.Option(help="Name for tables; by default the policy's.")] = None,
     seed: Seed = 0,
-    num_envs: Annotated[int, typer.Option("--num-envs", min=1, help="Environments played at once.")] = 32,
+    num_envs: Annotated[
+        int | None,
+        typer.Option(
+            "--num-envs",
+            min=1,
+            help="Environments that each process plays at once. Default: 32, more for many rollouts.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            help="Processes that play. Default: one for each core, if it takes more than a few seconds.",
+            show_default=False,
+        ),
+    ] = None,
     train_seed: Annotated[int | None, typer.Option(help="Seed of the agent's training run.")] = None,
     step: Annotated[int | None, typer.Option(help="Environment steps the agent was trained for.")] = None,
     env: EnvOptions = [],  # noqa: B006
@@ -187,12 +205,12 @@ def evaluate(
     from mtbench.evaluation import evaluate as run_evaluation
     from mtbench.signals import Terminated, sigterm_interrupts
 
+    began = time.monotonic()
     if cases not in USES:
         raise unknown("kind of cases", cases, USES, "mtbench evaluate")
     use: Use = "validation" if cases == "validation" else "evaluation"
     if split is None and use == "validation":
         split = "train"
-    _announce(env_id, env, split)
     with sigterm_interrupts(), progress_bar("rollouts") as progress:
         bar = progress.add_task(f"{plain(agent or policy)} on {env_id}", total=None)
         played = False
@@ -213,10 +231,12 @@ def evaluate(
                 agent=agent,
                 seed=seed,
                 num_envs=num_envs,
+                jobs=jobs,
                 env_kwargs=_env_kwargs(env),
                 train_seed=train_seed,
                 step=step,
                 command=["mtbench", *sys.argv[1:]],
+                on_start=lambda rollout: _announce(rollout, by_default=split is None),
                 on_rollout=show,
             )
         except KeyboardInterrupt as interruption:
@@ -227,7 +247,7 @@ def evaluate(
     if not played:
         say(f"{path}: finished already ({run.manifest['started']}), nothing was played")
     else:
-        say(f"{path}: {len(run.episodes)} attempts, {run.manifest['seconds']:.1f} s")
+        say(f"{path}: {len(run.episodes)} attempts, {time.monotonic() - began:.1f} s")
 
 
 @app.command()
@@ -356,17 +376,15 @@ def _env_kwargs(options: list[str]) -> dict[str, Any]:
     return kwargs
 
 
-def _announce(env_id: str, options: list[str], split: str | None) -> None:
+def _announce(rollout: MetaRollout, by_default: bool) -> None:
     """Say before an evaluation which split it plays by default, and which scores its tasks cannot have."""
     from mtbench.scoring.references import missing_references
 
-    rollout = _make(env_id, options, split=split or "test")
-    if split is None:
+    if by_default:
         tell("Evaluating the test split, as by default; --split train plays the train split.")
     for scale, tasks in missing_references(rollout.suite, rollout.tasks).items():
         named = ", ".join(tasks[:8]) + (f", ... ({len(tasks)})" if len(tasks) > 8 else "")
         tell(f"There will be no scores on the {scale} scale, for want of reference scores, for: {named}.")
-    rollout.close()
 
 
 def _with_progress(played: Playthrough, rollout: MetaRollout, every: int) -> Iterator[Frame]:

@@ -1,18 +1,20 @@
 """Policies x suites -> records.
 
 Evaluation visits every task of a split equally often, on a fixed list of cases that is the same for every agent, so
-that comparisons are paired. Cases are played in shards of a few rollouts per environment. A finished shard is on disk;
-an interrupted evaluation repeats only the shard it was in, and ends with the same records as one that was not
-interrupted.
+that comparisons are paired. Cases are played in shards of a few rollouts per environment, by several processes where
+that is faster. A finished shard is on disk; an interrupted evaluation repeats only the shards it was in, and ends with
+the same records as one that was not interrupted.
+
+This module decides what is played and writes the records. :mod:`mtbench.cases` has the cases, :mod:`mtbench.playing`
+plays them in one process and :mod:`mtbench.jobs` in several, :mod:`mtbench.journal` keeps what is finished.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -22,12 +24,14 @@ from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown
 from mtbench.files import full_disk_explained
+from mtbench.jobs import PATIENCE, Stage, play_shards, sendable, uses_a_gpu
 from mtbench.journal import Journal, discard, refuse_other
-from mtbench.playing import Rows, make_rows, play
+from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
 from mtbench.provenance import provenance
 from mtbench.records import Run
 from mtbench.rollout import MetaRollout, keyword_arguments
+from mtbench.vector.engine import cpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +39,16 @@ if TYPE_CHECKING:
 # Large enough that most rows of a batch stay busy to the end of a shard, small enough to lose little on Ctrl-C.
 _ROLLOUTS_PER_ENV_AND_SHARD = 4
 
+# Bounds of the default of `num_envs`, and the least number of shards for which it is raised above the lower one.
+_FEWEST_ENVS, _MOST_ENVS = 32, 256
+_MANY_SHARDS = 16
+
 _PARTIAL = ".partial"
 
 # What an evaluation lets its caller choose; the rest is its own.
 ENV_KWARGS = [name for name in keyword_arguments() if name not in ("split", "render_mode")]
 
+OnStart = Callable[[MetaRollout], None]
 OnRollout = Callable[[int, int], None]
 
 
@@ -53,11 +62,13 @@ def evaluate(
     rollouts_per_task: int = 20,
     agent: str | None = None,
     seed: int = 0,
-    num_envs: int = 32,
+    num_envs: int | None = None,
+    jobs: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     train_seed: int | None = None,
     step: int | None = None,
     command: Sequence[str] = (),
+    on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
 ) -> Run:
     """Evaluate a policy and write the records to a folder; call again with the same arguments to resume.
@@ -72,40 +83,37 @@ def evaluate(
         rollouts_per_task: Meta-rollouts for each task.
         agent: Name for tables; by default the policy's name.
         seed: Seeds the policy's own draws.
-        num_envs: Environments played at once. Part of what makes a run repeatable: it decides how a policy's draws
-            are shared out.
+        num_envs: Environments played at once by each process. A policy's draws may depend on it: the records say what
+            it was. None means 32, and more (up to 256) where there are thousands of rollouts and the policy is no
+            trained agent, whose memory grows with it.
+        jobs: Processes that play. It changes no record, and may change when an evaluation is resumed. None means the
+            cores that this process may use; an evaluation of a few seconds, a policy that other processes cannot load
+            (a lambda, an object that cannot be pickled, a class that is defined in a script or notebook) and a policy
+            with a model on a GPU play in one process. Several processes use one thread of PyTorch each, and each has
+            a copy of the policy: what a policy object counts is then only its own share.
         env_kwargs: Further arguments of the environment, such as ``{"k": 1}``.
         train_seed: Seed of the agent's training run, if it has one.
         step: Environment steps the agent was trained for, if it was.
         command: The command line, for the manifest.
+        on_start: Called with an environment like those that will be played, once the arguments are checked.
         on_rollout: Called with (rollouts done, rollouts in all) after each one.
 
     Raises:
         ValueError: An argument is wrong, or the folder holds an evaluation with other settings.
         RecordError: The folder holds a damaged run.
+        WorkerError: A process that played was killed. The finished shards are kept, as after every error.
     """
     out = Path(out)
     env_id = registration.find(env_id).id
-    if rollouts_per_task < 1 or num_envs < 1:
-        raise UsageError("`rollouts_per_task` and `num_envs` must be at least 1.")
-    for key in env_kwargs or {}:
-        if key not in ENV_KWARGS:
-            raise unknown("environment argument", key, ENV_KWARGS, "evaluations")
-    name = policy if isinstance(policy, str) else _name_of(policy)
-    identity = None
-    if isinstance(policy, str):
-        loaded = load_policy(policy)
-        identity = fingerprint(policy, loaded)
-    else:
-        loaded = as_policy(policy, name)
-    if isinstance(loaded, TrainedPolicy):
-        name = loaded.agent
-        train_seed = loaded.train_seed if train_seed is None else train_seed
-        step = loaded.step if step is None else step
+    _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs, "jobs": jobs}, env_kwargs or {})
+    known = _known(policy, train_seed, step)
     arguments = {**(env_kwargs or {}), "split": split}
-    one = gym.make(env_id, **arguments).unwrapped  # first of all: it checks the arguments
+    one = gym.make(env_id, **arguments).unwrapped  # it checks the arguments
     assert isinstance(one, MetaRollout)
     one.close()
+    if on_start is not None:
+        on_start(one)
+    rollouts = len(one.tasks) * rollouts_per_task
     settings = {
         "env_id": env_id,
         "env_kwargs": arguments,
@@ -116,71 +124,140 @@ def evaluate(
         "k": one.k,
         "objective": one.objective,
         "rollouts_per_task": rollouts_per_task,
-        "agent": agent or name,
-        "policy": name,
-        "policy_sha256": identity,
-        "privileged": isinstance(loaded, PrivilegedPolicy),
+        "agent": agent or known.name,
+        "policy": known.name,
+        "policy_sha256": known.identity,
+        "privileged": isinstance(known.policy, PrivilegedPolicy),
         "task_label_exposed": one.expose_task_label,
-        "train_seed": train_seed,
-        "step": step,
+        "train_seed": known.train_seed,
+        "step": known.step,
         "seed": seed,
-        "num_envs": num_envs,
+        "num_envs": num_envs or _default_num_envs(rollouts, known.policy),
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    check_manifest(out, {**settings, "episodes_sha256": ""})  # what could not be read back is not played
-    if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
-        raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
-    if (out / records.MANIFEST).exists():
-        finished = records.read_run(out)
-        refuse_other(out, finished.manifest, settings)
-        discard(out / _PARTIAL)
+    finished = _finished(out, settings)
+    if finished is not None:
         return finished
     played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
     origin = provenance(one.suite.distributions)
     with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
-        rows = make_rows(env_id, arguments, min(num_envs, len(played)), isinstance(loaded, PrivilegedPolicy))
-        try:
-            _play_shards(rows, loaded, played, settings, journal, on_rollout)
-        finally:
-            rows.close()
+        _play(journal, known, settings, played, jobs, on_rollout or (lambda done, total: None))
         manifest = {"command": list(command), **settings, **origin, **journal.times()}
         run = records.write_run(out, _sorted(journal.frames(), one.tasks), manifest)
         journal.remove()
         return run
 
 
-def _name_of(policy: object) -> str:
-    return getattr(policy, "__qualname__", None) or type(policy).__qualname__
+class _Known(NamedTuple):
+    """A policy and what is known of it; as :func:`evaluate` describes its arguments."""
+
+    policy: Policy
+    name: str
+    given: Policy | Callable[[Any], Any] | str
+    identity: str | None
+    train_seed: int | None
+    step: int | None
 
 
-def _play_shards(
-    rows: Rows,
-    policy: Policy,
-    cases: list[Case],
-    settings: dict[str, Any],
-    journal: Journal,
-    on_rollout: OnRollout | None,
+def _known(given: Policy | Callable[[Any], Any] | str, train_seed: int | None, step: int | None) -> _Known:
+    if isinstance(given, str):
+        name, policy = given, load_policy(given)
+        identity = fingerprint(given, policy)
+    else:
+        name = getattr(given, "__qualname__", None) or type(given).__qualname__
+        policy, identity = as_policy(given, name), None
+    if isinstance(policy, TrainedPolicy):
+        name = policy.agent
+        train_seed = policy.train_seed if train_seed is None else train_seed
+        step = policy.step if step is None else step
+    return _Known(policy, name, given, identity, train_seed, step)
+
+
+def _check_arguments(counts: Mapping[str, int | None], env_kwargs: Mapping[str, Any]) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"`{name}` must be at least 1.")
+    for key in env_kwargs:
+        if key not in ENV_KWARGS:
+            raise unknown("environment argument", key, ENV_KWARGS, "evaluations")
+
+
+def _default_num_envs(rollouts: int, policy: Policy) -> int:
+    """A power of two. Larger batches cost less for each step, but there must be shards for many cores."""
+    if isinstance(policy, TrainedPolicy):
+        return _FEWEST_ENVS
+    wanted = max(1, rollouts // (_ROLLOUTS_PER_ENV_AND_SHARD * _MANY_SHARDS))
+    return int(min(max(1 << (wanted.bit_length() - 1), _FEWEST_ENVS), _MOST_ENVS))
+
+
+def _finished(out: Path, settings: dict[str, Any]) -> Run | None:
+    """The evaluation that the folder holds, if it is finished; an error if it is another one."""
+    check_manifest(out, {**settings, "episodes_sha256": ""})  # what could not be read back is not played
+    if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
+        raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
+    if not (out / records.MANIFEST).exists():
+        return None
+    finished = records.read_run(out)
+    refuse_other(out, finished.manifest, settings)
+    discard(out / _PARTIAL)
+    return finished
+
+
+def _play(
+    journal: Journal, known: _Known, settings: dict[str, Any], cases: list[Case], jobs: int | None, report: OnRollout
 ) -> None:
     """Play what the journal does not have yet."""
     labels = {key: settings[key] for key in ("suite", "split", "agent", "train_seed", "step")}
+    missing, done = [], 0
+    for shard in _shards(cases, settings):
+        if journal.has(shard.index, shard.cases):
+            done += len(shard.cases)
+            report(done, len(cases))
+        else:
+            missing.append(shard)
+
+    def on_rollouts(ended: int) -> None:
+        nonlocal done
+        for _ in range(ended):
+            done += 1
+            report(done, len(cases))
+
+    def on_shard(played: PlayedShard) -> None:
+        journal.add(played.index, records.episodes_frame({**labels, **played.columns}), played.seconds)
+
+    if missing:
+        stage = _stage(known, settings, len(cases))
+        count = _number_of_jobs(jobs, stage, len(missing))
+        patience = PATIENCE if jobs is None else 0.0
+        play_shards(stage, known.policy, missing, count, patience, on_rollouts, on_shard)
+
+
+def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
     size = settings["num_envs"] * _ROLLOUTS_PER_ENV_AND_SHARD
-    report = on_rollout or (lambda done, total: None)
     for index, start in enumerate(range(0, len(cases), size)):
-        shard = cases[start : start + size]
-        if journal.has(index, shard):
-            report(start + len(shard), len(cases))
-            continue
-        began = time.monotonic()
-        attempts: list[dict[str, Any]] = []
-        for done, rollout in enumerate(play(rows, policy, shard, _policy_seed(settings["seed"], index)), 1):
-            attempts += [{**labels, **attempt} for attempt in rollout]
-            report(start + done, len(cases))
-        journal.add(index, records.episodes_frame(attempts), time.monotonic() - began)
+        seed = int(np.random.SeedSequence([settings["seed"], index]).generate_state(1)[0])
+        yield Shard(index, cases[start : start + size], seed)
 
 
-def _policy_seed(seed: int, shard: int) -> int:
-    return int(np.random.SeedSequence([seed, shard]).generate_state(1)[0])
+def _stage(known: _Known, settings: dict[str, Any], cases: int) -> Stage:
+    spec, rows = gym.spec(settings["env_id"]), min(settings["num_envs"], cases)
+    sent = known.given if isinstance(known.given, str) else sendable(known.policy)
+    return Stage(spec, settings["env_kwargs"], rows, sent, known.identity)
+
+
+def _number_of_jobs(wanted: int | None, stage: Stage, shards: int) -> int:
+    """Processes that play. Where a caller's number is not kept, a warning says why."""
+    if wanted == 1 or shards == 1 or (wanted is None and uses_a_gpu()):
+        return 1
+    if stage.policy is None or sendable(stage) is None:
+        if wanted is not None:
+            gym.logger.warn(
+                "The evaluation uses one process: other processes cannot load this policy. Give the name of a policy, "
+                "or an object that can be pickled and whose class is defined in a module."
+            )
+        return 1
+    return min(wanted or cpus(), shards)
 
 
 def _sorted(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:

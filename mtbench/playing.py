@@ -1,4 +1,4 @@
-"""How the cases of an evaluation are played: in lockstep, a free row taking the next case.
+"""How one process plays cases: in lockstep, a free row taking the next case.
 
 Rows are the slots of one vector environment. A privileged policy, which reads the environments' hidden state, and a
 suite without an engine play on single environments instead: the same rollouts, slower.
@@ -6,8 +6,10 @@ suite without an engine play on single environments instead: the same rollouts, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +23,50 @@ from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index, box_action, stack
 
 Statistics = dict[str, npt.NDArray[Any]]
-Attempt = dict[str, Any]
+# Columns of the records, less those that hold the same value for a whole run.
+Columns = dict[str, Any]
+
+
+class Played(NamedTuple):
+    """A rollout that is over.
+
+    Attributes:
+        case: What was played.
+        statistics: Its ``info["rollout"]``: ``returns``, ``lengths`` and perhaps ``successes``, one for each attempt.
+    """
+
+    case: Case
+    statistics: Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Cases that are played together. What comes of them depends on nothing outside the shard.
+
+    Attributes:
+        index: Its place in the evaluation.
+        cases: In the order in which they begin.
+        seed: Of the policy's draws.
+    """
+
+    index: int
+    cases: list[Case]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedShard:
+    """What came of a shard.
+
+    Attributes:
+        index: Its place in the evaluation.
+        columns: A row for each attempt.
+        seconds: How long it took.
+    """
+
+    index: int
+    columns: Columns
+    seconds: float
 
 
 class Rows(Protocol):
@@ -111,7 +156,8 @@ class VectorRows:
         self.observation_space: gym.Space[Any] = venv.single_observation_space
         self.action_space: gym.Space[Any] = venv.single_action_space
         self._seen: Any = None
-        self._options: dict[str, Any] = {"task": [""] * self.num_envs, "variant": [[]] * self.num_envs}
+        self._tasks = [""] * self.num_envs
+        self._variants = np.zeros((self.num_envs, venv.k), dtype=np.int64)
 
     def begin(self, cases: Mapping[int, Case]) -> None:
         """Begin these cases in their rows."""
@@ -119,11 +165,10 @@ class VectorRows:
         mask = np.zeros(self.num_envs, dtype=np.bool_)
         for i, case in cases.items():
             seeds[i], mask[i] = case.seed, True
-            self._options["task"][i], self._options["variant"][i] = case.task, list(case.variants)
+            self._tasks[i], self._variants[i] = case.task, case.variants
         self._playing |= mask
-        k = len(next(iter(cases.values())).variants)
-        variants = np.array([v or [0] * k for v in self._options["variant"]])
-        self._seen, _ = self._venv.reset(seed=seeds, options={**self._options, "variant": variants, "reset_mask": mask})
+        pinned = {"task": self._tasks, "variant": self._variants, "reset_mask": mask}
+        self._seen, _ = self._venv.reset(seed=seeds, options=pinned)
 
     def observations(self) -> Any:
         """A batch of what the rows see."""
@@ -132,9 +177,11 @@ class VectorRows:
     def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
         """Play one step in every row that does not wait."""
         self._seen, rewards, terminated, truncated, info = self._venv.step(self._batched(actions))
+        if "rollout" not in info:
+            return rewards, {}
         ended = terminated | truncated
         self._playing &= ~ended
-        statistics = {name: value for name, value in info.get("rollout", {}).items() if not name.startswith("_")}
+        statistics = {name: value for name, value in info["rollout"].items() if not name.startswith("_")}
         return rewards, {
             i: {name: value[i] for name, value in statistics.items()} for i in np.flatnonzero(ended).tolist()
         }
@@ -162,7 +209,9 @@ class VectorRows:
         self._venv.close()
 
 
-def make_rows(env_id: str, arguments: Mapping[str, Any], num_envs: int, privileged: bool) -> Rows:
+def make_rows(
+    env_id: str, arguments: Mapping[str, Any], num_envs: int, privileged: bool, num_workers: int | None = None
+) -> Rows:
     """Rows for a policy: on the suite's engine, or on single environments where it has none or the policy needs them.
 
     Args:
@@ -170,18 +219,21 @@ def make_rows(env_id: str, arguments: Mapping[str, Any], num_envs: int, privileg
         arguments: Of the environment.
         num_envs: How many rows.
         privileged: Whether the policy looks into the environments.
+        num_workers: Threads or processes that step the rows; None lets the engine choose. It changes no record.
     """
+    from mtbench.vector import make_vec
     from mtbench.vector.rollout import VectorMetaRollout
 
     if not privileged:
-        venv = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **arguments)
+        how = {"autoreset_mode": AutoresetMode.DISABLED, "num_workers": num_workers}
+        venv = make_vec(env_id, num_envs, **how, **arguments)
         if isinstance(venv, VectorMetaRollout):
             return VectorRows(venv)
         venv.close()
     return SingleRows(env_id, arguments, num_envs)
 
 
-def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterator[list[Attempt]]:
+def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterator[list[Played]]:
     """Play cases, each once.
 
     Args:
@@ -191,7 +243,7 @@ def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterat
         seed: Of the policy's draws.
 
     Yields:
-        The attempts of each rollout as it ends, as rows of the records without the run's own columns.
+        After every step, the rollouts that it ended.
 
     Raises:
         UsageError: The policy returned another number of actions than there are rows.
@@ -203,6 +255,7 @@ def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterat
     if isinstance(policy, PrivilegedPolicy):
         assert isinstance(rows, SingleRows)
         policy.bind(rows.environments)
+    rewarded = policy if isinstance(policy, RewardedPolicy) else None  # looked up once: it takes as long as a step
     rows.begin(playing)
     reset_mask = np.ones(n, dtype=np.bool_)
     while playing:
@@ -211,31 +264,43 @@ def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterat
             raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
         reset_mask[:] = False
         rewards, ended = rows.step(actions)
-        begins: dict[int, Case] = {}
-        for i, statistics in ended.items():
-            yield _attempts(playing.pop(i), statistics)
-            following = next(waiting, None)
-            if following is not None:
-                begins[i] = following
+        yield [Played(playing.pop(i), statistics) for i, statistics in ended.items()]
+        begins = dict(zip(ended, waiting, strict=False))
         if begins:
             rows.begin(begins)
             playing.update(begins)
             reset_mask[list(begins)] = True
-        if isinstance(policy, RewardedPolicy):
-            policy.observe_rewards(rewards)
+        if rewarded is not None:
+            rewarded.observe_rewards(rewards)
 
 
-def _attempts(case: Case, statistics: Statistics) -> list[Attempt]:
-    successes = statistics.get("successes")
-    return [
-        {
-            "task": case.task,
-            "variant": case.variants[i],
-            "rollout": case.rollout,
-            "attempt": i + 1,
-            "return": statistics["returns"][i],
-            "length": statistics["lengths"][i],
-            "success": None if successes is None else successes[i],
-        }
-        for i in range(len(case.variants))
-    ]
+def play_shard(rows: Rows, policy: Policy, shard: Shard, on_step: Callable[[int], None]) -> PlayedShard:
+    """Play a shard.
+
+    Args:
+        rows: Where.
+        policy: Who.
+        shard: What.
+        on_step: Called after every step with the number of rollouts that it ended.
+    """
+    began = time.monotonic()
+    played: list[Played] = []
+    for ended in play(rows, policy, shard.cases, shard.seed):
+        played += ended
+        on_step(len(ended))
+    return PlayedShard(shard.index, columns(played), time.monotonic() - began)
+
+
+def columns(played: Sequence[Played]) -> Columns:
+    """Rollouts as columns of the records, with a row for each attempt."""
+    cases, statistics = [rollout.case for rollout in played], [rollout.statistics for rollout in played]
+    k = len(cases[0].variants)
+    return {
+        "task": np.repeat(np.array([case.task for case in cases], dtype=object), k),
+        "variant": np.array([case.variants for case in cases], dtype=np.int64).reshape(-1),
+        "rollout": np.repeat([case.rollout for case in cases], k),
+        "attempt": np.tile(np.arange(1, k + 1), len(cases)),
+        "return": np.concatenate([each["returns"] for each in statistics]),
+        "length": np.concatenate([each["lengths"] for each in statistics]),
+        "success": np.concatenate([each["successes"] for each in statistics]) if "successes" in statistics[0] else None,
+    }

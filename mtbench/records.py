@@ -142,8 +142,8 @@ class Run:
         return f"{plain(m['agent'])} on {plain(m['env_id'])}, {plain(m['split'])} split, {sizes}"
 
 
-def episodes_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame with the columns and dtypes of :data:`COLUMNS`."""
+def episodes_frame(rows: list[dict[str, Any]] | dict[str, Any]) -> pd.DataFrame:
+    """Rows, or columns by name, as a frame with the columns and dtypes of :data:`COLUMNS`."""
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)

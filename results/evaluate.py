@@ -20,9 +20,12 @@ HERE = Path(__file__).parent
 
 
 def command(env_id: str, split: str, policy: str, rollouts: int, folder: str, *more: str) -> list[str]:
-    """One evaluation, as one would type it in a clone."""
+    """One evaluation, as one would type it in a clone.
+
+    Random play depends on the size of the batch. The committed runs were made with 32, the default at that time.
+    """
     return [
-        *("mtbench", "evaluate", env_id, "--policy", policy, "--split", split),
+        *("mtbench", "evaluate", env_id, "--policy", policy, "--split", split, "--num-envs", "32"),
         *("--rollouts-per-task", str(rollouts), *more, "--out", f"results/{env_id}/{folder}"),
     ]
 

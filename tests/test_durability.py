@@ -25,7 +25,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits"
 
 
 def quick(out, policy="random", **kwargs):
-    arguments = {"rollouts_per_task": 5, "num_envs": 2, "env_kwargs": {"tasks": SHORT}, **kwargs}
+    arguments = {"rollouts_per_task": 5, "num_envs": 2, "env_kwargs": {"tasks": SHORT}, "jobs": 1, **kwargs}
     return evaluate("MTPOPGym-v0", policy, out, **arguments)
 
 
@@ -333,7 +333,7 @@ def act(observation):
 def test_signals_and_the_same_command_again(tmp_path):
     (tmp_path / "mine.py").write_text(POLICY)
     command = ("evaluate", "MTPOPGym-v0", "--policy", "mine.py:act", "--rollouts-per-task", "20", "--num-envs", "2")
-    arguments = (*command, '--env=tasks=["MineSweeperEasy","RepeatFirstEasy"]', "--out")
+    arguments = (*command, "--jobs", "1", '--env=tasks=["MineSweeperEasy","RepeatFirstEasy"]', "--out")
     shards = tmp_path / "run" / ".partial"
     kept = {}
     for what, count, code in (("SIGINT", 1, 130), ("SIGTERM", 2, 143), ("SIGKILL", 3, -9)):

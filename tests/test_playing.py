@@ -4,7 +4,7 @@ import pytest
 
 from mtbench.cases import evaluation_cases
 from mtbench.evaluation import evaluate
-from mtbench.playing import SingleRows, VectorRows, make_rows, play
+from mtbench.playing import SingleRows, VectorRows, columns, make_rows, play
 from mtbench.suite import load_suite
 from tests import toy
 
@@ -49,9 +49,9 @@ def test_records_do_not_depend_on_the_number_of_rows_or_on_how_they_are_stepped(
         suite = load_suite((rows.environments[0] if privileged else rows._venv).suite.name)
         k = (rows.environments[0] if privileged else rows._venv).k
         cases = evaluation_cases(suite, "test", tasks, 4, k)
-        attempts = [attempt for rollout in play(rows, Reader(), cases, 0) for attempt in rollout]
+        played = [rollout for ended in play(rows, Reader(), cases, 0) for rollout in ended]
         rows.close()
-        runs.append(pd.DataFrame(attempts).sort_values(["task", "rollout", "attempt"]).reset_index(drop=True))
+        runs.append(pd.DataFrame(columns(played)).sort_values(["task", "rollout", "attempt"]).reset_index(drop=True))
         assert len(runs[-1]) == len(cases) * k
     for run in runs[1:]:
         pd.testing.assert_frame_equal(run, runs[0], check_dtype=False)

@@ -90,12 +90,7 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     if spaces is None:
         spaces = _spaces(folder, config)
     _check_files(folder / "checkpoints")
-    try:
-        found = checkpoint.newest(folder / "checkpoints", with_replay=False)
-    except UsageError:
-        raise
-    except Exception as error:  # torch.load raises whatever its parts raise
-        raise UsageError(f"{folder} has a checkpoint that cannot be read: {shown(str(error))}") from None
+    found = checkpoint.newest(folder / "checkpoints", with_replay=False)
     if found is None:
         raise UsageError(f"{folder} has no checkpoint yet.")
     path, state, _ = found

@@ -276,6 +276,7 @@ class Trainer:
             cases="validation",
             rollouts_per_task=c.evaluate_rollouts,
             seed=c.seed,
+            jobs=1,  # the policy acts with this process's model
             env_kwargs=env_kwargs,
         )
         means = mean_scores(run.episodes, run.manifest["objective"])

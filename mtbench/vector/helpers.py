@@ -30,6 +30,8 @@ T = TypeVar("T")
 _LENGTH = struct.Struct("<q")
 #: Seconds to wait before each attempt to replace a process that was killed.
 WAITS = (0.0, 0.2, 1.0, 3.0, 10.0)
+# Like `python -m`, without the current folder among the places of imports: a user's file there may be named random.py.
+_RUN = "import sys; sys.path[:] = filter(None, sys.path); import runpy; runpy.run_module('{}', run_name='__main__')"
 
 
 class HelperGone(Exception):
@@ -51,7 +53,8 @@ class Helper:
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         # No buffers: in a forked process, a buffer's lock may be locked for ever.
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-        self.process = subprocess.Popen([sys.executable, "-m", module], env=environment, pass_fds=passed, **pipes)
+        command = [sys.executable, "-c", _RUN.format(module)]
+        self.process = subprocess.Popen(command, env=environment, pass_fds=passed, **pipes)
         _helpers.add(self)
 
     def ask(self, request: Any) -> Any:
@@ -67,7 +70,7 @@ class Helper:
         """Send a request without waiting for the answer."""
         assert self.process.stdin is not None
         try:
-            _send(self.process.stdin, request)
+            write_message(self.process.stdin, request)
         except (OSError, ValueError) as error:  # ValueError: another thread has closed the pipe
             raise self._gone() from error
 
@@ -75,7 +78,7 @@ class Helper:
         """Wait for the answer to the request that was sent."""
         assert self.process.stdout is not None
         try:
-            answer = _receive(self.process.stdout)
+            answer = read_message(self.process.stdout)
         except (EOFError, OSError, ValueError) as error:
             raise self._gone() from error
         if isinstance(answer, Exception):
@@ -195,7 +198,7 @@ def answer(respond: Callable[[Any], Any]) -> None:
     sys.stdout = sys.stderr  # what packages print must not mix with the answers
     while True:
         try:
-            request = _receive(sys.stdin.buffer)
+            request = read_message(sys.stdin.buffer)
         except EOFError:
             return
         found: Any
@@ -204,12 +207,13 @@ def answer(respond: Callable[[Any], Any]) -> None:
         except Exception as error:
             found = error
         try:
-            _send(answers, found)
+            write_message(answers, found)
         except BrokenPipeError:
             return
 
 
-def _send(stream: IO[bytes], content: Any) -> None:
+def write_message(stream: IO[bytes], content: Any) -> None:
+    """Send anything that can be pickled through a pipe without buffers."""
     data = pickle.dumps(content)
     left = memoryview(_LENGTH.pack(len(data)) + data)
     while left:  # a write to a pipe may be partial
@@ -217,7 +221,8 @@ def _send(stream: IO[bytes], content: Any) -> None:
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> Any:
+def read_message(stream: IO[bytes]) -> Any:
+    """What :func:`write_message` sent. An EOFError where the other end was closed."""
     return pickle.loads(_exactly(stream, _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]))
 
 

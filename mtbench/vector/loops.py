@@ -207,3 +207,9 @@ def foresee(
         next_tasks[i] = drawn_from[streams.below(stream, len(drawn_from))]
         next_variants[i] = _draw_variant(stream, first_variant, num_variants, listed)
         stream.state_high, stream.state_low, stream.spare, stream.has_spare = high, low, spare, has_spare
+
+
+@kernel
+def seed_one(random: Any, i: int, number: int) -> None:
+    """Seed one stream as ``np.random.default_rng(number)`` is seeded; `number` has at most 32 bits."""
+    streams.seed(random[i], number)

@@ -162,8 +162,11 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
                 streams.set_state(self._streams[i], np.random.default_rng(entropy))
         self._seeded = True
         for i in which:
-            if seeds[i] is not None:
-                streams.set_state(self._streams[i], gym.utils.seeding.np_random(seeds[i])[0])
+            number = seeds[i]
+            if isinstance(number, int) and 0 <= number < 2**32:  # as below, without making a generator
+                loops.seed_one(self._streams, i, number)
+            elif number is not None:
+                streams.set_state(self._streams[i], gym.utils.seeding.np_random(number)[0])
         self._follows[:] = np.where(mask, loops.NEXT_ROLLOUT, loops.GOES_ON)
         self._move_on(0, self.num_envs, self._follows)
         for i in which:
@@ -339,7 +342,9 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
                 _add(infos, "final_info", last, ended)
             else:
                 _add(infos, "rollout", rollout, ended)
-        return {**infos, **self._labels(np.ones(self.num_envs, dtype=np.bool_), self._task)}
+        if self.expose_task_label:
+            infos.update(self._labels(np.ones(self.num_envs, dtype=np.bool_), self._task))
+        return infos
 
     def _labels(self, mask: Array, task: Array) -> dict[str, Any]:
         labels: dict[str, Any] = {}

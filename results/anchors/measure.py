@@ -9,6 +9,7 @@ resumes. Meta-World's anchors come from its committed runs, which play all of it
 """
 
 import argparse
+import itertools
 import math
 import os
 import time
@@ -61,12 +62,12 @@ class Sample:
         cases = sorted(cases, key=lambda case: case.rollout)[len(self.values) :]
         policy = load_policy(self._agent)
         arguments = {"split": self.split, "tasks": [self._task]}
-        rows = make_rows(self._env_id, arguments, min(len(cases), 64), self._agent == "oracle")
+        # One worker: the pool's processes fill the cores.
+        rows = make_rows(self._env_id, arguments, min(len(cases), 64), self._agent == "oracle", num_workers=1)
         seed = np.random.SeedSequence([zlib.crc32(self._task.encode()), len(self.values)]).generate_state(1)[0]
         new = np.empty(len(cases))
-        for attempts in play(rows, policy, cases, int(seed)):
-            returns = np.array([attempt["return"] for attempt in attempts])
-            new[attempts[0]["rollout"] - len(self.values)] = scored(returns, self._objective)
+        for case, statistics in itertools.chain.from_iterable(play(rows, policy, cases, int(seed))):
+            new[case.rollout - len(self.values)] = scored(statistics["returns"], self._objective)
         rows.close()
         self.values = np.append(self.values, new)
 

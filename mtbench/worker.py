@@ -1,0 +1,114 @@
+"""A worker process: plays the shards that it is sent. See :mod:`mtbench.jobs`.
+
+Messages come and go through the pipes that were its standard input and output. When the first of them closes, whoever
+started the worker is gone or needs nothing more, and the process ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import IO, Any
+
+from mtbench.jobs import Failed, Progress, Ready, Refused
+from mtbench.playing import play_shard
+from mtbench.vector.helpers import read_message, write_message
+
+#: Seconds between two reports of progress.
+_INTERVAL = 0.5
+
+
+class _Reporter:
+    """Counts rollouts, and sends the count from time to time."""
+
+    def __init__(self, answers: IO[bytes]) -> None:
+        self._answers, self._ended, self._sent = answers, 0, time.monotonic()
+
+    def __call__(self, ended: int) -> None:
+        self._ended += ended
+        if self._ended and time.monotonic() - self._sent > _INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        write_message(self._answers, Progress(self._ended))
+        self._ended, self._sent = 0, time.monotonic()
+
+
+def _pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """The pipes, out of reach of what a policy reads and prints: that goes to nowhere and to the error stream."""
+    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.dup2(2, 1)
+    os.close(nowhere)
+    return requests, answers
+
+
+def _listen(requests: IO[bytes], received: queue.SimpleQueue[Any]) -> None:
+    """Receive in a thread of its own, which notices the end of the pipe while the policy plays."""
+    while True:
+        try:
+            message = read_message(requests)
+            if isinstance(message, list):  # where imports are looked up: those of the next message, too
+                sys.path[:] = message
+                continue
+        except EOFError:
+            os._exit(0)
+        except Exception as error:  # a stage that cannot be unpickled
+            message = error
+        received.put(message)
+
+
+def _failure(error: BaseException) -> Failed:
+    text = "".join(traceback.format_exception(error))
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)
+    except Exception:  # whatever its parts raise
+        return Failed(None, text)
+    return Failed(content, text)
+
+
+def main() -> None:
+    """Play until the pipe is closed."""
+    # A terminal or a job scheduler may signal all processes at once. Whoever started this one ends it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    requests, answers = _pipes()
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests, received), daemon=True).start()
+    try:
+        _play(received, answers)
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _play(received: queue.SimpleQueue[Any], answers: IO[bytes]) -> None:
+    try:
+        stage = received.get()
+        if isinstance(stage, Exception):
+            raise stage
+        rows, policy = stage.set()
+    except Exception as error:
+        write_message(answers, Refused(f"{type(error).__name__}: {error}"))
+        return
+    write_message(answers, Ready())
+    report = _Reporter(answers)
+    while True:
+        shard = received.get()
+        try:
+            answer: Any = play_shard(rows, policy, shard, report)
+        except BaseException as error:
+            answer = _failure(error)
+        report.flush()
+        write_message(answers, answer)
+
+
+if __name__ == "__main__":
+    main()
