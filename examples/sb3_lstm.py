@@ -19,11 +19,9 @@ from typing import Any
 import gymnasium as gym
 from sb3_contrib import RecurrentPPO
 
+import mtbench
 from mtbench.adapters import SB3Policy
 from mtbench.clients.sb3 import DictExtractor, make_vec_env
-from mtbench.evaluation import evaluate
-from mtbench.scoring import score
-from mtbench.scoring.report import render
 
 
 def train(env_id: str, env_kwargs: dict[str, Any], steps: int, n_envs: int = 32, **settings: Any) -> RecurrentPPO:
@@ -55,10 +53,10 @@ def main(given: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     model.save(args.out / "model.zip")
     policy = SB3Policy(model, deterministic=False)
-    run = evaluate(
+    run = mtbench.evaluate(
         args.env_id, policy, args.out / "scored", split="train", rollouts_per_task=args.rollouts, env_kwargs=kwargs
     )
-    print(render(score([run]), "md"))
+    print(mtbench.score(run).table())
 
 
 if __name__ == "__main__":

@@ -18,11 +18,8 @@ from torchrl.envs import Compose, ExplorationType, GymWrapper, InitTracker, Tran
 from torchrl.modules import LSTMModule, set_recurrent_mode
 from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-import mtbench  # noqa: F401 - registers the IDs
+import mtbench
 from mtbench.adapters import TorchRLPolicy
-from mtbench.evaluation import evaluate
-from mtbench.scoring import score
-from mtbench.scoring.report import render
 
 
 class Agent:
@@ -104,7 +101,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/torchrl"))
     args = parser.parse_args(given)
     policy = TorchRLPolicy(train(args.tasks, args.iterations), deterministic=False)
-    run = evaluate(
+    run = mtbench.evaluate(
         "MTPOPGym-v0",
         policy,
         args.out,
@@ -113,7 +110,7 @@ def main(given: Sequence[str] | None = None) -> None:
         env_kwargs={"tasks": args.tasks},
         agent="TorchRL PPO",
     )
-    print(render(score([run]), "md"))
+    print(mtbench.score(run).table())
 
 
 if __name__ == "__main__":

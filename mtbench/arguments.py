@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mtbench.errors import UsageError, unknown, unknown_argument
+from mtbench.errors import UsageError, unknown_argument_error, unknown_name_error
 from mtbench.suite import Suite
 
 
 def refuse_unknown(kwargs: dict[str, Any], known: list[str]) -> None:
     """Raise a TypeError that names the nearest known argument, if there is any other."""
     if kwargs:
-        raise unknown_argument(next(iter(kwargs)), known)
+        raise unknown_argument_error(next(iter(kwargs)), known)
 
 
 def checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list[str]:
@@ -23,7 +23,7 @@ def checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list
     default = list(suite.split(split).tasks)
     if tasks is None:
         return default
-    available = [*default, *suite.split(split).also]
+    available = [*default, *suite.split(split).extra_tasks]
     if isinstance(tasks, str):
         raise UsageError(f"`tasks` is a list of names; write tasks=[{tasks!r}].")
     if not isinstance(tasks, Sequence):
@@ -32,7 +32,7 @@ def checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list
         if task in suite.refused:
             raise UsageError(f"Suite {suite.name!r} cannot play {task!r}: {suite.refused[task]}.")
         if task not in available:
-            raise unknown("task", task, available, f"split {split!r} of suite {suite.name!r}")
+            raise unknown_name_error("task", task, available, f"split {split!r} of suite {suite.name!r}")
     if not tasks or len(set(tasks)) != len(tasks):
         raise UsageError(f"`tasks` must name at least one task and none twice, got {list(tasks)}.")
     return list(tasks)
@@ -48,7 +48,7 @@ def checked_count(name: str, value: int) -> int:
 def checked_choice(name: str, value: str, choices: list[str]) -> str:
     """An argument that is one of some names."""
     if value not in choices:
-        raise unknown(name, value, choices, "mtbench environments")
+        raise unknown_name_error(name, value, choices, "mtbench environments")
     return value
 
 
@@ -58,7 +58,7 @@ def checked_scales(suite: Suite, scales: Mapping[str, float] | None) -> dict[str
         raise UsageError(f"`reward_scales` gives factors by task, such as {{'task': 10.0}}, got {scales!r}.")
     for task, scale in (scales or {}).items():
         if task not in suite.tasks:
-            raise unknown("task", task, list(suite.tasks), f"`reward_scales` of suite {suite.name!r}")
+            raise unknown_name_error("task", task, list(suite.tasks), f"`reward_scales` of suite {suite.name!r}")
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
             raise UsageError(f"The reward scale of {task!r} must be a finite number, got {scale!r}.")
     return {task: float(scale) for task, scale in (scales or {}).items()}

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 from mtbench.suite import Split, Suite, VariantRange, Variants
 
 # Bump this when `evaluation_cases` returns other cases. Scores are comparable only within one version.
@@ -87,7 +87,7 @@ def case_variants(
 
 def _variants(split: Split, use: Use) -> Variants:
     if use not in USES:
-        raise unknown("kind of cases", use, USES, "evaluations")
+        raise unknown_name_error("kind of cases", use, USES, "evaluations")
     if use == "evaluation":
         return split.evaluation
     if split.validation is None:

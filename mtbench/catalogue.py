@@ -54,7 +54,7 @@ def print_info(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
     _print_tasks(rollout, described)
     for task, twin in suite.repeats.items():
         _sentence(f"{task} (test) is the same environment as {twin} (train): scores are given with and without it.")
-    for task in [*rollout.tasks, *rollout.split.also]:
+    for task in [*rollout.tasks, *rollout.split.extra_tasks]:
         if task in described["remarks"]:
             _sentence(f"{task}: {described['remarks'][task]}")
     for why in dict.fromkeys(suite.refused.values()):
@@ -87,7 +87,7 @@ def _print_section(title: str, sentences: Sequence[str]) -> None:
 def _print_tasks(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
     """Print the tasks played and the further ones, with their step limits, references and shares of seen variants."""
     split, played = rollout.split, rollout.tasks
-    further = [task for task in split.also if task not in played]
+    further = [task for task in split.extra_tasks if task not in played]
     seen = described["seen_variants"].get(split.name, {})
     entries = _entries(described, [*played, *further])
     header = ["task", "max steps", *entries, *(["seen in training"] if seen else [])]
@@ -130,7 +130,7 @@ def _entries(described: Mapping[str, Any], tasks: Sequence[str] | Mapping[str, A
 
 
 def _short_split(split: Split) -> str:
-    more = f" ({len(split.also)} more by name)" if split.also else ""
+    more = f" ({len(split.extra_tasks)} more by name)" if split.extra_tasks else ""
     return f"{len(split.tasks)} tasks{more}; variants {split.variants}, for evaluation {split.evaluation}"
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mtbench import registration
 from mtbench.cases import EVALUATION_VERSION, USES, case_variants
-from mtbench.errors import RecordError, UsageError, unknown
+from mtbench.errors import RecordError, UsageError, unknown_name_error
 from mtbench.registration import Row
 from mtbench.rollout import AttemptReset, Objective
 from mtbench.suite import Suite
@@ -100,13 +100,15 @@ def registered_environment(env_id: str, arguments: Mapping[str, Any]) -> tuple[R
     suite = row.suite
     for name, value in arguments.items():
         if name not in _ARGUMENTS:
-            raise unknown("environment argument", name[:MAX_NAME], list(_ARGUMENTS), f"runs of {row.id}")
+            raise unknown_name_error("environment argument", name[:MAX_NAME], list(_ARGUMENTS), f"runs of {row.id}")
         what, allowed = _ARGUMENTS[name]
         if not allowed(value):
             raise UsageError(f"the environment's argument {name} should be {what}, it is {shown(value)}.")
     for task in arguments.get("reward_scales") or {}:
         if task not in suite.tasks:
-            raise unknown("task", task[:MAX_NAME], list(suite.tasks), f"`reward_scales` of suite {suite.name!r}")
+            raise unknown_name_error(
+                "task", task[:MAX_NAME], list(suite.tasks), f"`reward_scales` of suite {suite.name!r}"
+            )
     return row, suite
 
 
@@ -168,10 +170,10 @@ def _check_version(path: Path, version: int) -> None:
 
 
 def _check_tasks(suite: Suite, split: str, tasks: list[str]) -> None:
-    offered = [*suite.split(split).tasks, *suite.split(split).also]
+    offered = [*suite.split(split).tasks, *suite.split(split).extra_tasks]
     for task in tasks:
         if task not in offered:
-            raise unknown("task", task, offered, f"split {split!r} of suite {suite.name!r}")
+            raise unknown_name_error("task", task, offered, f"split {split!r} of suite {suite.name!r}")
 
 
 def _check_agreement(path: Path, manifest: Mapping[str, Any], row: Row, suite: Suite) -> None:

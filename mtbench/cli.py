@@ -15,7 +15,7 @@ import typer
 
 import mtbench
 from mtbench import registration
-from mtbench.errors import UnknownArgumentError, UsageError, unknown
+from mtbench.errors import UnknownArgumentError, UsageError, unknown_name_error
 from mtbench.options import parsed_options
 from mtbench.printing import print_table, progress_bar, say, say_json, shown_path, tell, tell_error
 from mtbench.text import plain
@@ -207,7 +207,7 @@ def evaluate(
 
     began = time.monotonic()
     if cases not in USES:
-        raise unknown("kind of cases", cases, USES, "mtbench evaluate")
+        raise unknown_name_error("kind of cases", cases, USES, "mtbench evaluate")
     use: Use = "validation" if cases == "validation" else "evaluation"
     if split is None and use == "validation":
         split = "train"
@@ -263,7 +263,7 @@ def score(
     from mtbench.scoring.report import FORMATS, render
 
     if format not in FORMATS:
-        raise unknown("format", format, list(FORMATS), "mtbench score")
+        raise unknown_name_error("format", format, list(FORMATS), "mtbench score")
     runs = _read_runs(folders, skip_unfinished)
     sys.stdout.write(render(score_runs(runs, seed=seed, interval=interval), format))
 
@@ -372,7 +372,7 @@ def _env_kwargs(options: list[str]) -> dict[str, Any]:
     kwargs = parsed_options(options)
     for key in kwargs:
         if key not in ENV_KWARGS:
-            raise unknown("environment argument", key, ENV_KWARGS, "--env")
+            raise unknown_name_error("environment argument", key, ENV_KWARGS, "--env")
     return kwargs
 
 
@@ -421,7 +421,7 @@ def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:
     from mtbench.play import contact_sheet_frames
 
     if path.suffix != ".png":
-        raise unknown("figure format", path.suffix, [".png"], "mtbench info")
+        raise unknown_name_error("figure format", path.suffix, [".png"], "mtbench info")
     frames = contact_sheet_frames(rollout)
     columns = min(len(frames), 4 if len(frames) <= 4 else 3 if len(frames) <= 30 else 8)
     write_image(contact_sheet(frames, columns=columns, width=320 if columns < 8 else 240), path)

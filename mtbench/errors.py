@@ -23,7 +23,7 @@ class UnknownArgumentError(TypeError):
     """An environment was made with a keyword argument that does not exist."""
 
 
-def unknown(kind: str, name: object, options: Sequence[str], where: str) -> UsageError:
+def unknown_name_error(kind: str, name: object, options: Sequence[str], where: str) -> UsageError:
     """A UsageError for a name that does not exist, naming the nearest one that does.
 
     Args:
@@ -35,7 +35,7 @@ def unknown(kind: str, name: object, options: Sequence[str], where: str) -> Usag
     return UsageError(f"There is no {kind} {name!r} in {where}.{_hint(name, options)}")
 
 
-def unknown_argument(name: str, options: Sequence[str]) -> UnknownArgumentError:
+def unknown_argument_error(name: str, options: Sequence[str]) -> UnknownArgumentError:
     """The error for a keyword argument that environments do not take, naming the nearest one that they do.
 
     It has Python's own words: libraries look for them to learn which arguments an environment takes (TorchRL's
@@ -54,7 +54,7 @@ def _hint(name: object, options: Sequence[str]) -> str:
     return f"{nearest} Choose from: {listing}."
 
 
-def missing_extra(package: str, extra: str, why: str) -> DependencyNotInstalled:
+def missing_extra_error(package: str, extra: str, why: str) -> DependencyNotInstalled:
     """The error for an optional dependency that is not installed, with the line that installs it.
 
     Args:

@@ -22,7 +22,7 @@ import numpy as np
 from mtbench import records, registration
 from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
 from mtbench.jobs import PATIENCE, Stage, play_shards, sendable, uses_a_gpu
 from mtbench.journal import Journal, discard, refuse_other
@@ -180,7 +180,7 @@ def _check_arguments(counts: Mapping[str, int | None], env_kwargs: Mapping[str, 
             raise UsageError(f"`{name}` must be at least 1.")
     for key in env_kwargs:
         if key not in ENV_KWARGS:
-            raise unknown("environment argument", key, ENV_KWARGS, "evaluations")
+            raise unknown_name_error("environment argument", key, ENV_KWARGS, "evaluations")
 
 
 def _default_num_envs(rollouts: int, policy: Policy) -> int:

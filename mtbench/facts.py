@@ -29,7 +29,7 @@ def listed() -> list[dict[str, Any]]:
                 "k": row.k,
                 "objective": row.objective,
                 "tasks": {name: len(split.tasks) for name, split in suite.splits.items()},
-                "further_tasks": {name: len(split.also) for name, split in suite.splits.items()},
+                "further_tasks": {name: len(split.extra_tasks) for name, split in suite.splits.items()},
                 "packages": packages(suite),
             }
         )
@@ -104,7 +104,7 @@ def _installed(distribution: str) -> str | None:
 def _split(split: Split) -> dict[str, Any]:
     return {
         "tasks": list(split.tasks),
-        "further_tasks": list(split.also),
+        "further_tasks": list(split.extra_tasks),
         "variants": {
             "drawn": _variants(split.variants),
             "evaluation": _variants(split.evaluation),

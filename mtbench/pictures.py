@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtbench.errors import UsageError, missing_extra, unknown
+from mtbench.errors import UsageError, missing_extra_error, unknown_name_error
 from mtbench.records import write_atomically
 from mtbench.suite import Frame, Progress, Task
 
@@ -34,12 +34,12 @@ def check_video_path(path: Path) -> None:
         gymnasium.error.DependencyNotInstalled: MP4 needs a package that is missing.
     """
     if path.suffix not in VIDEO_FORMATS:
-        raise unknown("video format", path.suffix, VIDEO_FORMATS, "mtbench play")
+        raise unknown_name_error("video format", path.suffix, VIDEO_FORMATS, "mtbench play")
     if path.suffix == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401
         except ModuleNotFoundError:
-            raise missing_extra("imageio-ffmpeg", "video", "Writing MP4") from None
+            raise missing_extra_error("imageio-ffmpeg", "video", "Writing MP4") from None
 
 
 def check_every(path: Path, fps: int, every: int | None) -> int:

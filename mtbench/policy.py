@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector.utils import iterate
 
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 
 if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
@@ -126,14 +126,14 @@ def load_policy(name: str) -> Policy:
         return trained
     target = BUILT_IN.get(name, name)
     if ":" not in target:
-        raise unknown("policy", name, [*BUILT_IN, "module:attribute", "file.py:attribute"], "mtbench")
+        raise unknown_name_error("policy", name, [*BUILT_IN, "module:attribute", "file.py:attribute"], "mtbench")
     path, attribute = target.rsplit(":", 1)
     if not path or not attribute or (path.startswith(".") and not path.endswith(".py")):
         raise UsageError(f"{name!r} names no policy: write module:attribute or path/to/file.py:attribute.")
     module = _load_file(path) if path.endswith(".py") else load_module(path, "policy")
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
-        raise unknown("attribute", attribute, public or ["(nothing)"], f"`{path}`")
+        raise unknown_name_error("attribute", attribute, public or ["(nothing)"], f"`{path}`")
     return as_policy(getattr(module, attribute), name)
 
 

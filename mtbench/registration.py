@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
 
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
@@ -149,7 +149,9 @@ def find(env_id: str) -> Row:
     name = env_id.removeprefix("mtbench:")
     spec = gymnasium.registry.get(name)
     if spec is None or not _plays_rollouts(spec):
-        raise unknown("environment", name, [row.id for row in rows()], "mtbench; `mtbench list` shows them all")
+        raise unknown_name_error(
+            "environment", name, [row.id for row in rows()], "mtbench; `mtbench list` shows them all"
+        )
     return _row(name)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.arguments import checked_choice, checked_count, checked_scales, checked_tasks, refuse_unknown
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 from mtbench.spaces import WithVector, action_index, box_action, one_hot
 from mtbench.suite import Frame, Progress, Suite, Variants, load_suite
 
@@ -43,8 +43,8 @@ class MetaRollout(gym.Env[Any, Any]):
     Args:
         suite: A suite's name, its import path ``"module:SUITE"``, or a :class:`~mtbench.suite.Suite`.
         split: ``"train"`` or ``"test"``, or another that the suite offers.
-        tasks: Names of the tasks to play, also from the split's optional further tasks (``Split.also``). None plays
-            the split's tasks.
+        tasks: Names of the tasks to play, also from the split's further tasks (``Split.extra_tasks``). None plays the
+            split's tasks.
         k: Attempts per rollout.
         objective: ``"k-episode"`` pays all attempts. ``"k-shot"`` pays the last attempt only; every observation
             then includes the previous reward on the default scale, also in attempts that pay nothing. A float32
@@ -363,12 +363,14 @@ class MetaRollout(gym.Env[Any, Any]):
         """
         for name in options:
             if name not in ("task", "variant"):
-                raise unknown("reset option", name, ["task", "variant"], type(self).__name__)
+                raise unknown_name_error("reset option", name, ["task", "variant"], type(self).__name__)
         task = options.get("task")
         if task is not None and task not in self.tasks:
             where = f"split {self.split.name!r} of suite {self.suite.name!r}"
             subset = len(self.tasks) < len(self.split.tasks)
-            raise unknown("task", task, self.tasks, f"this environment's subset of {where}" if subset else where)
+            raise unknown_name_error(
+                "task", task, self.tasks, f"this environment's subset of {where}" if subset else where
+            )
         variant = options.get("variant")
         if variant is None:
             return task, None

@@ -25,7 +25,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from mtbench.errors import UsageError, missing_extra, unknown
+from mtbench.errors import UsageError, missing_extra_error, unknown_name_error
 
 Frame = npt.NDArray[np.uint8]
 
@@ -108,7 +108,7 @@ class Split:
         evaluation: The variants that evaluation draws from. They are disjoint from all variants used in training, with
             one exception: Procgen's train split evaluates on the training levels, because returns on them are a
             published measure.
-        also: Optional further tasks, played only if ``tasks=`` names them.
+        extra_tasks: Optional further tasks, played only if ``tasks=`` names them.
         validation: The variants that validation draws from, to choose between models during training. They are
             disjoint from `evaluation` if the suite has enough variants. None: the split is held out, and no model may
             be chosen on it.
@@ -118,7 +118,7 @@ class Split:
     tasks: tuple[str, ...]
     variants: Variants
     evaluation: Variants
-    also: tuple[str, ...] = ()
+    extra_tasks: tuple[str, ...] = ()
     validation: Variants | None = None
 
     @property
@@ -127,15 +127,15 @@ class Split:
         return (self.variants, self.evaluation, *([self.validation] if self.validation is not None else []))
 
 
-def seed_splits(tasks: Sequence[str], also: Sequence[str] = ()) -> dict[str, Split]:
+def seed_splits(tasks: Sequence[str], extra_tasks: Sequence[str] = ()) -> dict[str, Split]:
     """Train and test splits for suites where any seed is a valid variant. All ranges of variants are disjoint."""
     block = 2**29
     ranges = [VariantRange(i * block, (i + 1) * block) for i in range(4)]
     middle = block + block // 2
     evaluation, validation = VariantRange(block, middle), VariantRange(middle, 2 * block)
     return {
-        "train": Split("train", tuple(tasks), ranges[0], evaluation, tuple(also), validation),
-        "test": Split("test", tuple(tasks), ranges[2], ranges[3], tuple(also)),
+        "train": Split("train", tuple(tasks), ranges[0], evaluation, tuple(extra_tasks), validation),
+        "test": Split("test", tuple(tasks), ranges[2], ranges[3], tuple(extra_tasks)),
     }
 
 
@@ -280,7 +280,7 @@ class Suite(ABC):
             except ModuleNotFoundError as error:
                 if error.name != package:
                     raise
-                raise missing_extra(package, self.extra, f"The {self.title} suite") from None
+                raise missing_extra_error(package, self.extra, f"The {self.title} suite") from None
 
     def split(self, name: str) -> Split:
         """A split by name.
@@ -289,7 +289,7 @@ class Suite(ABC):
             ValueError: There is no such split.
         """
         if name not in self.splits:
-            raise unknown("split", name, list(self.splits), f"suite {self.name!r}")
+            raise unknown_name_error("split", name, list(self.splits), f"suite {self.name!r}")
         return self.splits[name]
 
 
@@ -325,8 +325,8 @@ def load_suite(suite: str | Suite) -> Suite:
     if not first.isidentifier() or importlib.util.find_spec(folder) is None:
         from mtbench.registration import TABLE
 
-        raise unknown("suite", suite, sorted({row.kwargs["suite"] for row in TABLE}), "mtbench")
+        raise unknown_name_error("suite", suite, sorted({row.kwargs["suite"] for row in TABLE}), "mtbench")
     suites: Mapping[str, Suite] = importlib.import_module(folder).SUITES
     if suite not in suites:
-        raise unknown("suite", suite, list(suites), folder)
+        raise unknown_name_error("suite", suite, list(suites), folder)
     return suites[suite]

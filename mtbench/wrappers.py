@@ -12,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 from mtbench.rollout import MetaRollout
 from mtbench.spaces import Vector
 
@@ -38,7 +38,7 @@ class _Inputs:
 
     def __init__(self, observation: gym.Space[Any], action: gym.Space[Any], layout: str) -> None:
         if layout not in ("dict", "append"):
-            raise unknown("layout", layout, ["dict", "append"], "RL2Inputs")
+            raise unknown_name_error("layout", layout, ["dict", "append"], "RL2Inputs")
         self._append, self._action = layout == "append", action
         if isinstance(action, spaces.Discrete):
             self.size = int(action.n)
@@ -166,7 +166,7 @@ class VectorRL2Inputs(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         """As the environment's, with the actions that were played among the inputs."""
         task = self._rollout.task_index
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        played, attempt_rewards, attempt_starts = _latest(self._rollout, task)
+        played, attempt_rewards, attempt_starts = self._rollout.latest_step(task)
         self._action[:] = 0.0
         self._action[played] = self._inputs.encode(np.asarray(actions)[played])
         self._reward[:, 0], self._start[:, 0] = attempt_rewards, attempt_starts
@@ -184,7 +184,7 @@ class VectorRL2Inputs(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
 
     def _with_inputs(self, infos: dict[str, Any]) -> dict[str, Any]:
         """The last observations of attempts and rollouts, where ``infos`` has them, with their inputs."""
-        from mtbench.vector.rollout import _only
+        from mtbench.vector.infos import only
 
         infos = dict(infos)
         if "final_attempt_obs" in infos:
@@ -193,29 +193,10 @@ class VectorRL2Inputs(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
             if isinstance(finals, dict):
                 finals = {name: part for name, part in finals.items() if not name.startswith("_")}
             joined = self._inputs.join(finals, self._action, self._reward, np.zeros_like(self._start))
-            infos["final_attempt_obs"] = _only(joined, rows)
+            infos["final_attempt_obs"] = only(joined, rows)
         if "final_obs" in infos:
             finals = infos["final_obs"] = infos["final_obs"].copy()
             for i in np.flatnonzero(infos["_final_obs"]).tolist():
                 inputs = (part[i].copy() for part in (self._action, self._reward, self._start))
                 finals[i] = self._inputs.join(finals[i], *inputs)
         return infos
-
-
-def _latest(rollout: VectorMetaRollout, task: Array) -> tuple[Array, Array, Array]:
-    """What the latest step did in each row.
-
-    Args:
-        rollout: It has just made a step.
-        task: The rows' tasks before that step.
-
-    Returns:
-        Whether the action was played; the reward on the agent's scale, also in an attempt that pays nothing; whether an
-        attempt began.
-    """
-    from mtbench.vector.loops import GOES_ON
-
-    played = rollout._played >= 0
-    earned = np.where(played, rollout._earned, 0.0)
-    clipped = np.clip(earned, -1.0, 1.0) if rollout._one.clip_rewards else earned
-    return played, clipped * rollout._scales[task], rollout._follows != GOES_ON

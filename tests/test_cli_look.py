@@ -66,7 +66,7 @@ def test_info_names_the_tasks_of_a_split_and_further_ones():
     for split in ("train", "test"):
         shown = printed("info", "MTBabyAI-v0", "--split", split)
         named = [line.split()[0] for line in shown.splitlines() if line.startswith(" BabyAI-")]
-        assert named == [*suite.splits[split].tasks, *suite.splits[split].also]
+        assert named == [*suite.splits[split].tasks, *suite.splits[split].extra_tasks]
     chosen = printed("info", "MTBabyAI-v0", '--env=tasks=["BabyAI-Synth-v0"]')
     named = [line.split()[0] for line in chosen.splitlines() if line.startswith(" BabyAI-")]
     assert named[0] == "BabyAI-Synth-v0"
@@ -106,7 +106,7 @@ def test_info_as_json_lists_listed_variants_and_spaces_within_spaces():
     content = json.loads(printed("info", "MTBabyAI-v0", "--json"))
     assert content["observation_space"]["spaces"]["image"]["high"] == 10
     assert content["refused"] == dict(load_suite("babyai").refused)
-    assert content["splits"]["train"]["further_tasks"] == list(load_suite("babyai").splits["train"].also)
+    assert content["splits"]["train"]["further_tasks"] == list(load_suite("babyai").splits["train"].extra_tasks)
     values = load_suite("procgen-easy").splits["test-distinct"].variants.values
     assert facts._variants(load_suite("procgen-easy").splits["test-distinct"].variants) == {
         "count": 500,

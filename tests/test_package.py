@@ -82,7 +82,7 @@ def test_the_name_that_pip_installs_is_ours(monkeypatch):
     for group, needs in PROJECT["project"]["optional-dependencies"].items():
         own = [need for need in needs if need.startswith("mtbench")]
         assert all(need.startswith(f"{name}[") for need in own), group
-    assert f"pip install '{name}[popgym]'" in str(errors.missing_extra("popgym", "popgym", "The suite"))
+    assert f"pip install '{name}[popgym]'" in str(errors.missing_extra_error("popgym", "popgym", "The suite"))
     monkeypatch.setattr(core, "find_library", lambda: None)
     with pytest.raises(DependencyNotInstalled, match=rf"pip install '{name}\[procgen\]'"):
         core.require_library()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mtbench import registration
 from mtbench.checks import registered_environment
-from mtbench.errors import missing_extra
+from mtbench.errors import missing_extra_error
 from mtbench.options import parsed_options
 
 from .config import PRESETS, Update, preset, read_config, updated
@@ -97,7 +97,7 @@ def train(
 
 def _require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
-        raise missing_extra("torch", "agents", "The reference agent")
+        raise missing_extra_error("torch", "agents", "The reference agent")
 
 
 class _stopping:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 from mtbench.untrusted import MAX_NAME, parse_json, read_regular, shown
 
 Update = Literal["independent", "dependent"]
@@ -213,7 +213,7 @@ def preset(name: str) -> TrainConfig:
         UsageError: There is none of that name.
     """
     if name not in PRESETS:
-        raise unknown("preset", name, list(PRESETS), "the Transformer agent")
+        raise unknown_name_error("preset", name, list(PRESETS), "the Transformer agent")
     return PRESETS[name]
 
 
@@ -241,7 +241,7 @@ def updated(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
         head, dot, rest = key.partition(".")
         if head not in hints:
             names = [prefix + name for name in hints]
-            raise unknown("setting", prefix + key[:MAX_NAME], names, "the Transformer agent")
+            raise unknown_name_error("setting", prefix + key[:MAX_NAME], names, "the Transformer agent")
         if dataclasses.is_dataclass(hints[head]):
             if not dot and not isinstance(value, Mapping):
                 raise UsageError(f"`{prefix}{head}` takes settings by name, got {shown(value)}.")
@@ -286,7 +286,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if origin is Literal:
         if value not in allowed:
             given = value[:MAX_NAME] if isinstance(value, str) else shown(value)
-            raise unknown(name, given, list(allowed), "the Transformer agent")
+            raise unknown_name_error(name, given, list(allowed), "the Transformer agent")
         return value
     if origin is UnionType:
         return None if value is None else _converted(name, value, allowed[0])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mtbench.errors import missing_extra, unknown
+from mtbench.errors import missing_extra_error, unknown_name_error
 from mtbench.files import write_atomically
 
 # Takes an environment step and flat numbers.
@@ -117,9 +117,9 @@ def make_loggers(names: tuple[str, ...], folder: Path, config: dict[str, Any]) -
     """
     for name in names:
         if name not in LOGGERS:
-            raise unknown("logger", name, list(LOGGERS), "the Transformer agent")
+            raise unknown_name_error("logger", name, list(LOGGERS), "the Transformer agent")
         if importlib.util.find_spec(name) is None:
-            raise missing_extra(name, name, f"Logging to {name}")
+            raise missing_extra_error(name, name, f"Logging to {name}")
     return [LOGGERS[name](folder, config) for name in names]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from mtbench.errors import UsageError, missing_extra
+from mtbench.errors import UsageError, missing_extra_error
 
 try:
     from stable_baselines3.common.torch_layers import CombinedExtractor
@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "stable_baselines3":
         raise
-    raise missing_extra("stable-baselines3", "sb3", "mtbench.clients.sb3") from None
+    raise missing_extra_error("stable-baselines3", "sb3", "mtbench.clients.sb3") from None
 
 # What the environments of an engine have in common, and its own name there.
 _SHARED = {name: name for name in ("suite", "split", "tasks", "k", "objective", "attempt_reset", "render_mode", "spec")}

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtbench.errors import unknown
+from mtbench.errors import unknown_name_error
 from mtbench.records import write_atomically
 from mtbench.scoring.intervals import Estimate
 from mtbench.scoring.scores import PROFILE_THRESHOLDS, Scores
@@ -52,7 +52,9 @@ def draw(scores: Scores, scale: str | None = None) -> Figure:
     """
     scale = scale or next(iter(scores.references.scales))
     if scale not in scores.references.scales:
-        raise unknown("scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}")
+        raise unknown_name_error(
+            "scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}"
+        )
     with _plain_text():
         figure = ScoreFigure(figsize=(9.5, 1.6 + 0.27 * len(scores.tasks)), dpi=120, layout="constrained")
         tasks, profile = figure.subplots(1, 2, width_ratios=[3, 2])
@@ -74,7 +76,7 @@ def save_figure(scores: Scores, path: Path, scale: str | None = None) -> None:
         ValueError: There is no such file format or scale.
     """
     if path.suffix not in FORMATS:
-        raise unknown("figure format", path.suffix, FORMATS, "mtbench plot")
+        raise unknown_name_error("figure format", path.suffix, FORMATS, "mtbench plot")
     figure = draw(scores, scale)
     # A date in the file would make equal figures differ.
     metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]

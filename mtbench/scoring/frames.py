@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtbench.errors import unknown
+from mtbench.errors import unknown_name_error
 from mtbench.scoring.intervals import Estimate
 from mtbench.scoring.scores import AgentScores, Scores
 
@@ -72,7 +72,7 @@ def frame(scores: Scores, rows: str = "tasks") -> pd.DataFrame:
     import pandas as pd
 
     if rows not in ROWS:
-        raise unknown("kind of rows", rows, list(ROWS), "data frames of scores")
+        raise unknown_name_error("kind of rows", rows, list(ROWS), "data frames of scores")
     return pd.DataFrame(filter(ROWS[rows], numbers(scores)), columns=list(Number._fields))
 
 

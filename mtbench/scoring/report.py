@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from mtbench.errors import unknown
+from mtbench.errors import unknown_name_error
 from mtbench.scoring.frames import Number, numbers
 from mtbench.scoring.notes import notes
 from mtbench.scoring.scores import Scores
@@ -30,7 +30,7 @@ def render(scores: Scores, format: str) -> str:
         ValueError: There is no such format.
     """
     if format not in FORMATS:
-        raise unknown("format", format, list(FORMATS), "score tables")
+        raise unknown_name_error("format", format, list(FORMATS), "score tables")
     return FORMATS[format](scores)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mtbench.errors import unknown
+from mtbench.errors import unknown_name_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def scored(returns: npt.NDArray[Any], objective: str) -> npt.NDArray[Any]:
         ValueError: There is no such objective.
     """
     if objective not in OBJECTIVES:
-        raise unknown("objective", objective, OBJECTIVES, "scores")
+        raise unknown_name_error("objective", objective, OBJECTIVES, "scores")
     return np.asarray(returns[..., -1] if objective == "k-shot" else returns.mean(axis=-1))
 
 

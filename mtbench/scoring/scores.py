@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtbench.errors import UsageError, unknown
+from mtbench.errors import UsageError, unknown_name_error
 from mtbench.records import RecordError, Run
 from mtbench.registration import find
 from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, performance_profile
@@ -193,7 +193,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
     if not runs:
         raise UsageError("There is no run to score.")
     if interval not in METHODS:
-        raise unknown("interval", interval, METHODS, "scores")
+        raise unknown_name_error("interval", interval, METHODS, "scores")
     _check_comparable(runs)
     first = runs[0].manifest
     tasks = list(first["tasks"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from mtbench.errors import unknown
+from mtbench.errors import unknown_name_error
 from mtbench.suite import Suite, imported, load_suite
 
 
@@ -98,5 +98,5 @@ def _checked_mode(mode: str | gym.vector.AutoresetMode) -> gym.vector.AutoresetM
         return mode
     by_name = {each.value: each for each in gym.vector.AutoresetMode}
     if mode not in by_name:
-        raise unknown("autoreset_mode", mode, list(by_name), "vector environments")
+        raise unknown_name_error("autoreset_mode", mode, list(by_name), "vector environments")
     return by_name[mode]

@@ -20,8 +20,10 @@ from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index, box_action
 from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
+from mtbench.vector.arguments import checked_mask, checked_seeds
 from mtbench.vector.engine import PROGRESS, Array, Batch, Engine, cpus, shares
 from mtbench.vector.forks import Home
+from mtbench.vector.infos import add, only, row
 
 _MODES = {
     AutoresetMode.NEXT_STEP: loops.NEXT_STEP,
@@ -153,10 +155,10 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         if self.closed or not self._home.is_here:
             raise self._unusable()
         options = dict(options or {})
-        mask = self._checked_mask(options.pop("reset_mask", None))
+        mask = checked_mask(options.pop("reset_mask", None), self.num_envs)
         which = np.flatnonzero(mask).tolist()
         pinned = self._checked_options(options, which)
-        seeds = self._checked_seeds(seed)
+        seeds = checked_seeds(seed, self.num_envs)
         if not self._seeded and (None in seeds or not mask.all()):
             for i, entropy in enumerate(np.random.SeedSequence().spawn(self.num_envs)):
                 streams.set_state(self._streams[i], np.random.default_rng(entropy))
@@ -320,6 +322,21 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             return {name: empty(part) for name, part in space.items()}
         return empty(space)
 
+    def latest_step(self, task: Array) -> tuple[Array, Array, Array]:
+        """What the latest step did in each row, for wrappers that add the inputs of RL^2.
+
+        Args:
+            task: :attr:`task_index` before that step.
+
+        Returns:
+            Arrays of shape ``(num_envs,)``: whether the action was played (bool); the reward on the agent's scale, also
+            in attempts that pay nothing (float64); whether an attempt began (bool).
+        """
+        played = self._played >= 0
+        earned = np.where(played, self._earned, 0.0)
+        clipped = np.clip(earned, -1.0, 1.0) if self._one.clip_rewards else earned
+        return played, clipped * self._scales[task], self._follows != loops.GOES_ON
+
     # ---- infos, laid out as gymnasium.vector.VectorEnv does ----
 
     def _infos(self, ended: Array, task: Array, folded: Batch | None, finals: Batch | None) -> dict[str, Any]:
@@ -327,21 +344,21 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         if folded is not None:
             at = self._follows == loops.NEXT_ATTEMPT
             if at.any():
-                _add(infos, "final_attempt_obs", _only(folded, at), at)
+                add(infos, "final_attempt_obs", only(folded, at), at)
         if ended.any():
             rollout: dict[str, Any] = {}
             for name, values in self._statistics.items():
-                _add(rollout, name, _only(values, ended), ended)
+                add(rollout, name, only(values, ended), ended)
             if finals is not None:
                 rows = np.full(self.num_envs, None, dtype=object)
                 for i in np.flatnonzero(ended).tolist():
-                    rows[i] = _row(finals, i)
+                    rows[i] = row(finals, i)
                 last = self._labels(ended, task)
-                _add(last, "rollout", rollout, ended)
-                _add(infos, "final_obs", rows, ended)
-                _add(infos, "final_info", last, ended)
+                add(last, "rollout", rollout, ended)
+                add(infos, "final_obs", rows, ended)
+                add(infos, "final_info", last, ended)
             else:
-                _add(infos, "rollout", rollout, ended)
+                add(infos, "rollout", rollout, ended)
         if self.expose_task_label:
             infos.update(self._labels(np.ones(self.num_envs, dtype=np.bool_), self._task))
         return infos
@@ -349,8 +366,8 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     def _labels(self, mask: Array, task: Array) -> dict[str, Any]:
         labels: dict[str, Any] = {}
         if self.expose_task_label and mask.any():
-            _add(labels, "task", np.where(mask, self._names[task], np.array(None)), mask)
-            _add(labels, "task_index", np.where(mask, task, 0), mask)
+            add(labels, "task", np.where(mask, self._names[task], np.array(None)), mask)
+            add(labels, "task_index", np.where(mask, task, 0), mask)
         return labels
 
     # ---- checks ----
@@ -362,21 +379,6 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             "This vector environment was made before os.fork(), and its threads and processes stayed with the parent. "
             'Make it in the new process, or start processes by "spawn" or "forkserver".'
         )
-
-    def _checked_mask(self, mask: Any) -> Array:
-        n = self.num_envs
-        if mask is None:
-            return np.ones(n, dtype=np.bool_)
-        if not isinstance(mask, np.ndarray) or mask.shape != (n,) or mask.dtype != np.bool_ or not mask.any():
-            raise UsageError(f"`reset_mask` is an array of {n} bools, one of them True at least, got {mask!r}.")
-        return mask
-
-    def _checked_seeds(self, seed: Any) -> Sequence[int | None]:
-        if seed is None or isinstance(seed, (int, np.integer)):
-            return [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise UsageError(f"Give one seed, or one for each of the {self.num_envs} environments, got {len(seed)}.")
-        return list(seed)
 
     def _checked_options(
         self, options: dict[str, Any], which: list[int]
@@ -428,21 +430,3 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             why = f"the meta-rollout of environment {i} is over" if over else "no meta-rollout has begun"
             raise gym.error.ResetNeeded(f"Call reset() before step(): {why}.")
         return converted
-
-
-def _add(infos: dict[str, Any], name: str, value: Any, mask: Array) -> None:
-    infos[name], infos[f"_{name}"] = value, mask.copy()
-
-
-def _only(values: Batch, mask: Array) -> Any:
-    """`values` where `mask`, else zeros, in Gymnasium's layout of infos."""
-    if isinstance(values, dict):
-        nested: dict[str, Any] = {}
-        for name, part in values.items():
-            _add(nested, name, _only(part, mask), mask)
-        return nested
-    return np.where(mask.reshape(-1, *(1,) * (values.ndim - 1)), values, values.dtype.type(0))
-
-
-def _row(batch: Batch, i: int) -> Any:
-    return {name: part[i].copy() for name, part in batch.items()} if isinstance(batch, dict) else batch[i].copy()

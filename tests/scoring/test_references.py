@@ -26,7 +26,7 @@ def scores_of(suite, tasks, split="test", **more):
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_offered_task_can_be_scored(suite):
     for split in load_suite(suite).splits.values():
-        tasks = [*split.tasks, *split.also]
+        tasks = [*split.tasks, *split.extra_tasks]
         scores = scores_of(suite, tasks, split.name)
         assert scores.references.scales
         for scale in scores.references.scales:
@@ -45,7 +45,7 @@ def test_missing_references_are_what_has_none():
     assert "adventure" in missing["human"]
     assert "pong" not in missing["human"]
     babyai = load_suite("babyai").splits["train"]
-    assert missing_references("babyai", babyai.also)["oracle"] == list(babyai.also)
+    assert missing_references("babyai", babyai.extra_tasks)["oracle"] == list(babyai.extra_tasks)
     assert missing_references("babyai", babyai.tasks) == {}
 
 
@@ -57,7 +57,7 @@ def test_every_scale_covers_the_default_tasks(suite):
 
 def test_a_mixed_choice_leaves_out_only_what_it_must():
     references = load_references("babyai")
-    covered, extra = load_suite("babyai").splits["train"].tasks[0], load_suite("babyai").splits["train"].also[0]
+    covered, extra = load_suite("babyai").splits["train"].tasks[0], load_suite("babyai").splits["train"].extra_tasks[0]
     assert list(references.covering([covered]).scales) == ["raw", "oracle"]
     assert list(references.covering([covered, extra]).scales) == ["raw"]
 

@@ -66,7 +66,7 @@ def test_what_a_suite_says_of_variants_and_tasks_is_of_its_own(name):
     suite = load_suite(name)
     assert suite.seen_variants.keys() <= suite.splits.keys()
     for split, shares in suite.seen_variants.items():
-        assert shares.keys() <= {*suite.splits[split].tasks, *suite.splits[split].also}
+        assert shares.keys() <= {*suite.splits[split].tasks, *suite.splits[split].extra_tasks}
         assert all(0 <= share <= 1 for share in shares.values())
     assert suite.remarks.keys() <= suite.tasks.keys()
 

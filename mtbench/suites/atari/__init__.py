@@ -67,7 +67,7 @@ FEWER_ACTIONS = {"lost_luggage": 9, "skiing": 9}
 
 _MOST_STEPS = MOST_FRAMES // FRAME_SKIP
 TASKS = {game: Task(game, "", game, _MOST_STEPS) for game in PAPER_GAMES + OTHER_GAMES}
-SPLITS = seed_splits(PAPER_GAMES, also=OTHER_GAMES)
+SPLITS = seed_splits(PAPER_GAMES, extra_tasks=OTHER_GAMES)
 
 
 def count_actions(game: str) -> int:

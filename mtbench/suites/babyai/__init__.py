@@ -96,7 +96,7 @@ SPLITS = {
         TRAIN_TASKS,
         VariantRange(0, 5001),
         VariantRange(5001, 250_000),
-        also=OTHER_TASKS,
+        extra_tasks=OTHER_TASKS,
         validation=VariantRange(250_000, 300_000),
     ),
     "test": Split("test", TEST_TASKS, VariantRange(300_000, 600_000), VariantRange(600_000, 1_000_001)),
