@@ -48,11 +48,16 @@ def played(suite: str) -> Iterator[Entry]:
             yield str(task), run.manifest["agent"], entry
 
 
+def file_of(suite: str) -> Path:
+    """The suite's file of references, in this checkout."""
+    package, file = load_suite(suite).references.split(":")
+    return HERE.parent.joinpath(*package.split("."), file)
+
+
 def main() -> None:
     """Write the reference file of every suite whose anchors are measured here."""
     for suite in (*(path.stem for path in sorted((HERE / "anchors").glob("*.csv"))), *ENUMERATED):
-        package, file = load_suite(suite).references.split(":")
-        target = HERE.parent.joinpath(*package.split("."), file)
+        target = file_of(suite)
         data = json.loads(target.read_text())
         for task, agent, entry in played(suite) if suite in ENUMERATED else measured(suite):
             data["tasks"].setdefault(task, {})[agent] = entry

@@ -8,7 +8,7 @@ import pytest
 
 from mtbench.scoring.references import load_references
 from mtbench.suite import load_suite
-from tests.paths import RESULTS, ROOT
+from tests.paths import RESULTS
 
 MEASURED = {path.stem: pd.read_csv(path) for path in sorted((RESULTS / "anchors").glob("*.csv"))}
 
@@ -40,10 +40,12 @@ def test_the_updating_script_changes_nothing_that_is_current(tmp_path, monkeypat
     spec = importlib.util.spec_from_file_location("update_references", RESULTS / "update_references.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    data = ROOT / "mtbench" / "scoring" / "data"
-    for path in data.glob("*.json"):
-        (tmp_path / path.name).write_text(path.read_text())
-    monkeypatch.setattr(script, "PACKAGE", tmp_path)
+    suites = [*MEASURED, *script.ENUMERATED]
+    files = {suite: script.file_of(suite) for suite in suites}
+    copies = {suite: tmp_path / f"{suite}.json" for suite in suites}
+    for suite in suites:
+        copies[suite].write_text(files[suite].read_text())
+    monkeypatch.setattr(script, "file_of", copies.get)
     script.main()
-    for path in data.glob("*.json"):
-        assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text()), path.name
+    for suite in suites:
+        assert json.loads(copies[suite].read_text()) == json.loads(files[suite].read_text()), suite

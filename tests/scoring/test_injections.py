@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from xml.etree import ElementTree
 
@@ -109,10 +110,11 @@ def scored(text):
     other = text[:100]  # a reader takes no longer names of these
     tasks = (f"{other} 1", "RepeatFirstEasy")
     runs = [
-        made_up(agent, tasks=tasks, split=other, env_id=other, rollouts=2, success=lambda t, a, r: r == 0)
+        made_up(agent, tasks=tasks, split=other, rollouts=2, success=lambda t, a, r: r == 0)
+        for agent in (text, "other")
         for agent in (text, "other")
     ]
-    return score(runs, replicates=10)
+    return replace(score(runs, replicates=10), env_id=other)  # IDs are registered, but who knows by whom
 
 
 def texts_of(scores):
