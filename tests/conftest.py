@@ -1,10 +1,12 @@
 """Fixtures and hooks for all tests."""
 
-import ctypes.util
 import os
 
 import gymnasium as gym
 import pytest
+
+from mtbench.registration import TABLE, rows
+from mtbench.testing.rendering import pytest_runtest_call  # noqa: F401 (a hook)
 
 # Tests and their subprocesses run in parallel already, so one thread each is enough.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,16 +17,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    """Skip rendering tests where neither EGL nor OSMesa exists."""
-    try:
-        return (yield)
-    except gym.error.DependencyNotInstalled as error:
-        if (
-            "EGL" not in str(error)
-            or os.environ.get("DISPLAY")
-            or any(map(ctypes.util.find_library, ("EGL", "OSMesa")))
-        ):
-            raise
-        pytest.skip(str(error))
+@pytest.fixture(autouse=True)
+def ids_of_this_package(monkeypatch):
+    """Hide the IDs that examples register when pytest collects them."""
+    for row in rows():
+        if row not in TABLE:
+            monkeypatch.delitem(gym.registry, row.id)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtbench import evaluation, jobs, registration, worker
+from mtbench import evaluation, jobs, worker
 from mtbench.evaluation import evaluate
 from mtbench.records import read_run
 from tests.test_playing import LIMIT, SPLITS, TASKS, Reader
@@ -30,6 +30,7 @@ POLICY = """
 import os, signal, time
 from pathlib import Path
 from tests.test_playing import Reader
+from tests import toy
 
 PARENT, WORKER = Path("parent.pid"), Path("worker.pid")
 if not PARENT.exists():
@@ -170,9 +171,7 @@ def test_a_trained_agent_plays_alike_in_one_and_two_jobs(tmp_path, counted):
 
 
 def test_workers_play_an_environment_that_only_the_caller_registers(tmp_path, monkeypatch, counted):
-    row = registration.Row("Toy-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2, "objective": "k-episode"})
-    monkeypatch.setattr(registration, "TABLE", (*registration.TABLE, row))
-    registration.register_environments()
+    toy.register(monkeypatch)
     frames = [
         evaluate("Toy-v0", Reader(), tmp_path / f"{n}", rollouts_per_task=16, num_envs=1, jobs=n).episodes
         for n in (1, 2)

@@ -172,7 +172,8 @@ def gymnasium_ids(gym):
 def test_no_global_generator_is_used():
     """A grep, beside the contract test that watches the generators' states."""
     sources = [*Path(ROOT / "mtbench").rglob("*.py"), *Path(ROOT / "agents").rglob("*.py")]
-    for path in (path for path in sources if "testing" not in path.parts):  # whose test draws from them on purpose
+    # The contract's tests draw from them on purpose; the adapters put them back after other libraries' draws.
+    for path in (path for path in sources if "testing" not in path.parts and path.name != "adapters.py"):
         text = path.read_text()
         assert "import random" not in text
         assert "np.random.seed" not in text

@@ -1,7 +1,11 @@
 """The fixtures of the contract tests: each ID, alone and as the only environment of a batch."""
 
+import importlib.util
+
 import gymnasium as gym
 import pytest
+
+from mtbench.testing.rendering import pytest_runtest_call  # noqa: F401 (a hook)
 
 from . import IDS
 from .helpers import play, seeds, short_tasks, suite_of
@@ -21,6 +25,8 @@ def split(request):
 @pytest.fixture(params=["single", "vector"], scope="session")
 def batched(request, env_id):
     """Whether to test the ID on its engine, as the only environment of a batch."""
+    if request.param == "vector" and importlib.util.find_spec("numba") is None:
+        pytest.skip("engines need Numba")
     if request.param == "vector" and not suite_of(env_id).engine:
         pytest.skip("no engine for this suite: batches step single environments")
     return request.param == "vector"
