@@ -18,6 +18,7 @@ import pytest
 from mtbench import evaluation, jobs, worker
 from mtbench.evaluation import evaluate
 from mtbench.records import read_run
+from tests import toy
 from tests.test_playing import LIMIT, SPLITS, TASKS, Reader
 
 MTBENCH = str(Path(sys.executable).with_name("mtbench"))
@@ -30,7 +31,6 @@ POLICY = """
 import os, signal, time
 from pathlib import Path
 from tests.test_playing import Reader
-from tests import toy
 
 PARENT, WORKER = Path("parent.pid"), Path("worker.pid")
 if not PARENT.exists():
