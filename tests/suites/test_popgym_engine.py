@@ -7,7 +7,8 @@ from scipy import stats
 pytest.importorskip("numba")
 
 from mtbench.spaces import native_actions, observation_writer
-from mtbench.suites.popgym import GAME_CHANNELS, SUITE, TASKS
+from mtbench.suite import Task
+from mtbench.suites.popgym import GAME_CHANNELS, SUITE, TASKS, POPGym
 from mtbench.suites.popgym.engine import POPGymEngine
 from mtbench.vector.engine import PROGRESS
 
@@ -153,3 +154,16 @@ def test_free_draws_have_upstreams_distribution(task):
         playing &= ~(ours.terminated | ours.truncated)
     for mine, yours in zip((totals, lengths), np.array(theirs).T, strict=True):
         assert stats.ks_2samp(mine, yours).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("ConcentrationEasy", "Concentration"), ("RepeatFirstTwo", "RepeatFirst")]
+)
+def test_a_task_without_rules_is_refused(name, family):
+    """It must not be taken for another game."""
+
+    class More(POPGym):
+        tasks = {**TASKS, name: Task(name, f"popgym.envs:{name}", family, 51)}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match=f"no rules for '{name}'"):
+        POPGymEngine(More(), 1, 1)

@@ -37,11 +37,18 @@ from mtbench.vector.streams import STREAM
     VELOCITY_POLE,
 ) = range(9)
 
-_DIFFICULTIES = ("Easy", "Medium", "Hard")
+# By difficulty, what tells the tasks of a family apart.
+_DECKS = {"Easy": 1, "Medium": 2, "Hard": 3}  # Autoencode, RepeatPrevious, HigherLower
+_DECKS_TO_REPEAT = {"Easy": 1, "Medium": 8, "Hard": 16}
+_CARDS_BACK = {"Easy": 4, "Medium": 32, "Hard": 64}
+_DECKS_TO_COUNT = {"Easy": 1, "Medium": 2, "Hard": 4}
+_FACES_TO_COUNT = {"Easy": 2, "Medium": 4, "Hard": 13}
+_ARMS = {"Easy": 10, "Medium": 20}
+_NOISE = {"Easy": 0.1, "Medium": 0.2, "Hard": 0.3}
 _POLES = {
-    "PositionOnlyCartPole": (POSITION_POLE, (0.0, 0.0, 0.0)),
-    "VelocityOnlyCartpole": (VELOCITY_POLE, (0.0, 0.0, 0.0)),
-    "NoisyPositionOnlyCartPole": (POSITION_POLE, (0.1, 0.2, 0.3)),
+    "PositionOnlyCartPole": POSITION_POLE,
+    "VelocityOnlyCartpole": VELOCITY_POLE,
+    "NoisyPositionOnlyCartPole": POSITION_POLE,
 }
 
 
@@ -54,33 +61,40 @@ def _rules(task: Task) -> tuple[int, dict[str, float]]:
     """A task's number of actions, and its row of :data:`RULES`.
 
     Raises:
-        ValueError: The task is of a family that has no rules here.
+        ValueError: The task is of a family or a difficulty that has no rules here.
     """
-    family, level = task.family, _DIFFICULTIES.index(task.name.removeprefix(task.family))
-    cards = 52 * (level + 1)
+    difficulty = task.name.removeprefix(task.family)
+    try:
+        return _rules_of(task.family, difficulty, task.max_steps)
+    except KeyError:
+        raise UsageError(
+            f"The engine has no rules for {task.name!r} (family {task.family!r}, difficulty {difficulty!r}): add the "
+            "family in the folder `rules`, or the difficulty at the head of engine.py."
+        ) from None
+
+
+def _rules_of(family: str, difficulty: str, max_steps: int) -> tuple[int, dict[str, float]]:
     if family == "Autoencode":
+        cards = 52 * _DECKS[difficulty]
         return 4, _deck(cards, cards, AUTOENCODE)
     if family == "RepeatPrevious":
-        back = (4, 32, 64)[level]
+        cards, back = 52 * _DECKS[difficulty], _CARDS_BACK[difficulty]
         return 4, _deck(cards, cards - back, REPEAT_PREVIOUS, back=back)
     if family == "RepeatFirst":
-        cards = 52 * (1, 8, 16)[level]
+        cards = 52 * _DECKS_TO_REPEAT[difficulty]
         return 4, _deck(cards, cards - 1, REPEAT_FIRST)
     if family == "CountRecall":
-        cards, distinct = 52 * (1, 2, 4)[level], (2, 4, 13)[level]
+        cards, distinct = 52 * _DECKS_TO_COUNT[difficulty], _FACES_TO_COUNT[difficulty]
         return cards // distinct + 1, _deck(cards, cards - 1, COUNT_RECALL, distinct=distinct)
     if family == "HigherLower":
+        cards = 52 * _DECKS[difficulty]
         return 2, _deck(cards, cards, HIGHER_LOWER)
     if family == "MineSweeper":
         return 16, {"family": MINE_SWEEPER, "reward": 1 / 14}
     if family == "MultiarmedBandit":
-        return (10, 20)[level], {"family": BANDIT, "arms": (10, 20)[level], "reward": 1 / task.max_steps}
-    if family in _POLES:
-        shown, noise = _POLES[family]
-        return 2, {"family": shown, "noise": noise[level], "reward": 1 / task.max_steps}
-    raise UsageError(
-        f"The engine has no rules for {task.name!r}, of family {family!r}: write them in its folder `rules`."
-    )
+        return _ARMS[difficulty], {"family": BANDIT, "arms": _ARMS[difficulty], "reward": 1 / max_steps}
+    noise = _NOISE[difficulty] if family.startswith("Noisy") else 0.0
+    return 2, {"family": _POLES[family], "noise": noise, "reward": 1 / max_steps}
 
 
 class POPGymEngine(Engine):
