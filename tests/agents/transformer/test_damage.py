@@ -210,6 +210,7 @@ def test_checkpoints_are_ordered_by_number_and_other_folders_are_left_alone(tmp_
 def test_the_command_line_explains_a_full_disk_and_the_run_goes_on(tmp_path):
     import resource
 
+    trained(tmp_path / "before")  # fills Numba's cache, whose files would not fit either
     (tmp_path / "config.json").write_text(json.dumps(to_dict(dataclasses.replace(TINY, threads=1))))
     command = [str(Path(sys.executable).with_name("mtbench")), "train", TINY.env_id, "--config", "config.json"]
     small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))}
