@@ -112,7 +112,6 @@ def scored(text):
     runs = [
         made_up(agent, tasks=tasks, split=other, rollouts=2, success=lambda t, a, r: r == 0)
         for agent in (text, "other")
-        for agent in (text, "other")
     ]
     return replace(score(runs, replicates=10), env_id=other)  # IDs are registered, but who knows by whom
 

@@ -17,6 +17,7 @@ from mtbench.scoring.intervals import METHODS, t_quantile
 from mtbench.scoring.references import load_references
 from mtbench.scoring.report import FORMATS, notes, render, summary, tables
 from mtbench.suites.popgym import TASKS
+from tests import toy
 from tests.paths import RESULTS
 from tests.scoring.runs import made_up
 
@@ -305,8 +306,9 @@ def test_a_task_without_references_leaves_the_scale_out_and_is_named():
     assert "raw: the plain return" in text
 
 
-def test_a_suite_of_somebody_else_has_the_raw_scale():
-    scores = score([made_up(suite="tests.toy:SUITE", split="train", tasks=["a", "b"], k=1)])
+def test_a_suite_of_somebody_else_has_the_raw_scale(monkeypatch):
+    toy.register(monkeypatch)
+    scores = score([made_up(env_id="Toy-v0", suite="toy", split="train", tasks=["a", "b"], k=1)])
     assert list(scores.references.scales) == ["raw"]
     assert scores.left_out == {}
     assert scores.agents[0].aggregates["raw"]["mean"].value == pytest.approx(1 + 0.025)
