@@ -3,7 +3,7 @@
     >>> from mtbench.clients.sb3 import make_vec_env
     >>> venv = make_vec_env("MTPOPGym-v0", n_envs=64, seed=0)
 
-One SB3 episode is one meta-rollout. :func:`mtbench.adapters.sb3_policy` makes a trained model a policy for evaluation.
+One SB3 episode is one meta-rollout. :class:`mtbench.adapters.SB3Policy` makes a policy of a trained model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from mtbench.errors import UsageError, missing_extra_error
+from mtbench.vector.infos import info_of
 
 try:
     from stable_baselines3.common.torch_layers import CombinedExtractor
@@ -110,7 +111,7 @@ class MetaRolloutVecEnv(VecEnv):
         infos = self._split(batch)
         for i in np.flatnonzero(dones).tolist():
             self.reset_infos[i] = infos[i]  # what the batch says there is of the rollout that began
-            infos[i] = {**_row(final_info, i), "terminal_observation": final_obs[i]}
+            infos[i] = {**info_of(final_info, i), "terminal_observation": final_obs[i]}
         # Fresh dictionaries: SB3's wrappers and users' callbacks write into them.
         for info, timeout in zip(infos, (truncated & ~terminated).tolist(), strict=True):
             info["TimeLimit.truncated"] = timeout
@@ -126,7 +127,7 @@ class MetaRolloutVecEnv(VecEnv):
         return [None] * self.num_envs if frames is None else list(frames)
 
     def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
-        return [_row(infos, i) for i in range(self.num_envs)] if infos else [{} for _ in range(self.num_envs)]
+        return [info_of(infos, i) for i in range(self.num_envs)] if infos else [{} for _ in range(self.num_envs)]
 
     # ---- single environments ----
 
@@ -189,15 +190,6 @@ class DictExtractor(CombinedExtractor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._features_dim = int(self._features_dim)
-
-
-def _row(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """What batched infos say of environment i."""
-    return {
-        name: _row(value, i) if isinstance(value, dict) else value[i]
-        for name, value in infos.items()
-        if not name.startswith("_") and infos[f"_{name}"][i]
-    }
 
 
 def _merged(options: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,3 +28,12 @@ def only(values: Batch, mask: Array) -> Any:
 def row(batch: Batch, i: int) -> Any:
     """A copy of one row of a batch."""
     return {name: part[i].copy() for name, part in batch.items()} if isinstance(batch, dict) else batch[i].copy()
+
+
+def info_of(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """What batched infos say of environment i: the values whose masks have it."""
+    return {
+        name: info_of(value, i) if isinstance(value, dict) else value[i]
+        for name, value in infos.items()
+        if not name.startswith("_") and infos[f"_{name}"][i]
+    }

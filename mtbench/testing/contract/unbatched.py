@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 
 from mtbench.vector import make_vec
+from mtbench.vector.infos import info_of
 
 
 class Unbatched(gym.Env):
@@ -47,10 +48,11 @@ def first(batch):
 
 
 def unbatched(infos):
-    """The info of the only environment: the entries whose masks are set."""
-    info = {}
-    for name, value in infos.items():
-        if not name.startswith("_") and infos[f"_{name}"][0]:
-            one = unbatched(value) if isinstance(value, dict) else value[0]
-            info[name] = one.item() if isinstance(one, np.generic) else one
-    return info
+    """The info of the only environment, with Python's own numbers."""
+    return _with_python_numbers(info_of(infos, 0))
+
+
+def _with_python_numbers(value):
+    if isinstance(value, dict):
+        return {name: _with_python_numbers(part) for name, part in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
