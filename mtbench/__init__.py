@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from mtbench.registration import Row, register, register_environments
 
 if TYPE_CHECKING:
-    from mtbench.api import evaluate as evaluate
     from mtbench.api import score as score
+    from mtbench.evaluation import evaluate as evaluate
     from mtbench.policy import Policy as Policy
     from mtbench.policy import load_policy as load_policy
     from mtbench.records import Run as Run
@@ -41,7 +41,7 @@ _PUBLIC = {
     "Split": "mtbench.suite",
     "Suite": "mtbench.suite",
     "Task": "mtbench.suite",
-    "evaluate": "mtbench.api",
+    "evaluate": "mtbench.evaluation",
     "load_policy": "mtbench.policy",
     "read_run": "mtbench.records",
     "score": "mtbench.api",

@@ -11,7 +11,9 @@ plays them in one process and :mod:`mtbench.jobs` in several, :mod:`mtbench.jour
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +26,7 @@ from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
-from mtbench.jobs import PATIENCE, Stage, play_shards, sendable, uses_a_gpu
+from mtbench.jobs import START_DELAY, Setup, play_shards, sendable, uses_a_gpu
 from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
@@ -55,7 +57,7 @@ OnRollout = Callable[[int, int], None]
 def evaluate(
     env_id: str,
     policy: Policy | Callable[[Any], Any] | str,
-    out: Path | str,
+    out: Path | str | None = None,
     *,
     split: str = "test",
     cases: Use = "evaluation",
@@ -71,13 +73,15 @@ def evaluate(
     on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
 ) -> Run:
-    """Evaluate a policy and write the records to a folder; call again with the same arguments to resume.
+    """Evaluate a policy on the fixed cases that every agent plays.
 
     Args:
-        env_id: A registered ID.
-        policy: A policy, a function of one observation, or a name for :func:`~mtbench.policy.load_policy`. An object
-            is known by its class's name alone: evaluate two of one class in two folders.
-        out: The run's folder. A finished run is returned as it is.
+        env_id: A registered ID, such as ``"MTPOPGym-v0"``.
+        policy: A policy (:class:`mtbench.Policy`), a function of one observation, or a name such as ``"random"``,
+            ``"oracle"``, the folder of a training run or ``"my_policy.py:act"``. An object is known by its class's
+            name alone: evaluate two of one class in two folders.
+        out: A folder for the records. Calling again with the same arguments resumes an interrupted evaluation and
+            returns a finished one. None keeps nothing on disk: the run is in memory, and an interruption loses it.
         split: ``"train"`` or ``"test"``, or another that the suite offers.
         cases: ``"evaluation"``, or ``"validation"`` to choose between models without seeing what will judge them.
         rollouts_per_task: Meta-rollouts for each task.
@@ -91,7 +95,7 @@ def evaluate(
             (a lambda, an object that cannot be pickled, a class that is defined in a script or notebook) and a policy
             with a model on a GPU play in one process. Several processes use one thread of PyTorch each, and each has
             a copy of the policy: what a policy object counts is then only its own share.
-        env_kwargs: Further arguments of the environment, such as ``{"k": 1}``.
+        env_kwargs: Further arguments of the environment, such as ``{"tasks": ["RepeatFirstEasy"]}``.
         train_seed: Seed of the agent's training run, if it has one.
         step: Environment steps the agent was trained for, if it was.
         command: The command line, for the manifest.
@@ -103,7 +107,6 @@ def evaluate(
         RecordError: The folder holds a damaged run.
         WorkerError: A process that played was killed. The finished shards are kept, as after every error.
     """
-    out = Path(out)
     env_id = registration.find(env_id).id
     _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs, "jobs": jobs}, env_kwargs or {})
     known = _known(policy, train_seed, step)
@@ -136,15 +139,36 @@ def evaluate(
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
+    played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
+    plan = _Plan(known, settings, played, one.suite.distributions, jobs, tuple(command), on_rollout)
+    if out is not None:
+        return _carry_out(plan, Path(out))
+    with tempfile.TemporaryDirectory(prefix="mtbench-") as folder:
+        return dataclasses.replace(_carry_out(plan, Path(folder)), path=None)
+
+
+class _Plan(NamedTuple):
+    """What to play, and the arguments of :func:`evaluate` that say how."""
+
+    known: _Known
+    settings: dict[str, Any]
+    cases: list[Case]
+    distributions: Sequence[str]
+    jobs: int | None
+    command: Sequence[str]
+    on_rollout: OnRollout | None
+
+
+def _carry_out(plan: _Plan, out: Path) -> Run:
+    settings = plan.settings
     finished = _finished(out, settings)
     if finished is not None:
         return finished
-    played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
-    origin = provenance(one.suite.distributions)
+    origin = provenance(plan.distributions)
     with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
-        _play(journal, known, settings, played, jobs, on_rollout or (lambda done, total: None))
-        manifest = {"command": list(command), **settings, **origin, **journal.times()}
-        run = records.write_run(out, _sorted(journal.frames(), one.tasks), manifest)
+        _play(journal, plan)
+        manifest = {"command": list(plan.command), **settings, **origin, **journal.times()}
+        run = records.write_run(out, _sorted(journal.frames(), settings["tasks"]), manifest)
         journal.remove()
         return run
 
@@ -204,10 +228,10 @@ def _finished(out: Path, settings: dict[str, Any]) -> Run | None:
     return finished
 
 
-def _play(
-    journal: Journal, known: _Known, settings: dict[str, Any], cases: list[Case], jobs: int | None, report: OnRollout
-) -> None:
+def _play(journal: Journal, plan: _Plan) -> None:
     """Play what the journal does not have yet."""
+    known, settings, cases = plan.known, plan.settings, plan.cases
+    report = plan.on_rollout or (lambda done, total: None)
     labels = {key: settings[key] for key in ("suite", "split", "agent", "train_seed", "step")}
     missing, done = [], 0
     for shard in _shards(cases, settings):
@@ -227,10 +251,10 @@ def _play(
         journal.add(played.index, records.episodes_frame({**labels, **played.columns}), played.seconds)
 
     if missing:
-        stage = _stage(known, settings, len(cases))
-        count = _number_of_jobs(jobs, stage, len(missing))
-        patience = PATIENCE if jobs is None else 0.0
-        play_shards(stage, known.policy, missing, count, patience, on_rollouts, on_shard)
+        setup = _setup(known, settings, len(cases))
+        count = _number_of_jobs(plan.jobs, setup, len(missing))
+        delay = START_DELAY if plan.jobs is None else 0.0
+        play_shards(setup, known.policy, missing, count, delay, on_rollouts, on_shard)
 
 
 def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
@@ -240,17 +264,17 @@ def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
         yield Shard(index, cases[start : start + size], seed)
 
 
-def _stage(known: _Known, settings: dict[str, Any], cases: int) -> Stage:
+def _setup(known: _Known, settings: dict[str, Any], cases: int) -> Setup:
     spec, rows = gym.spec(settings["env_id"]), min(settings["num_envs"], cases)
     sent = known.given if isinstance(known.given, str) else sendable(known.policy)
-    return Stage(spec, settings["env_kwargs"], rows, sent, known.identity)
+    return Setup(spec, settings["env_kwargs"], rows, sent, known.identity)
 
 
-def _number_of_jobs(wanted: int | None, stage: Stage, shards: int) -> int:
+def _number_of_jobs(wanted: int | None, setup: Setup, shards: int) -> int:
     """Processes that play. Where a caller's number is not kept, a warning says why."""
     if wanted == 1 or shards == 1 or (wanted is None and uses_a_gpu()):
         return 1
-    if stage.policy is None or sendable(stage) is None:
+    if setup.policy is None or sendable(setup) is None:
         if wanted is not None:
             gym.logger.warn(
                 "The evaluation uses one process: other processes cannot load this policy. Give the name of a policy, "

@@ -1,8 +1,8 @@
-"""How an evaluation's shards are spread over processes: this one plays, and workers play beside it.
+"""Play an evaluation's shards in several processes: this one and its workers.
 
-A worker is started by a command line (:class:`mtbench.vector.helpers.Helper`), so that a script without a guard for its
-main part does not run again, and notebooks work. It loads the policy again, plays one shard after the other and answers
-with their columns. Nothing but this process touches the journal. A shard's records do not depend on who plays it.
+A worker is a new Python process, started by a command line (:class:`mtbench.vector.helpers.Helper`). So it works in
+notebooks, and in scripts without ``if __name__ == "__main__"``. It loads the policy, plays one shard after the other
+and sends back their columns. Only this process writes the journal. A shard's records do not depend on who plays it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from mtbench.policy import Policy, PrivilegedPolicy, fingerprint, load_policy
 from mtbench.vector.helpers import Helper, HelperGone
 
 #: Seconds that an evaluation plays alone, unless its caller names a number of jobs. A worker takes some to start.
-PATIENCE = 2.0
-#: Name of the threads that attend to workers.
+START_DELAY = 2.0
+#: Name of the threads that talk to workers.
 THREADS = "mtbench-jobs"
 
 OnRollouts = Callable[[int], None]
@@ -37,23 +37,23 @@ OnShard = Callable[[PlayedShard], None]
 
 
 class WorkerError(UsageError):
-    """A worker process has ended before its shard did."""
+    """A worker process ended in the middle of a shard."""
 
 
 class WorkerTraceback(Exception):
-    """Where in a worker an error was raised, as text: the cause of the error that is raised here."""
+    """A worker's traceback as text: the cause of the error that is raised here."""
 
     def __str__(self) -> str:
         return f"\n\nIn a worker process:\n{self.args[0]}"
 
 
 @dataclass(frozen=True)
-class Stage:
+class Setup:
     """What a process needs to play shards.
 
     Attributes:
-        spec: Of the environment. A worker registers it, in case that only the caller's own code does.
-        arguments: Of the environment.
+        spec: The environment's. A worker registers it, because it may be registered by the caller's own code only.
+        arguments: The environment's.
         num_envs: How many rows.
         policy: The name of the policy, or the policy itself, pickled; None where it cannot be sent.
         identity: What :func:`~mtbench.policy.fingerprint` says of the named policy.
@@ -70,8 +70,8 @@ class Stage:
         privileged = isinstance(policy, PrivilegedPolicy)
         return make_rows(self.spec.id, self.arguments, self.num_envs, privileged, num_workers)
 
-    def set(self) -> tuple[Rows, Policy]:
-        """In a worker: register and load what the stage says."""
+    def load(self) -> tuple[Rows, Policy]:
+        """In a worker: register the environment, load the policy, make the rows."""
         gym.registry.setdefault(self.spec.id, self.spec)
         if isinstance(self.policy, str):
             policy = load_policy(self.policy)
@@ -83,31 +83,31 @@ class Stage:
         return self.rows(policy, num_workers=1), policy  # the other cores have workers of their own
 
 
-# ---- what a worker answers, besides a PlayedShard ----
+# ---- the answers of a worker, besides a PlayedShard ----
 
 
 @dataclass(frozen=True)
 class Ready:
-    """It has set the stage."""
+    """It has loaded its setup."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """It cannot set the stage, and why."""
+    """It cannot load its setup, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Rollouts that ended since it last said so."""
+    """Rollouts that ended since its last answer of this kind."""
 
     rollouts: int
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An error ended its shard: pickled where that is possible, and as a traceback."""
+    """Its shard raised an error: pickled where that is possible, and the traceback as text."""
 
     error: bytes | None
     text: str
@@ -126,7 +126,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ended:
-    """It was killed, or ended itself."""
+    """Its process was killed or exited."""
 
     pid: int
     code: int | None
@@ -152,30 +152,30 @@ def sendable(content: object) -> bytes | None:
 
 
 def uses_a_gpu() -> bool:
-    """Whether PyTorch has set up a GPU in this process: a model there is loaded once."""
+    """Whether PyTorch has set up a GPU in this process. Then one process plays, so that the model is there once."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def play_shards(
-    stage: Stage,
+    setup: Setup,
     policy: Policy,
     shards: Sequence[Shard],
     jobs: int,
-    patience: float,
+    delay: float,
     on_rollouts: OnRollouts,
     on_shard: OnShard,
 ) -> None:
     """Play shards, in this process and up to ``jobs - 1`` workers.
 
-    Whatever ends this function also ends the workers. A shard that a worker has finished by then reaches `on_shard`.
+    The workers end with this function, also after an error. Shards that they have finished by then reach `on_shard`.
 
     Args:
-        stage: What to play.
-        policy: Who plays in this process.
+        setup: What to play.
+        policy: The policy, for this process.
         shards: In the order in which they begin.
         jobs: Processes, with this one.
-        patience: Seconds until workers are started.
+        delay: Seconds until workers start.
         on_rollouts: Called after every step, and more often, with the number of rollouts that have ended since.
         on_shard: Called with each finished shard.
 
@@ -183,7 +183,7 @@ def play_shards(
         WorkerError: A worker was killed. Errors that a policy or environment raises in a worker are raised here.
     """
     if jobs == 1:
-        with contextlib.closing(stage.rows(policy)) as rows:
+        with contextlib.closing(setup.rows(policy)) as rows:
             for shard in shards:
                 on_shard(play_shard(rows, policy, shard, on_rollouts))
         return
@@ -191,38 +191,38 @@ def play_shards(
 
     def on_step(ended: int) -> None:
         on_rollouts(ended)
-        if not workers.started and time.monotonic() - began > patience and not uses_a_gpu():
+        if not workers.started and time.monotonic() - began > delay and not uses_a_gpu():
             workers.start()
-        workers.attend()
+        workers.handle_answers()
 
-    with _Workers(stage, shards, jobs - 1, on_rollouts, on_shard) as workers, _one_thread_of_torch():
-        if patience <= 0:
+    with _Workers(setup, shards, jobs - 1, on_rollouts, on_shard) as workers, _one_thread_of_torch():
+        if delay <= 0:
             workers.start()
-        with contextlib.closing(stage.rows(policy, num_workers=1)) as rows:
+        with contextlib.closing(setup.rows(policy, num_workers=1)) as rows:
             while (mine := workers.take()) is not None:
                 on_shard(play_shard(rows, policy, mine, on_step))
-        workers.finish()
+        workers.wait()
 
 
 class _Workers:
-    """Worker processes, each with a thread that hands it shards and collects its answers.
+    """Worker processes, each with a thread that sends it shards and receives its answers.
 
     Args:
-        stage: What to play.
-        shards: Those that nobody has begun.
-        most: Workers.
+        setup: What the workers need.
+        shards: To play, by this process or by a worker.
+        most: How many workers at most.
         on_rollouts: As for :func:`play_shards`.
         on_shard: As for :func:`play_shards`.
     """
 
     def __init__(
-        self, stage: Stage, shards: Sequence[Shard], most: int, on_rollouts: OnRollouts, on_shard: OnShard
+        self, setup: Setup, shards: Sequence[Shard], most: int, on_rollouts: OnRollouts, on_shard: OnShard
     ) -> None:
-        self._stage, self._most, self._on_rollouts, self._on_shard = stage, most, on_rollouts, on_shard
+        self._setup, self._most, self._on_rollouts, self._on_shard = setup, most, on_rollouts, on_shard
         self.started = self._warned = False
         self._lock = threading.Lock()  # of the next two
         self._waiting = deque(shards)
-        self._away = 0  # shards whose outcome this process has not seen
+        self._away = 0  # shards sent to workers, without an answer that was handled
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._helpers: list[Helper] = []
         self._threads: list[threading.Thread] = []
@@ -238,12 +238,12 @@ class _Workers:
                 self._on_shard(answer)
 
     def start(self) -> None:
-        """Start a worker for each shard that waits, up to the most."""
+        """Start the workers, at most one for each waiting shard."""
         self.started = True
         for _ in range(min(self._most, len(self._waiting))):
             helper = Helper("mtbench.worker")
             self._helpers.append(helper)
-            self._threads.append(threading.Thread(target=self._employ, args=(helper,), name=THREADS, daemon=True))
+            self._threads.append(threading.Thread(target=self._serve, args=(helper,), name=THREADS, daemon=True))
             self._threads[-1].start()
 
     def take(self) -> Shard | None:
@@ -251,23 +251,23 @@ class _Workers:
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
-    def attend(self, timeout: float = 0.0) -> None:
-        """See to what the workers have answered.
+    def handle_answers(self, timeout: float = 0.0) -> None:
+        """Handle what the workers have answered.
 
         Args:
             timeout: Seconds to wait for one answer.
         """
         with contextlib.suppress(queue.Empty):
             while True:
-                self._see_to(self._answers.get(timeout > 0, timeout))
+                self._handle(self._answers.get(timeout > 0, timeout))
                 timeout = 0.0
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         """Wait until the workers have finished their shards."""
         while self._away:
-            self.attend(timeout=0.5)
+            self.handle_answers(timeout=0.5)
 
-    def _see_to(self, answer: Any) -> None:
+    def _handle(self, answer: Any) -> None:
         if isinstance(answer, Progress):
             self._on_rollouts(answer.rollouts)
         elif isinstance(answer, PlayedShard):
@@ -284,11 +284,11 @@ class _Workers:
         else:
             raise answer.raised()
 
-    def _employ(self, helper: Helper) -> None:
-        """What a worker's thread does."""
+    def _serve(self, helper: Helper) -> None:
+        """Send shards to a worker and receive its answers, in a thread of its own."""
         try:
             helper.send(sys.path)
-            helper.send(self._stage)
+            helper.send(self._setup)
             answer = helper.receive()
         except HelperGone:
             self._answers.put(Refused(f"it {_ending(_code(helper))} before it began."))
@@ -296,7 +296,7 @@ class _Workers:
         if not isinstance(answer, Ready):
             self._answers.put(answer)
             return
-        while (shard := self._hand_out()) is not None:
+        while (shard := self._next_for_worker()) is not None:
             try:
                 helper.send(shard)
                 while not isinstance(answer, (PlayedShard, Failed)):
@@ -309,7 +309,7 @@ class _Workers:
                 return
             answer = None
 
-    def _hand_out(self) -> Shard | None:
+    def _next_for_worker(self) -> Shard | None:
         with self._lock:
             if not self._waiting:
                 return None
@@ -322,7 +322,7 @@ class _Workers:
         for helper in self._helpers:
             helper.process.kill()
         for thread in self._threads:
-            thread.join(5)  # it sees that its pipe was closed, unless the worker has forked
+            thread.join(5)  # it ends when its pipe closes, unless a fork of the worker keeps the pipe open
         for helper in self._helpers:
             helper.close()
 

@@ -1,7 +1,7 @@
-"""How one process plays cases: in lockstep, a free row taking the next case.
+"""Play cases in one process, many at a time. A row whose rollout is over takes the next case.
 
-Rows are the slots of one vector environment. A privileged policy, which reads the environments' hidden state, and a
-suite without an engine play on single environments instead: the same rollouts, slower.
+A row is one of the environments of a vector environment. A privileged policy, which reads the environments' hidden
+state, and a suite without an engine play on single environments instead: the same rollouts, slower.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index, box_action, stack
 
 Statistics = dict[str, npt.NDArray[Any]]
-# Columns of the records, less those that hold the same value for a whole run.
+# The columns of the records that differ from row to row.
 Columns = dict[str, Any]
 
 
@@ -41,12 +41,12 @@ class Played(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Cases that are played together. What comes of them depends on nothing outside the shard.
+    """Cases that are played together. Their records depend on nothing outside the shard.
 
     Attributes:
         index: Its place in the evaluation.
         cases: In the order in which they begin.
-        seed: Of the policy's draws.
+        seed: Seeds the policy's draws.
     """
 
     index: int
@@ -56,12 +56,12 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class PlayedShard:
-    """What came of a shard.
+    """The records of a shard.
 
     Attributes:
         index: Its place in the evaluation.
         columns: A row for each attempt.
-        seconds: How long it took.
+        seconds: How long it took to play.
     """
 
     index: int
@@ -80,7 +80,7 @@ class Rows(Protocol):
         """Begin these cases in their rows."""
 
     def observations(self) -> Any:
-        """A batch of what the rows see; a waiting row repeats its last observation."""
+        """The rows' observations as a batch; a waiting row repeats its last one."""
 
     def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
         """Play one step in every row that does not wait.
@@ -98,7 +98,7 @@ class SingleRows:
 
     Args:
         env_id: A registered ID.
-        arguments: Of the environment.
+        arguments: The environment's.
         num_envs: How many rows.
     """
 
@@ -122,7 +122,7 @@ class SingleRows:
             self._waiting[i] = False
 
     def observations(self) -> Any:
-        """A batch of what the rows see."""
+        """The rows' observations as a batch."""
         return stack(self.observation_space, self._seen)
 
     def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
@@ -171,7 +171,7 @@ class VectorRows:
         self._seen, _ = self._venv.reset(seed=seeds, options=pinned)
 
     def observations(self) -> Any:
-        """A batch of what the rows see."""
+        """The rows' observations as a batch."""
         return self._seen
 
     def step(self, actions: Any) -> tuple[npt.NDArray[np.float64], dict[int, Statistics]]:
@@ -216,7 +216,7 @@ def make_rows(
 
     Args:
         env_id: A registered ID.
-        arguments: Of the environment.
+        arguments: The environment's.
         num_envs: How many rows.
         privileged: Whether the policy looks into the environments.
         num_workers: Threads or processes that step the rows; None lets the engine choose. It changes no record.
@@ -237,10 +237,10 @@ def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterat
     """Play cases, each once.
 
     Args:
-        rows: Where.
-        policy: Who.
+        rows: Where to play.
+        policy: The policy.
         cases: In the order in which they begin.
-        seed: Of the policy's draws.
+        seed: Seeds the policy's draws.
 
     Yields:
         After every step, the rollouts that it ended.
@@ -278,9 +278,9 @@ def play_shard(rows: Rows, policy: Policy, shard: Shard, on_step: Callable[[int]
     """Play a shard.
 
     Args:
-        rows: Where.
-        policy: Who.
-        shard: What.
+        rows: Where to play.
+        policy: The policy.
+        shard: What to play.
         on_step: Called after every step with the number of rollouts that it ended.
     """
     began = time.monotonic()

@@ -1,7 +1,7 @@
 """A worker process: plays the shards that it is sent. See :mod:`mtbench.jobs`.
 
-Messages come and go through the pipes that were its standard input and output. When the first of them closes, whoever
-started the worker is gone or needs nothing more, and the process ends at once.
+Messages use the pipes that were its standard input and output. When the input closes, the evaluation is over or was
+killed, and this process ends at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Reporter:
 
 
 def _pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """The pipes, out of reach of what a policy reads and prints: that goes to nowhere and to the error stream."""
+    """The pipes. Standard input and output are replaced, so that a policy that reads or prints disturbs no message."""
     requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
@@ -51,16 +51,16 @@ def _pipes() -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _listen(requests: IO[bytes], received: queue.SimpleQueue[Any]) -> None:
-    """Receive in a thread of its own, which notices the end of the pipe while the policy plays."""
+    """Receive messages, in a thread of its own: it notices a closed pipe while the policy plays."""
     while True:
         try:
             message = read_message(requests)
-            if isinstance(message, list):  # where imports are looked up: those of the next message, too
+            if isinstance(message, list):  # `sys.path`; unpickling the next message may import from it
                 sys.path[:] = message
                 continue
         except EOFError:
             os._exit(0)
-        except Exception as error:  # a stage that cannot be unpickled
+        except Exception as error:  # the setup cannot be unpickled
             message = error
         received.put(message)
 
@@ -77,7 +77,7 @@ def _failure(error: BaseException) -> Failed:
 
 def main() -> None:
     """Play until the pipe is closed."""
-    # A terminal or a job scheduler may signal all processes at once. Whoever started this one ends it.
+    # A terminal or a job scheduler may signal all processes at once. The process that started this one ends it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     requests, answers = _pipes()
@@ -91,10 +91,10 @@ def main() -> None:
 
 def _play(received: queue.SimpleQueue[Any], answers: IO[bytes]) -> None:
     try:
-        stage = received.get()
-        if isinstance(stage, Exception):
-            raise stage
-        rows, policy = stage.set()
+        setup = received.get()
+        if isinstance(setup, Exception):
+            raise setup
+        rows, policy = setup.load()
     except Exception as error:
         write_message(answers, Refused(f"{type(error).__name__}: {error}"))
         return

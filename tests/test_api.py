@@ -1,7 +1,6 @@
 """What `import mtbench` offers to Python."""
 
 import ast
-import inspect
 import tempfile
 
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 import pytest
 
 import mtbench
-from mtbench import evaluation
 from mtbench.api import run_folders
 from mtbench.errors import RecordError, UsageError
 from mtbench.records import COLUMNS, read_run
@@ -34,13 +32,6 @@ def test_type_checkers_and_users_find_the_same_names():
         assert name in dir(mtbench)
     with pytest.raises(AttributeError, match="no attribute 'scor'"):
         _ = mtbench.scor
-
-
-def test_evaluate_takes_what_the_command_line_takes():
-    ours, theirs = (inspect.signature(f).parameters for f in (mtbench.evaluate, evaluation.evaluate))
-    assert list(ours) == [name for name in theirs if name not in ("command", "on_start")]
-    assert ours["out"].default is None
-    assert all(ours[name].default == theirs[name].default for name in ours if name != "out")
 
 
 def test_without_a_folder_a_run_is_in_memory_and_nothing_is_left(tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def test_a_success_is_not_lost_in_later_steps_of_a_batch():
     played = np.array([0, 0, -1])
     for elapsed, success in enumerate([[False, True, True], [False, False, True], [False, False, False]]):
         progress["elapsed"] = elapsed
-        loops.note(0, 3, progress, played, np.array(success), successes)
+        loops.record_success(0, 3, progress, played, np.array(success), successes)
     assert successes.tolist() == [[False, False], [True, False], [False, False]]
 
 

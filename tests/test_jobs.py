@@ -191,16 +191,16 @@ def test_progress_counts_every_rollout_once(tmp_path):
 
 def test_a_short_evaluation_starts_no_worker_and_a_longer_one_does(tmp_path, monkeypatch, counted):
     monkeypatch.setattr(evaluation, "cpus", lambda: 2)
-    monkeypatch.setattr(evaluation, "PATIENCE", 600.0)
+    monkeypatch.setattr(evaluation, "START_DELAY", 600.0)
     quick(tmp_path / "short")
     assert not counted
-    monkeypatch.setattr(evaluation, "PATIENCE", 0.0)
+    monkeypatch.setattr(evaluation, "START_DELAY", 0.0)
     quick(tmp_path / "long")
     assert len(counted) == 1
 
 
 def test_a_model_on_a_gpu_stays_in_one_process(tmp_path, monkeypatch, counted):
-    monkeypatch.setattr(evaluation, "PATIENCE", 0.0)
+    monkeypatch.setattr(evaluation, "START_DELAY", 0.0)
     monkeypatch.setattr(evaluation, "uses_a_gpu", lambda: True)
     quick(tmp_path / "run")
     assert not counted
@@ -272,7 +272,7 @@ def test_a_worker_starts_where_files_have_the_names_of_modules(folder):
     helper = jobs.Helper("mtbench.worker")
     helper.send(sys.path)
     arguments = {"split": "test", "tasks": SHORT}
-    helper.send(jobs.Stage(jobs.gym.spec("MTPOPGym-v0"), arguments, 1, jobs.sendable(Reader()), None))
+    helper.send(jobs.Setup(jobs.gym.spec("MTPOPGym-v0"), arguments, 1, jobs.sendable(Reader()), None))
     assert helper.receive() == jobs.Ready()
     helper.close()
 
@@ -343,7 +343,7 @@ def test_a_policy_that_has_changed_is_not_mixed_with_what_began(tmp_path, monkey
     (tmp_path / "changed.py").write_text("def act(observation):\n    return 0\n")
     spec = jobs.gym.spec("MTPOPGym-v0")
     with pytest.raises(ValueError, match="has changed since the evaluation began"):
-        jobs.Stage(spec, {}, 1, f"{tmp_path}/changed.py:act", "another").set()
+        jobs.Setup(spec, {}, 1, f"{tmp_path}/changed.py:act", "another").load()
 
 
 # ---- arguments ----

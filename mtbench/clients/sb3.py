@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from mtbench.errors import UsageError, missing_extra_error
+from mtbench.vector import make_vec
 from mtbench.vector.infos import info_of
 
 try:
@@ -45,8 +46,8 @@ def make_vec_env(
         n_envs: How many environments.
         seed: Of the first environment; the others follow. None draws one. An algorithm's own ``seed`` replaces it.
         monitor_file: Where SB3 writes returns and lengths of the meta-rollouts, as its ``Monitor`` does.
-        **kwargs: As ``gym.make_vec`` takes them: the environment's, ``num_workers`` and ``render_mode`` (which needs
-            the slow single environments).
+        **kwargs: As for :func:`mtbench.vector.make_vec`: the environment's, ``num_workers`` and ``render_mode`` (which
+            needs the slow single environments).
 
     Raises:
         ValueError: An argument's value does not exist or is out of range.
@@ -54,7 +55,7 @@ def make_vec_env(
         gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
     """
     # Never `copy=False`: SB3 keeps the previous observations while it steps.
-    venv = gym.make_vec(env_id, num_envs=n_envs, autoreset_mode=AutoresetMode.SAME_STEP, copy=True, **kwargs)
+    venv = make_vec(env_id, num_envs=n_envs, autoreset_mode=AutoresetMode.SAME_STEP, copy=True, **kwargs)
     made = MetaRolloutVecEnv(venv)
     if seed is not None:
         made.seed(seed)

@@ -7,6 +7,7 @@ The meta-rollout contract has two implementations: :mod:`mtbench.rollout` for on
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 from typing import Any
@@ -30,7 +31,10 @@ def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv[
     """
     from mtbench.registration import find
 
-    return make_vector(**{**find(env_id).kwargs, **kwargs}, num_envs=num_envs)
+    kwargs = {**find(env_id).kwargs, **kwargs}
+    venv = make_vector(**kwargs, num_envs=num_envs)
+    venv.unwrapped.spec = dataclasses.replace(gym.spec(env_id), kwargs={**kwargs, "num_envs": num_envs})
+    return venv
 
 
 def make_vector(

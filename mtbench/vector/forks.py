@@ -19,40 +19,39 @@ def after_fork(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-class Home:
+class OwnProcess:
     """Remembers the process that made it. A copy or an unpickled object belongs to the process that makes it.
 
     Attributes:
-        is_here: Whether the current process is that process. A plain attribute, because environments read it in every
-            step.
+        is_current: Whether this code runs in that process. A plain attribute: environments read it in every step.
     """
 
-    __slots__ = ("__weakref__", "is_here")
+    __slots__ = ("__weakref__", "is_current")
 
     def __init__(self) -> None:
-        self.is_here = True
-        _homes.add(self)
+        self.is_current = True
+        _processes.add(self)
 
     def __reduce__(self) -> Any:
-        return Home, ()
+        return OwnProcess, ()
 
 
-_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+_processes: weakref.WeakSet[OwnProcess] = weakref.WeakSet()
 
 
 def _mark_as_forked() -> None:
-    for home in list(_homes):
-        home.is_here = False
+    for process in list(_processes):
+        process.is_current = False
 
 
 after_fork(_mark_as_forked)
 
 
-def finalize_at_home(owner: Any, function: Callable[..., Any], *arguments: Any) -> weakref.finalize[..., Any]:
+def finalize_unless_forked(owner: Any, function: Callable[..., Any], *arguments: Any) -> weakref.finalize[..., Any]:
     """``weakref.finalize`` that does nothing in a forked process."""
-    return weakref.finalize(owner, _if_here, Home(), function, *arguments)
+    return weakref.finalize(owner, _if_own, OwnProcess(), function, *arguments)
 
 
-def _if_here(home: Home, function: Callable[..., Any], *arguments: Any) -> None:
-    if home.is_here:
+def _if_own(process: OwnProcess, function: Callable[..., Any], *arguments: Any) -> None:
+    if process.is_current:
         function(*arguments)

@@ -70,7 +70,7 @@ def before(
 
 
 @kernel
-def note(begin: int, end: int, progress: Any, played: Array, success: Array, successes: Array) -> None:
+def record_success(begin: int, end: int, progress: Any, played: Array, success: Array, successes: Array) -> None:
     """Record which attempts succeeded."""
     for i in range(begin, end):
         if played[i] < 0:
@@ -137,7 +137,7 @@ def after(
 
 
 @kernel
-def move_on(
+def begin_next(
     begin: int,
     end: int,
     progress: Any,
@@ -181,7 +181,7 @@ def move_on(
 
 
 @kernel
-def foresee(
+def predict_next(
     begin: int,
     end: int,
     progress: Any,

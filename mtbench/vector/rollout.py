@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 
 from mtbench.errors import UsageError
 from mtbench.rollout import MetaRollout
@@ -22,7 +22,7 @@ from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
 from mtbench.vector.arguments import checked_mask, checked_seeds
 from mtbench.vector.engine import PROGRESS, Array, Batch, Engine, cpus, shares
-from mtbench.vector.forks import Home
+from mtbench.vector.forks import OwnProcess
 from mtbench.vector.infos import add, only, row
 
 _MODES = {
@@ -73,7 +73,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
         #: Only with autoreset disabled: finished rollouts ignore steps until they are reset, and do not refuse them.
         self.lets_finished_wait = False
-        self._home = Home()
+        self._process = OwnProcess()
 
         n, k, names = num_envs, one.k, list(one.suite.tasks)
         self._names = np.array(names, dtype=object)
@@ -152,7 +152,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         Raises:
             ValueError: An unknown option, task or variant, or a wrong number of seeds.
         """
-        if self.closed or not self._home.is_here:
+        if self.closed or not self._process.is_current:
             raise self._unusable()
         options = dict(options or {})
         mask = checked_mask(options.pop("reset_mask", None), self.num_envs)
@@ -170,7 +170,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             elif number is not None:
                 streams.set_state(self._streams[i], gym.utils.seeding.np_random(number)[0])
         self._follows[:] = np.where(mask, loops.NEXT_ROLLOUT, loops.GOES_ON)
-        self._move_on(0, self.num_envs, self._follows)
+        self._begin_next(0, self.num_envs, self._follows)
         for i in which:
             task, variants = pinned(i)
             if task is not None:
@@ -195,7 +195,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
             gymnasium.error.ClosedEnvironmentError: The environment was closed.
             gymnasium.error.Error: This process was forked from the one that made it.
         """
-        if self.closed or not self._home.is_here:
+        if self.closed or not self._process.is_current:
             raise self._unusable()
         actions = self._checked_actions(actions)
         n = self.num_envs
@@ -210,7 +210,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads and close the engine. Does nothing in a forked process: both are the parent's."""
-        if not self._home.is_here:
+        if not self._process.is_current:
             return
         if self._pool:
             self._pool.shutdown()
@@ -263,7 +263,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         loops.before(*chunk, progress, self._replacements, self._task, counts, given, self._played, *kept)
         self._engine.step(*chunk, self._engine_actions(*chunk, actions), self._earned, *self._base_over)
         if "successes" in self._statistics:
-            loops.note(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
+            loops.record_success(*chunk, progress, self._played, self._engine.success, self._statistics["successes"])
         base_terminated, base_truncated = self._base_over
         base = (self._earned, base_terminated, base_truncated, self._task, self._scales)
         loops.after(*chunk, progress, *base, *kept, self._follows, reward, terminated, truncated, self._rules)
@@ -286,20 +286,20 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         return self._moves
 
     def _advance(self, begin: int, end: int, follows: Array) -> None:
-        self._move_on(begin, end, follows)
+        self._begin_next(begin, end, follows)
         self._start(begin, end)
 
     def _start(self, begin: int, end: int) -> None:
         self._engine.start(begin, end, self._task, self._begins)
         if self._engine.prepares and self._mode != loops.NEVER:
             drawn = (self._drawn_from, *self._drawn_variants, *self._next)
-            loops.foresee(begin, end, self._progress, self._streams, self._begins, *drawn)
+            loops.predict_next(begin, end, self._progress, self._streams, self._begins, *drawn)
             self._engine.prepare(begin, end, *self._next)
 
-    def _move_on(self, begin: int, end: int, follows: Array) -> None:
+    def _begin_next(self, begin: int, end: int, follows: Array) -> None:
         drawn = (self._drawn_from, *self._drawn_variants, self._same_variant)
         slots = (self._progress, self._streams, self._replacements, follows, self._task, self._variants, self._begins)
-        loops.move_on(begin, end, *slots, *drawn)
+        loops.begin_next(begin, end, *slots, *drawn)
 
     def _observe(self, begin: int, end: int, out: Batch) -> None:
         """Write the observations, with the label and previous reward that :class:`MetaRollout` adds."""
@@ -314,13 +314,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         self._engine.observe(begin, end, self._progress, out)
 
     def _empty(self) -> Batch:
-        def empty(space: gym.Space[Any]) -> Array:
-            return np.empty(space.shape, space.dtype)  # type: ignore[arg-type]
-
-        space = self.observation_space
-        if isinstance(space, gym.spaces.Dict):
-            return {name: empty(part) for name, part in space.items()}
-        return empty(space)
+        return cast(Batch, create_empty_array(self.single_observation_space, self.num_envs, np.empty))
 
     def latest_step(self, task: Array) -> tuple[Array, Array, Array]:
         """What the latest step did in each row, for wrappers that add the inputs of RL^2.

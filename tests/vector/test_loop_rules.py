@@ -20,7 +20,7 @@ def progress_of(**fields):
 
 def noted(progress, successes, success):
     successes = np.array([successes])
-    loops.note(0, 1, progress, np.zeros(1, dtype=np.int64), np.array([success]), successes)
+    loops.record_success(0, 1, progress, np.zeros(1, dtype=np.int64), np.array([success]), successes)
     return successes[0].tolist()
 
 

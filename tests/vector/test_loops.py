@@ -33,27 +33,27 @@ def playing(*attempts):
 @pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("listed", [NONE, np.array([5, 8, 13])])
-def test_foresee_says_what_move_on_draws_and_leaves_the_streams_alone(spare, tasks, listed):
+def test_the_prediction_is_what_comes_next_and_leaves_the_streams_alone(spare, tasks, listed):
     random, progress = random_streams(4, spare), playing(0, 0, 0, 0)
     before, drawn_from = random.copy(), np.arange(10, 10 + tasks)
     next_tasks, next_variants = np.full((2, 4), -7)
     drawn = (drawn_from, 100, len(listed) or 50, listed)
-    loops.foresee(0, 4, progress, random, np.zeros(4, dtype=np.int64), *drawn, next_tasks, next_variants)
+    loops.predict_next(0, 4, progress, random, np.zeros(4, dtype=np.int64), *drawn, next_tasks, next_variants)
     assert np.array_equal(random, before)
     task, variants, begins = np.zeros(4, dtype=np.int64), np.zeros((4, 2), dtype=np.int64), np.zeros(4, dtype=np.int64)
     follows = np.full(4, loops.NEXT_ROLLOUT, dtype=np.int8)
     replacements = np.zeros(4, streams.STREAM)
-    loops.move_on(0, 4, progress, random, replacements, follows, task, variants, begins, *drawn, True)
+    loops.begin_next(0, 4, progress, random, replacements, follows, task, variants, begins, *drawn, True)
     assert not np.array_equal(random, before)
     assert next_tasks.tolist() == task.tolist()
     assert next_variants.tolist() == begins.tolist() == variants[:, 1].tolist()
 
 
-def test_foresee_looks_only_where_rollouts_begin():
+def test_predictions_are_made_only_where_rollouts_begin():
     random, progress = random_streams(3, False), playing(0, 1, 0)
     next_tasks, next_variants = np.full((2, 3), -7)
     begins = np.array([-1, 4, 4])  # nothing begins, a second attempt, a rollout
-    loops.foresee(0, 3, progress, random, begins, np.array([2]), 0, 9, NONE, next_tasks, next_variants)
+    loops.predict_next(0, 3, progress, random, begins, np.array([2]), 0, 9, NONE, next_tasks, next_variants)
     assert next_variants[:2].tolist() == [-1, -1]
     assert next_variants[2] >= 0
     assert next_tasks.tolist() == [-7, -7, 2]
@@ -66,14 +66,14 @@ def test_an_attempt_that_once_succeeded_stays_a_success():
     for attempt, step, won in ((0, 0, False), (0, 1, True), (0, 2, False), (1, 3, False), (1, 4, True), (1, 5, False)):
         progress["attempt"], progress["elapsed"] = attempt, step
         success[:] = won
-        loops.note(0, 1, progress, played, success, successes)
+        loops.record_success(0, 1, progress, played, success, successes)
         seen.append(successes[0].tolist())
     assert seen == [[False, False], [True, False], [True, False], [True, False], [True, True], [True, True]]
 
 
 def test_a_step_that_plays_nothing_notes_nothing():
     successes = np.array([[False, True]])
-    loops.note(0, 1, playing(0), np.array([-1]), np.array([True]), successes)
+    loops.record_success(0, 1, playing(0), np.array([-1]), np.array([True]), successes)
     assert successes.tolist() == [[False, True]]
 
 

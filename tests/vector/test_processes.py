@@ -22,7 +22,7 @@ pytest.importorskip("numba")
 
 from mtbench.suites.procgen import core
 from mtbench.vector import helpers
-from mtbench.vector.forks import Home
+from mtbench.vector.forks import OwnProcess
 
 # By ID: the package that its suite needs, and short games.
 SUITES = {
@@ -202,11 +202,11 @@ if child:
 
 @forks
 def test_a_home_is_told_from_a_fork():
-    home = Home()
-    assert home.is_here
-    assert in_a_fork(lambda: (home.is_here, Home().is_here, pickle.loads(pickle.dumps(home)).is_here)) == (
-        *(False, True, True),
-    )
+    process = OwnProcess()
+    assert process.is_current
+    assert in_a_fork(
+        lambda: (process.is_current, OwnProcess().is_current, pickle.loads(pickle.dumps(process)).is_current)
+    ) == (*(False, True, True),)
 
 
 def threads():

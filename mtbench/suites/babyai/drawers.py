@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 from mtbench.suites.babyai.layouts import Layouts, World
-from mtbench.vector.forks import finalize_at_home
+from mtbench.vector.forks import finalize_unless_forked
 from mtbench.vector.helpers import Helper, HelperGone, answer, retried
 
 Drawn = tuple[World, str]
@@ -27,7 +27,7 @@ class Drawers:
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, _THREADS)
         self._processes = _Processes(count)
-        self.close = finalize_at_home(self, _close, self._pool, self._processes)
+        self.close = finalize_unless_forked(self, _close, self._pool, self._processes)
 
     def draw(self, task: str, seed: int) -> Future[Drawn]:
         """Start to draw a layout; the future has the result."""

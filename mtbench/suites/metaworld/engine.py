@@ -14,7 +14,7 @@ from mtbench.suite import Suite
 from mtbench.suites.metaworld import MOST_STEPS
 from mtbench.suites.metaworld.game import SkillGame
 from mtbench.vector.engine import Array, Engine, shares
-from mtbench.vector.forks import finalize_at_home
+from mtbench.vector.forks import finalize_unless_forked
 from mtbench.vector.helpers import WAITS, Helper, HelperGone, Memory, answer, map_memory, retried
 
 #: One slot in shared memory. The slot's player reads `skill` to `action`: it begins an attempt at the goal if `begins`,
@@ -103,7 +103,7 @@ class MetaWorldEngine(Engine):
         self._slots[:] = slots
         self._player: Player | None = None  # in this process
         self._helpers: dict[tuple[int, int], Helper] = {}  # by the begin and end of their slots
-        self.forget = finalize_at_home(self, _forget, self._memory, self._helpers)
+        self.forget = finalize_unless_forked(self, _forget, self._memory, self._helpers)
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
         """Begin attempts. An attempt at the slot's previous goal starts from a saved state."""
