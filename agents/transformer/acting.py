@@ -1,20 +1,150 @@
-"""Act in many environments at once, with a memory of each rollout."""
+"""Act in many environments at once, with a memory of each rollout.
+
+:class:`ActingModel` is a copy of what acting needs of a network, with the factors of its layers multiplied in. It can
+take the newest weights while the learner works on, through :class:`NewestWeights`. :class:`Player` remembers rollouts.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
 from .backbone import Cache
 from .encoders import Timesteps
+from .graphs import compiled
 from .heads import DiscretePolicy
 from .model import ActionSpec, AgentModel
+from .precision import half_precision
 
 Array = npt.NDArray[Any]
+
+# On a GPU, attention looks at a multiple of this many timesteps, so that there are few compiled graphs.
+_SLOTS = 128
+
+
+class Inputs(NamedTuple):
+    """What N environments show and what is drawn for them, on the model's device.
+
+    Attributes:
+        observation: ``(N, ...)``.
+        previous_action: ``(N,)`` int64 or ``(N, A)`` float32.
+        previous_reward: ``(N,)`` float32.
+        steps: ``(N,)`` int64: steps of the rollouts so far.
+        noise: ``(N, 1)`` float32 from [0, 1) for discrete actions, ``(N, A)`` from a standard normal else.
+    """
+
+    observation: Tensor
+    previous_action: Tensor
+    previous_reward: Tensor
+    steps: Tensor
+    noise: Tensor
+
+
+class ActingModel(nn.Module):
+    """The encoder, backbone and actor of a network, for acting alone.
+
+    Args:
+        model: The network; its weights are copied.
+    """
+
+    def __init__(self, model: AgentModel) -> None:
+        super().__init__()
+        self.actions = model.actions
+        self.encoder = copy.deepcopy(model.encoder)
+        self.backbone = copy.deepcopy(model.backbone)
+        self.actor = copy.deepcopy(model.actor)
+        self.requires_grad_(False)
+        self.eval()
+        for layer in self.backbone.reparametrized():
+            layer.fold()
+
+    @torch.no_grad()
+    def load(self, model: AgentModel | ActingModel) -> None:
+        """Copy the weights and statistics of a network, or of another acting model."""
+        torch._foreach_copy_(_tensors(self), _tensors(model))
+        if isinstance(model, AgentModel):
+            for layer in self.backbone.reparametrized():
+                layer.fold()
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs, cache: Cache, used: int) -> Tensor:
+        """Actions for the next timestep: ``(N,)`` int64, or ``(N, A)`` float32 in (-1, 1).
+
+        Args:
+            inputs: The timestep.
+            cache: Memory of the rollouts; it takes in the timestep.
+            used: See :meth:`Backbone.step`.
+        """
+        start = (inputs.steps == 0).float()
+        timesteps = Timesteps(
+            observation=inputs.observation,
+            previous_action=self.actions.as_input(inputs.previous_action) * (1 - start)[:, None],
+            previous_reward=inputs.previous_reward,
+            start=start,
+        )
+        device = inputs.steps.device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):
+            state = self.backbone.step(self.encoder(timesteps), inputs.steps, cache, used)
+            policy = self.actor.last(state)
+        if isinstance(policy, DiscretePolicy):
+            cumulative = policy.probabilities.cumsum(dim=-1)
+            below = inputs.noise * cumulative[:, -1:] > cumulative
+            return below.sum(dim=1).clamp(max=cumulative.shape[1] - 1)
+        return torch.tanh(policy.mean + policy.log_std.exp() * inputs.noise)
+
+
+def _tensors(model: AgentModel | ActingModel) -> list[Tensor]:
+    parts = (model.encoder, model.backbone, model.actor)
+    return [tensor.detach() for part in parts for tensor in (*part.parameters(), *part.buffers())]
+
+
+class NewestWeights:
+    """Hands the newest weights from the thread that learns to the thread that acts.
+
+    Args:
+        model: The network.
+    """
+
+    def __init__(self, model: AgentModel) -> None:
+        self._weights = ActingModel(model)
+        self._lock = threading.Lock()
+        self._put = self._taken = 0
+        self._events: list[Any] = []  # on a GPU: what the other stream must wait for
+
+    def put(self, model: AgentModel) -> None:
+        """Copy the weights of a network to here."""
+        with self._lock:
+            self._in_order()
+            self._weights.load(model)
+            self._record(model)
+            self._put += 1
+
+    def copy_to(self, acting: ActingModel) -> None:
+        """Copy the weights from here, if they are new."""
+        if self._taken == self._put:
+            return
+        with self._lock:
+            self._in_order()
+            acting.load(self._weights)
+            self._record(acting)
+            self._taken = self._put
+
+    def _in_order(self) -> None:
+        for event in self._events:
+            torch.cuda.current_stream().wait_event(event)
+        self._events.clear()
+
+    def _record(self, model: nn.Module) -> None:
+        if next(model.parameters()).device.type == "cuda":
+            self._events.append(torch.cuda.current_stream().record_event())
 
 
 class Player:
@@ -28,50 +158,71 @@ class Player:
         action_space: Of one environment.
         rng: Draws the actions.
         device: The model's.
+        compile: Compile the step, and use CUDA graphs where there is a GPU. None: where there is a GPU.
     """
 
     def __init__(
-        self, num_envs: int, action_space: gym.Space[Any], rng: np.random.Generator, device: torch.device
+        self,
+        num_envs: int,
+        action_space: gym.Space[Any],
+        rng: np.random.Generator,
+        device: torch.device,
+        compile: bool | None = None,
     ) -> None:
         spec = ActionSpec(action_space)
         self._range = (action_space.low, action_space.high) if isinstance(action_space, gym.spaces.Box) else None
-        self._rng, self._device = rng, device
+        self._discrete, self._rng, self._device = spec.discrete, rng, device
+        self._compile = device.type == "cuda" if compile is None else compile
         shape, kind = ((num_envs,), np.int64) if spec.discrete else ((num_envs, spec.size), np.float32)
         self.previous_action: Array = np.zeros(shape, dtype=kind)
         self.previous_reward: Array = np.zeros(num_envs, dtype=np.float32)
-        self._start = np.ones(num_envs, dtype=np.bool_)
+        self._noise_shape = (num_envs, 1 if spec.discrete else spec.size)
+        self._steps = np.zeros(num_envs, dtype=np.int64)
         self._cache: Cache | None = None
+        self._step: Callable[..., Tensor] | None = None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._staged: dict[str, tuple[Tensor, Tensor]] = {}  # by input: pinned memory of the host, and of the GPU
 
     def restart(self, mask: Array) -> None:
         """Forget the rollouts of the environments where `mask` ``(N,)`` is True: their next observation is a first."""
-        if self._cache is not None:
-            self._cache.restart(mask)
-        self._start = mask.copy()
+        self._steps[mask] = 0
         self.previous_action[mask] = 0
         self.previous_reward[mask] = 0
 
-    def act(self, model: AgentModel, observations: Array) -> Array:
+    def act(self, model: ActingModel, observations: Array) -> Array:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
         if self._cache is None:
-            self._cache = model.backbone.new_cache(len(self._start), self._device)
+            dtype = torch.bfloat16 if half_precision(self._device) else torch.float32
+            self._cache = model.backbone.new_cache(len(self._steps), self._device, dtype)
+            self._step = compiled(model.forward, self._device) if self._compile else model.forward
+        assert self._step is not None
+        draw = self._rng.random if self._discrete else self._rng.standard_normal
+        used = int(self._steps.max()) + 1
+        if self._compile:
+            used = -(-used // _SLOTS) * _SLOTS
+        with torch.cuda.stream(self._stream):
+            inputs = Inputs(
+                observation=self._sent("observation", np.ascontiguousarray(observations)),
+                previous_action=self._sent("previous_action", self.previous_action),
+                previous_reward=self._sent("previous_reward", self.previous_reward),
+                steps=self._sent("steps", self._steps),
+                noise=self._sent("noise", draw(self._noise_shape).astype(np.float32)),
+            )
+            actions = self._step(inputs, self._cache, min(used, self._cache.window)).cpu()
+        self._steps += 1
+        return np.asarray(actions)
 
-        def tensor(array: Array) -> torch.Tensor:
-            return torch.from_numpy(array).to(self._device, non_blocking=True)
-
-        start = tensor(self._start.astype(np.float32))
-        timesteps = Timesteps(
-            observation=tensor(np.ascontiguousarray(observations)),
-            previous_action=model.actions.as_input(tensor(self.previous_action)) * (1 - start)[:, None],
-            previous_reward=tensor(self.previous_reward),
-            start=start,
-        )
-        policy = model.step(timesteps, self._cache)
-        if isinstance(policy, DiscretePolicy):
-            cumulative = policy.probabilities[:, 0].cumsum(dim=-1).cpu().numpy()
-            u = self._rng.random((len(cumulative), 1)) * cumulative[:, -1:]
-            return np.asarray(np.minimum((u > cumulative).sum(axis=1), cumulative.shape[1] - 1))
-        mean, deviation = (v[:, 0].cpu().numpy() for v in (policy.mean, policy.log_std.exp()))
-        return np.asarray(np.tanh(mean + deviation * self._rng.standard_normal(mean.shape)), dtype=np.float32)
+    def _sent(self, name: str, array: Array) -> Tensor:
+        """On the model's device; on a CPU without a copy."""
+        host = torch.from_numpy(array)
+        if self._stream is None:
+            return host
+        if name not in self._staged:
+            self._staged[name] = host.clone().pin_memory(), host.to(self._device)
+        pinned, there = self._staged[name]
+        pinned.copy_(host)
+        there.copy_(pinned, non_blocking=True)
+        return there
 
     def took(self, actions: Array) -> None:
         """Remember the actions that were really played."""

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .objectives import full_precision
 
 
 class SigmaReparamLinear(nn.Module):
     """A linear layer ``x -> (gamma / sigma(W)) W x + b``, sigma the spectral norm of W.
 
-    One power iteration per training forward keeps the estimate of sigma current; it starts from the exact leading
-    singular vectors. The factor multiplies whichever is smaller, the matrix or what comes out.
+    :meth:`update_norm` keeps the estimate of sigma current, by one power iteration that starts from the exact leading
+    singular vectors. The factor multiplies whichever is smaller, the matrix or what comes out. For acting, :meth:`fold`
+    multiplies it into the matrix once.
     """
 
     left: Tensor
@@ -31,6 +33,7 @@ class SigmaReparamLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.gamma = nn.Parameter(torch.ones(()))
+        self.folded = False
         nn.init.trunc_normal_(self.weight, std=0.02)
         left, _, right = torch.linalg.svd(self.weight.detach(), full_matrices=False)
         self.register_buffer("left", left[:, 0].clone())
@@ -38,19 +41,29 @@ class SigmaReparamLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., inputs) -> (..., outputs)``."""
-        factor = self.gamma / self._spectral_norm()
+        if self.folded:
+            return F.linear(x, self.weight, self.bias)
+        factor = self._factor()
         if x.numel() > self.weight.numel():  # more timesteps than outputs
             return F.linear(x, self.weight * factor, self.bias)
         return F.linear(x, self.weight) * factor + self.bias
 
-    def _spectral_norm(self) -> Tensor:
-        with torch.autocast(self.weight.device.type, enabled=False):  # sums of many squares: full precision
-            if self.training:
-                with torch.no_grad():
-                    # New tensors, not in place: the graph of an earlier call may still hold the old ones.
-                    self.right = F.normalize(self.weight.T @ self.left, dim=0)
-                    self.left = F.normalize(self.weight @ self.right, dim=0)
-            return torch.dot(self.left, self.weight @ self.right)
+    @torch.no_grad()
+    def update_norm(self) -> None:
+        """One power iteration; once before each training forward."""
+        with full_precision(self.weight):  # sums of many squares
+            self.right.copy_(F.normalize(self.weight.T @ self.left, dim=0))
+            self.left.copy_(F.normalize(self.weight @ self.right, dim=0))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Multiply the factor into the matrix. The layer cannot be trained then."""
+        self.weight.mul_(self._factor())
+        self.folded = True
+
+    def _factor(self) -> Tensor:
+        with full_precision(self.weight):
+            return self.gamma / torch.dot(self.left, self.weight @ self.right)
 
 
 class Cache:
@@ -62,7 +75,6 @@ class Cache:
     Attributes:
         keys: ``(layers, B, heads, window, head_dim)``.
         values: Likewise.
-        steps: ``(B,)`` int64: timesteps seen in the current rollout.
     """
 
     def __init__(
@@ -77,35 +89,15 @@ class Cache:
     ) -> None:
         self.keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
-        self.steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._rows = torch.arange(num_envs, device=device)
-        # The same on the host: reading it back from a GPU would stall every step.
-        self._host_steps = np.zeros(num_envs, dtype=np.int64)
 
     @property
     def window(self) -> int:
         """How many timesteps are remembered."""
         return self.keys.shape[3]
 
-    def restart(self, mask: npt.NDArray[np.bool_]) -> None:
-        """Forget the rollouts of the environments where `mask` ``(B,)`` is True."""
-        if mask.any():
-            self._host_steps[mask] = 0
-            self.steps.copy_(torch.from_numpy(self._host_steps))
-
-    def begin_step(self) -> tuple[Tensor, Tensor]:
-        """The slot ``(B,)`` to write this timestep to, and which slots ``(B, 1, 1, used)`` to attend to."""
-        used = min(int(self._host_steps.max()) + 1, self.window)
-        seen = torch.arange(used, device=self.steps.device) <= self.steps[:, None]
-        return self.steps % self.window, seen[:, None, None, :]
-
-    def end_step(self) -> None:
-        """Count this timestep."""
-        self.steps += 1
-        self._host_steps += 1
-
     def write(self, layer: int, slot: Tensor, key: Tensor, value: Tensor, used: int) -> tuple[Tensor, Tensor]:
-        """Store ``(B, heads, head_dim)`` and return all keys and values in use."""
+        """Store ``(B, heads, head_dim)`` in the slots ``(B,)``, and return the keys and values of all `used` slots."""
         self.keys[layer, self._rows, :, slot] = key.to(self.keys.dtype)
         self.values[layer, self._rows, :, slot] = value.to(self.values.dtype)
         return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
@@ -123,11 +115,11 @@ class Attention(nn.Module):
         self.out = SigmaReparamLinear(width, width)
         self.head_scale = nn.Parameter(torch.ones(heads, 1, 1))
 
-    def forward(self, x_BTD: Tensor, mask_TT: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, mask: Tensor | None) -> Tensor:
         """``(B, T, D) -> (B, T, D)``; a mask (True where visible) replaces plain causality."""
         B, T, D = x_BTD.shape
         q, k, v = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TT, is_causal=mask_TT is None)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out((mixed * self.head_scale).transpose(1, 2).reshape(B, T, D))
 
     def step(self, x_BD: Tensor, cache: Cache, layer: int, slot: Tensor, seen: Tensor) -> Tensor:
@@ -157,9 +149,9 @@ class Block(nn.Module):
         hidden = self.inside_feedforward(F.leaky_relu(self.expand(self.before_feedforward(x))))
         return x + self.dropout(self.contract(hidden))
 
-    def forward(self, x_BTD: Tensor, mask_TT: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, mask: Tensor | None) -> Tensor:
         """``(B, T, D) -> (B, T, D)``."""
-        x_BTD = x_BTD + self.after_attention(self.attention(self.before_attention(x_BTD), mask_TT))
+        x_BTD = x_BTD + self.after_attention(self.attention(self.before_attention(x_BTD), mask))
         return self._feedforward(x_BTD)
 
     def step(self, x_BD: Tensor, cache: Cache, layer: int, slot: Tensor, seen: Tensor) -> Tensor:
@@ -178,46 +170,81 @@ class Backbone(nn.Module):
         heads: Attention heads.
         window: Timesteps that rollouts remember.
         dropout: On embeddings and feed-forward outputs.
+        recompute: Keep only the inputs of each block for the backward pass, and compute the rest again: less memory,
+            about a third more time.
     """
 
-    def __init__(self, width: int, feedforward: int, layers: int, heads: int, window: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        feedforward: int,
+        layers: int,
+        heads: int,
+        window: int,
+        dropout: float,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
-        self.width, self.heads, self.window = width, heads, window
+        self.width, self.heads, self.window, self.recompute = width, heads, window, recompute
         self.blocks = nn.ModuleList(Block(width, feedforward, heads, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x_BTD: Tensor, steps_BT: Tensor, window: int | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, steps_BT: Tensor, window: int | None = None, segment_BT: Tensor | None = None
+    ) -> Tensor:
         """Sequences at once.
 
         Args:
-            x_BTD: Embedded timesteps, padding at the end only.
+            x_BTD: Embedded timesteps.
             steps_BT: Step of each in its rollout.
             window: Let each timestep see itself and the ``window - 1`` before it only, which is what a cache of that
                 size computes. None sees all.
+            segment_BT: Timesteps see only those of their own segment. None where a row has one sequence, at its
+                beginning.
 
         Returns:
             ``(B, T, D)``.
         """
         x_BTD = self.dropout(x_BTD + sinusoids(steps_BT, self.width).to(x_BTD.dtype))
         mask = None if window is None else _band(x_BTD.shape[1], window, x_BTD.device)
+        if segment_BT is not None:
+            causal = _band(x_BTD.shape[1], window or x_BTD.shape[1], x_BTD.device)
+            mask = ((segment_BT[:, :, None] == segment_BT[:, None, :]) & causal)[:, None]
         for block in self.blocks:
-            x_BTD = block(x_BTD, mask)
+            if self.recompute and self.training:
+                x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, mask)
         return self.norm(x_BTD)
 
-    def step(self, x_BD: Tensor, cache: Cache) -> Tensor:
-        """The next timestep of every environment, ``(B, D) -> (B, D)``; advances the cache."""
-        slot, seen = cache.begin_step()
-        x_BD = self.dropout(x_BD + sinusoids(cache.steps, self.width).to(x_BD.dtype))
+    def step(self, x_BD: Tensor, steps_B: Tensor, cache: Cache, used: int) -> Tensor:
+        """The next timestep of every environment.
+
+        Args:
+            x_BD: Embedded timesteps.
+            steps_B: Step of each in its rollout.
+            cache: Of these rollouts; the timestep is added to it.
+            used: How many of its slots to look at: none beyond them may hold a timestep.
+
+        Returns:
+            ``(B, D)``.
+        """
+        slot = steps_B % cache.window
+        seen = (torch.arange(used, device=steps_B.device) <= steps_B[:, None])[:, None, None, :]
+        x_BD = self.dropout(x_BD + sinusoids(steps_B, self.width).to(x_BD.dtype))
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x_BD = block.step(x_BD, cache, layer, slot, seen)
-        cache.end_step()
         return self.norm(x_BD)
 
-    def new_cache(self, num_envs: int, device: torch.device) -> Cache:
+    def reparametrized(self) -> list[SigmaReparamLinear]:
+        """Its layers with a spectral norm."""
+        return [module for module in self.modules() if isinstance(module, SigmaReparamLinear)]
+
+    def new_cache(self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Cache:
         """An empty cache."""
-        return Cache(len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads, device)
+        return Cache(len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads, device, dtype)
 
 
 def sinusoids(steps: Tensor, width: int) -> Tensor:

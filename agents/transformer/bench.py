@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from .acting import Player
+from .acting import ActingModel, Player
 from .config import TrainConfig
 from .learner import Learner
 from .model import AgentModel
@@ -36,7 +36,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
     rng = np.random.default_rng(config.seed)
     spaces = env.observation_space, env.action_space
     model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
-    learner = Learner(model, config.learning, config.seed, device)
+    learner = Learner(model, config.learning, config.seed, device, context=config.model.context)
     B, L = config.learning.batch_size, config.model.context
     player = Player(config.collect.num_envs, env.action_space, rng, device)
     replay = _filled(env, player, L, rng)
@@ -48,13 +48,13 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
     update()
     seconds = _timed(update, updates)
 
-    model.eval()
+    acting = ActingModel(model)
     observations = np.stack([replay.observations[0]] * config.collect.num_envs)
     player.restart(np.ones(config.collect.num_envs, dtype=np.bool_))
     nothing = np.zeros(config.collect.num_envs, dtype=np.bool_)
 
     def act() -> None:
-        player.took(player.act(model, observations))
+        player.took(player.act(acting, observations))
         player.restart(nothing)
 
     for _ in range(max(1, L // 2)):  # half a context into a rollout, the average length that attention sees

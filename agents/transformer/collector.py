@@ -11,9 +11,8 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 
-from .acting import Player
+from .acting import ActingModel, Player
 from .config import CollectConfig
-from .model import AgentModel
 from .replay import Rollout
 
 Array = npt.NDArray[Any]
@@ -81,12 +80,12 @@ class Collector:
         return (1 - share) * c.epsilon_start * start_factor + share * c.epsilon_end * end_factor
 
     def collect(
-        self, model: AgentModel, steps: int, stopped: Callable[[], bool] = lambda: False
+        self, model: ActingModel, steps: int, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[Rollout, Array | None]]:
         """Take at least `steps` environment steps; yield rollouts as they end, with their attempts' returns.
 
         Args:
-            model: In evaluation mode for as long as this runs.
+            model: Acts.
             steps: Over all environments.
             stopped: Called before every step of the batch; collecting ends when it returns True.
         """
@@ -94,7 +93,7 @@ class Collector:
         while self.steps < target and not stopped():
             yield from self._step(model)
 
-    def _step(self, model: AgentModel) -> list[tuple[Rollout, Array | None]]:
+    def _step(self, model: ActingModel) -> list[tuple[Rollout, Array | None]]:
         player = self._player
         player.restart(self._begins)
         actions = self._explore(player.act(model, self._observation))

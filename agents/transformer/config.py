@@ -41,6 +41,7 @@ class ModelConfig:
     bin_limit: float = 1e5  # bins span [-limit, limit] in symlog space
     hl_gauss: float | None = None  # None: two-hot labels; a number: HL-Gauss of that deviation in bin widths
     probability_floor: float = 1e-6  # least probability of a discrete action
+    recompute: bool = False  # compute activations again in the backward pass, to save memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class CollectConfig:
     epsilon_steps: int = 24_000_000  # environment steps, all environments together
     steps_per_update: float = 24.0  # environment steps for each update
     first_steps: int = 24_000  # environment steps before the first update
+    refresh_updates: int = 100  # updates after which collecting beside the learner takes the newest weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoders import mlp
-from .objectives import symlog
+from .objectives import full_precision, symlog
 
 # Log-probabilities look at actions from this far inside the edge, where the tanh's inverse is infinite.
 _EDGE = 0.99
@@ -109,7 +109,18 @@ class Actor(nn.Module):
 
     def forward(self, state: Tensor) -> DiscretePolicy | GaussianPolicy:
         """``(..., D)`` to a policy of batch shape ``(..., G)``."""
-        parameters = self.out(self.mlp(state)).unflatten(-1, (self.discounts, -1))
+        hidden = self.mlp(state)
+        with full_precision(state):
+            return self._policy(self.out(hidden.float()).unflatten(-1, (self.discounts, -1)))
+
+    def last(self, state: Tensor) -> DiscretePolicy | GaussianPolicy:
+        """``(..., D)`` to the policy of the last discount, which acts; its batch shape is ``(...)``."""
+        hidden = self.mlp(state)
+        size = self.out.out_features // self.discounts
+        with full_precision(state):
+            return self._policy(F.linear(hidden.float(), self.out.weight[-size:], self.out.bias[-size:]))
+
+    def _policy(self, parameters: Tensor) -> DiscretePolicy | GaussianPolicy:
         if self.discrete:
             return DiscretePolicy.from_logits(parameters, self.floor)
         return GaussianPolicy.from_parameters(parameters)
@@ -187,7 +198,8 @@ class CriticEnsemble(nn.Module):
         hidden = F.leaky_relu_(hidden)
         shape = hidden.shape[:-1]
         hidden = F.leaky_relu_(torch.baddbmm(self.second_bias, hidden.flatten(1, 3), self.second))
-        return torch.baddbmm(self.last_bias, hidden, self.last).view(*shape, -1)
+        with full_precision(hidden):
+            return torch.baddbmm(self.last_bias, hidden.float(), self.last).view(*shape, -1)
 
     def _from_action(self, action: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The actions' share of the first layer, ``(E, N or 1, G or 1, S, H)``."""

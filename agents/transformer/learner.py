@@ -1,98 +1,35 @@
-"""One update: slices in, losses, one optimizer step on the shared trunk, targets."""
+"""One update: slices in, one optimizer step on the shared trunk, targets moved. Nothing waits for the device.
+
+On a GPU, or with ``learning.compile``, the whole update is one compiled graph. On a CPU the heads work in parts that
+stay in the cache.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from .config import LearningConfig
-from .encoders import Timesteps
-from .heads import DiscretePolicy, GaussianPolicy
+from .graphs import compiled
+from .losses import Losses, Transitions
 from .model import AgentModel
-from .objectives import (
-    classification_loss,
-    expected_value_loss,
-    filtered_imitation_loss,
-    reduce_random_pair,
-    td_targets,
-)
+from .precision import half_precision
 from .replay import Batch
+from .slices import Prepared, Slices, prepare
 from .throughput import counted_flops, matmul_flops_per_second
 
 # Of hidden activations at a time on a CPU: 1 MiB.
 _CACHED_FLOATS = 2**18
 
-# Of torch.compile.
-_BACKEND = "inductor"
-
 
 class NonFiniteLossError(RuntimeError):
     """An input, a loss or a gradient is NaN or infinite; the message names the tensor."""
-
-
-@dataclass(slots=True)
-class Slices:
-    """A :class:`~.replay.Batch` on the learner's device; of N transitions in all.
-
-    Attributes:
-        observations: As in the batch, and so are `actions`, `rewards` and `terminated`.
-        actions: Before each observation.
-        rewards: Likewise.
-        terminated: ``(B, L)``.
-        steps: ``(B, L + 1)`` int64: step of each timestep in its rollout.
-        exists: ``(B, L + 1)`` bool: no padding.
-        row: ``(N,)``: slice of each transition.
-        place: ``(N,)``: its timestep there.
-        fault: What is wrong with the data, if anything.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    steps: Tensor
-    exists: Tensor
-    row: Tensor
-    place: Tensor
-    fault: str | None
-
-    @property
-    def tokens(self) -> int:
-        """N."""
-        return len(self.row)
-
-
-@dataclass(slots=True)
-class Transitions:
-    """Transitions that exist, flat.
-
-    Attributes:
-        state: ``(N, D)``, with gradients to the trunk.
-        next_state: ``(N, D)``, detached.
-        action: ``(N,)`` int64 or ``(N, A)`` float32.
-        reward: ``(N,)``, multiplied.
-        terminated: ``(N,)`` bool.
-    """
-
-    state: Tensor
-    next_state: Tensor
-    action: Tensor
-    reward: Tensor
-    terminated: Tensor
-
-    def split(self, size: int) -> list[Transitions]:
-        """Parts of at most `size` transitions, in order."""
-        columns = (torch.split(getattr(self, field.name), size) for field in fields(self))
-        return [Transitions(*parts) for parts in zip(*columns, strict=True)]
 
 
 class Learner:
@@ -105,6 +42,7 @@ class Learner:
             repeats what an uninterrupted one does.
         device: Where; bf16 autocast on CUDA, float32 on CPU.
         total: Updates of the whole run, before whose end the rate cools down; None never does.
+        context: Most transitions of a slice. Compiled updates pad to it, so that their shapes repeat.
     """
 
     def __init__(
@@ -114,79 +52,64 @@ class Learner:
         seed: int,
         device: torch.device,
         total: int | None = None,
+        context: int | None = None,
     ) -> None:
         self.model = model.to(device)
-        self.total = total
-        self.config = config
-        self.device = device
+        self.losses = Losses(model, config, device)
+        self.total, self.config, self.device = total, config, device
         self.updates = 0
         self._seed = seed
         self._flops_per_token = 0.0
-        self._discounts = torch.tensor(config.discounts, device=device)
+        self._parameters = model.optimized()
         self.optimizer = torch.optim.AdamW(
-            model.optimized(), lr=config.rate, weight_decay=config.weight_decay, fused=device.type == "cuda"
+            self._parameters, lr=config.rate, weight_decay=config.weight_decay, fused=True
         )
-        if device.type == "cuda" if config.compile is None else config.compile:
-            # Slices differ in length and number of timesteps from update to update: shapes stay symbolic.
-            for module in (model.backbone, model.critic, model.target_critic):
-                module.compile(dynamic=True, backend=_BACKEND)
+        # Its kernel looks at both of these attributes, if one is there.
+        setattr(self.optimizer, "grad_scale", None)  # noqa: B010
+        for parameter in self._parameters:  # as the optimizer does before its first step
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        self._rate = torch.zeros((), device=device)
+        self.compile = device.type == "cuda" if config.compile is None else config.compile
+        self._fixed_length = context if self.compile else None
+        self._run: Callable[[Slices], dict[str, Tensor]] = (
+            compiled(self._update, device) if self.compile else self._update
+        )
 
-    def prepare(self, batch: Batch) -> Slices:
+    def prepare(self, batch: Batch) -> Prepared:
         """Copy a batch to the device without waiting, so that an earlier batch can be learnt from meanwhile."""
+        return prepare(batch, self.device, self._fixed_length)
 
-        def tensor(array: npt.NDArray[Any]) -> Tensor:
-            host = torch.from_numpy(np.ascontiguousarray(array))
-            return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
-
-        floats = {"observations": batch.observations, "rewards": batch.rewards}
-        bad = [name for name, a in floats.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
-        steps = batch.first_step[:, None] + np.arange(batch.mask.shape[1] + 1)
-        # Computed on the host: a mask on a GPU would have to wait for its number of True entries.
-        row, place = np.nonzero(batch.mask)
-        return Slices(
-            observations=tensor(batch.observations),
-            actions=tensor(batch.actions),
-            rewards=tensor(batch.rewards),
-            terminated=tensor(batch.terminated),
-            steps=tensor(steps),
-            exists=tensor(np.concatenate([batch.mask[:, :1], batch.mask], axis=1)),
-            row=tensor(row),
-            place=tensor(place),
-            fault=f"The replay's {bad[0]} are not finite" if bad else None,
-        )
-
-    def update(self, batch: Batch | Slices) -> dict[str, float]:
+    def update(self, batch: Batch | Prepared) -> dict[str, Tensor]:
         """One optimizer step.
 
+        It is left out where a loss or the gradient is not finite; :class:`Totals` tells, when it is read.
+
         Returns:
-            Numbers for the log.
+            Numbers for the log, on the device.
 
         Raises:
-            NonFiniteLossError: An input, a loss or the gradient is not finite. No optimizer step is made of it; go on
-                from a checkpoint.
+            NonFiniteLossError: An input is not finite.
         """
-        slices = self.prepare(batch) if isinstance(batch, Batch) else batch
-        if slices.fault:
-            raise NonFiniteLossError(f"{slices.fault} at update {self.updates}.")
-        self.model.train()
+        prepared = self.prepare(batch) if isinstance(batch, Batch) else batch
+        if prepared.fault:
+            raise NonFiniteLossError(f"{prepared.fault} at update {self.updates}.")
+        if not self.model.training:
+            self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
+        self._rate.fill_(self.rate)
         with _seeded(self._seed, self.updates, self.device):
             if self._flops_per_token:
-                numbers = self._accumulate(slices)
+                numbers = self._run(prepared.slices)
             else:
-                numbers, flops = counted_flops(lambda: self._accumulate(slices))
-                self._flops_per_token = flops / slices.tokens
-            numbers["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.model.optimized(), self.config.clip)
-            # One transfer from the device for all of them.
-            shown = dict(zip(numbers, torch.stack([n.float() for n in numbers.values()]).tolist(), strict=True))
-            for name, number in shown.items():
-                if not math.isfinite(number):
-                    raise NonFiniteLossError(f"The {name} is {number} at update {self.updates}.")
-            self.optimizer.step()
-        self.model.update_targets(self.config.target_rate)
+                numbers, flops = counted_flops(lambda: self._update(prepared.slices))
+                self._flops_per_token = flops / prepared.tokens
         self.updates += 1
-        return shown
+        return numbers
 
     @property
     def rate(self) -> float:
@@ -201,125 +124,126 @@ class Learner:
             return 0.0
         return self._flops_per_token * tokens_per_second / matmul_flops_per_second(self.device)
 
-    def _accumulate(self, slices: Slices) -> dict[str, Tensor]:
-        """Gradients of the loss; its parts, and more numbers for the log.
+    # ---- on the device ----
+
+    def _update(self, slices: Slices) -> dict[str, Tensor]:
+        gradients, numbers = self.gradients(slices)
+        used = [p for p, gradient in zip(self._parameters, gradients, strict=True) if gradient is not None]
+        present = [gradient for gradient in gradients if gradient is not None]
+        with torch.no_grad():
+            norm = torch.nn.utils.get_total_norm(present)
+            numbers["gradient_norm"] = norm
+            finite = torch.stack([number.float() for number in numbers.values()]).isfinite().all()
+            clipped = list(torch._foreach_mul(present, (self.config.clip / (norm + 1e-6)).clamp(max=1.0)))
+            if torch.compiler.is_compiling():
+                self._step_in_graph(used, clipped, finite)
+            else:
+                for parameter, gradient in zip(used, clipped, strict=True):
+                    parameter.grad = gradient
+                # Where this is 1, the step does nothing.
+                setattr(self.optimizer, "found_inf", 1.0 - finite.float())  # noqa: B010
+                self.optimizer.step()
+            self.model.update_targets(self.config.target_rate)
+        return numbers
+
+    def _step_in_graph(self, parameters: list[Any], gradients: list[Tensor], finite: Tensor) -> None:
+        """What ``self.optimizer.step()`` does, in operations that torch.compile can trace."""
+        group = self.optimizer.param_groups[0]
+        states = [self.optimizer.state[parameter] for parameter in parameters]
+        steps = [state["step"] for state in states]
+        adamw(
+            parameters,
+            [torch.where(finite, gradient, 0.0) for gradient in gradients],
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=steps,
+            foreach=True,
+            capturable=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=torch.where(finite, self._rate, 0.0),
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        torch._foreach_add_(steps, finite.float() - 1.0)
+
+    def gradients(self, slices: Slices) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+        """Gradients of the loss by parameter (None for one that has no part in it), and numbers for the log.
 
         The heads work through the timesteps in parts and pass the trunk its gradient once, in the end: their hidden
         layers, one for every critic, discount and sampled action, are by far the largest tensors of an update.
         """
-        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=_half_precision(self.device))
-        self.optimizer.zero_grad(set_to_none=True)
+        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half_precision(self.device))
         with autocast:
-            t = self._transitions(slices)
+            t = self.losses.transitions(slices)
             size = self._part(t)
-            targets = torch.cat([self._targets(part) for part in t.split(size)])
-        self.model.popart.update(targets)
+            targets = torch.cat([self.losses.targets(part) for part in t.split(size)])
+        self.model.popart.update(targets, t.weight)
+        if size >= len(t.weight):
+            with autocast:
+                losses, numbers = self.losses.losses(t, targets)
+            found = torch.autograd.grad(self._total(losses), self._parameters, allow_unused=True)
+            return list(found), {name: value.detach() for name, value in (losses | numbers).items()}
+        self.optimizer.zero_grad(set_to_none=True)
         trunk, t.state = t.state, t.state.detach().requires_grad_()
         sums: dict[str, Tensor] = {}
         for part, target in zip(t.split(size), torch.split(targets, size), strict=True):
             with autocast:
-                losses, numbers = self.losses(part, target)
-            share = len(target) / len(targets)
-            loss = losses["actor"] + self.config.critic_weight * losses["critic"]
-            torch.autograd.backward(share * loss)
+                losses, numbers = self.losses.losses(part, target)
+            share = part.weight.sum() / t.weight.sum()
+            torch.autograd.backward(share * self._total(losses))
             for name, value in {**losses, **numbers}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value.detach()
         torch.autograd.backward(trunk, t.state.grad)
-        return sums
+        return [parameter.grad for parameter in self._parameters], sums
+
+    def _total(self, losses: dict[str, Tensor]) -> Tensor:
+        return losses["actor"] + self.config.critic_weight * losses["critic"]
 
     def _part(self, t: Transitions) -> int:
-        """Timesteps for the heads at once: all of them on a GPU, what the cache holds on a CPU."""
-        if self.device.type == "cuda":
-            return len(t.reward)
+        """Timesteps for the heads at once: all of them in a compiled graph, what the cache holds on a CPU."""
+        if self.compile:
+            return len(t.weight)
         critics, actions, hidden = self.model.critic.from_action.shape
         judged = self.config.value_samples
         if self.config.actor == "dependent":
             judged = actions if self.model.actions.discrete else 1
         return max(1, _CACHED_FLOATS // (critics * len(self.config.discounts) * judged * hidden))
 
-    # ---- from slices to transitions ----
 
-    def _transitions(self, s: Slices) -> Transitions:
-        start = (s.steps == 0).float()
-        timesteps = Timesteps(
-            observation=s.observations,
-            previous_action=self.model.actions.as_input(s.actions) * (1 - start)[..., None],
-            previous_reward=s.rewards,
-            start=start,
-        )
-        self.model.encoder.observe(timesteps, s.exists)
-        states = self.model.states(timesteps, s.steps)
-        return Transitions(
-            state=states[s.row, s.place],
-            next_state=states[s.row, s.place + 1].detach(),
-            action=s.actions[s.row, s.place + 1],
-            reward=s.rewards[s.row, s.place + 1] * self.config.reward_multiplier,
-            terminated=s.terminated[s.row, s.place],
-        )
+class Totals:
+    """Sums of the numbers of updates, on the device until they are read."""
 
-    # ---- losses ----
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
 
-    def losses(self, t: Transitions, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The critic's and the actor's loss, and numbers for the log.
+    def add(self, numbers: dict[str, Tensor]) -> None:
+        """Take in the numbers of an update."""
+        for name, value in numbers.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._count += 1
 
-        Args:
-            t: Transitions.
-            targets: ``(N, G)``, of the critic.
+    def read(self) -> dict[str, float]:
+        """Their means, and empty the sums.
+
+        Raises:
+            NonFiniteLossError: One of them was not finite. The updates concerned have changed no weight, but go on
+                from a checkpoint: what causes such numbers does not go away.
         """
-        taken = t.action[:, None, None] if self.model.actions.discrete else t.action[:, None, None, :]
-        raw = self.model.critic(t.state, taken)  # (E, N, G, 1, outputs)
-        if self.config.critic == "independent":
-            critic = classification_loss(raw[..., 0, :], self.model.bins.labels(targets))
-        else:
-            normalized = self.model.popart.normalize(targets[..., None])
-            critic = F.mse_loss(self.model.popart(raw[..., 0]), normalized.expand_as(raw[..., 0]), reduction="none")
-        policy = self.model.actor(t.state)
-        if self.config.actor == "independent":
-            actor, numbers = self._imitate(t, policy, self.model.raw_to_values(raw.detach())[..., 0].mean(dim=0))
-        else:
-            actor, numbers = self._climb(t, policy)
-        numbers["target"] = targets[:, -1].mean()
-        return {"critic": critic.mean(), "actor": actor.mean()}, numbers
-
-    @torch.no_grad()
-    def _targets(self, t: Transitions) -> Tensor:
-        """TD targets ``(N, G)`` from target heads and one sampled action, over a random pair of critics."""
-        action = self.model.target_actor(t.next_state).sample(1)
-        values = self.model.raw_to_values(self.model.target_critic(t.next_state, action))[..., 0]
-        reduced = reduce_random_pair(values, minimum=self.config.actor == "dependent")
-        return td_targets(t.reward, t.terminated, self._discounts, reduced)
-
-    def _imitate(
-        self, t: Transitions, policy: DiscretePolicy | GaussianPolicy, taken: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Filtered imitation; `taken` is the ensemble's mean value of the actions taken, ``(N, G)``."""
-        with torch.no_grad():
-            critics = self.model.critic.from_state.shape[0]
-            drawn = policy.sample(critics * self.config.value_samples)
-            samples = torch.stack(torch.chunk(drawn, critics, dim=2))  # every critic judges actions of its own
-            average = self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=(0, -1))
-            advantage = taken - average
-        action = t.action[:, None] if self.model.actions.discrete else t.action[:, None, :]
-        loss = filtered_imitation_loss(policy.log_prob(action), advantage, self.config.filter_threshold)
-        kept = (advantage > self.config.filter_threshold).float().mean()
-        return loss, {"filter": kept, "value": average[:, -1].mean()}
-
-    def _climb(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the ensemble's least normalized value of the policy's own actions."""
-        state = t.state.detach()  # the actor loss reaches the trunk through the policy alone
-        with _frozen(self.model.critic), _frozen(self.model.popart):
-            if isinstance(policy, DiscretePolicy):
-                with torch.no_grad():
-                    least = self.model.raw_to_normalized(self.model.critic(state, None)).amin(dim=0)
-                loss = expected_value_loss(policy.probabilities, least)
-            else:
-                raw = self.model.critic(state, policy.sample(1))
-                loss = -self.model.raw_to_normalized(raw)[..., 0].amin(dim=0)
-        return loss, {"value": -loss.detach()[:, -1].mean()}
-
-
-def _half_precision(device: torch.device) -> bool:
-    return device.type == "cuda"
+        if not self._sums:
+            return {}
+        means = (torch.stack(list(self._sums.values())).float() / self._count).tolist()
+        named = dict(zip(self._sums, means, strict=True))
+        updates = self._count
+        self._sums, self._count = {}, 0
+        for name, mean in named.items():
+            if not math.isfinite(mean):
+                raise NonFiniteLossError(f"The {name} was {mean} in one of the last {updates} updates.")
+        return named
 
 
 @contextlib.contextmanager
@@ -329,16 +253,3 @@ def _seeded(seed: int, stream: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed((seed * 1_000_003 + stream) % 2**63)
         yield
-
-
-@contextlib.contextmanager
-def _frozen(module: torch.nn.Module) -> Iterator[None]:
-    """Pass no gradients to these parameters meanwhile."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

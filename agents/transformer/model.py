@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mtbench.errors import UsageError
 
-from .backbone import Backbone, Cache
+from .backbone import Backbone
 from .config import LearningConfig, ModelConfig
 from .encoders import Timesteps, make_encoder
-from .heads import Actor, CriticEnsemble, DiscretePolicy, GaussianPolicy
+from .heads import Actor, CriticEnsemble
 from .objectives import PopArt, ValueBins
 
 
@@ -61,7 +61,7 @@ class AgentModel(nn.Module):
         discounts = learning.discounts
         self.encoder = make_encoder(observation_space, self.actions.size, model.encoder, model.width)
         self.backbone = Backbone(
-            model.width, model.feedforward, model.layers, model.heads, model.context, model.dropout
+            model.width, model.feedforward, model.layers, model.heads, model.context, model.dropout, model.recompute
         )
         outputs = model.bins if self.independent_critic else 1
 
@@ -77,7 +77,7 @@ class AgentModel(nn.Module):
         self.target_actor.requires_grad_(False)
         self.target_critic.requires_grad_(False)
         self.popart = PopArt(len(discounts))
-        self.bins = ValueBins(-model.bin_limit, model.bin_limit, model.bins, model.hl_gauss)
+        self.bins = ValueBins(model.bin_limit, model.bins, model.hl_gauss)
 
     @classmethod
     def seeded(
@@ -93,9 +93,11 @@ class AgentModel(nn.Module):
             torch.manual_seed(seed)
             return cls(model, learning, observation_space, action_space)
 
-    def states(self, timesteps: Timesteps, steps: Tensor, window: int | None = None) -> Tensor:
-        """``(B, T)`` timesteps at these steps of their rollouts to ``(B, T, D)``."""
-        return self.backbone(self.encoder(timesteps), steps, window)
+    def states(
+        self, timesteps: Timesteps, steps: Tensor, window: int | None = None, segment: Tensor | None = None
+    ) -> Tensor:
+        """``(B, T)`` timesteps at these steps of their rollouts to ``(B, T, D)``; see :meth:`Backbone.forward`."""
+        return self.backbone(self.encoder(timesteps), steps, window, segment)
 
     def raw_to_values(self, raw: Tensor) -> Tensor:
         """Critic outputs ``(..., G, S, outputs)`` to values on the scale of (multiplied) returns, ``(..., G, S)``."""
@@ -104,10 +106,10 @@ class AgentModel(nn.Module):
         return self.popart.denormalize(self.popart(raw[..., 0]))
 
     def raw_to_normalized(self, raw: Tensor) -> Tensor:
-        """Critic outputs to PopArt's scale, ``(..., G, S)``: what the dependent actor climbs."""
+        """Critic outputs to PopArt's scale, ``(..., G, S)``, for the dependent actor. PopArt gets no gradient."""
         if self.independent_critic:
             return self.popart.normalize(self.bins.values(raw))
-        return self.popart(raw[..., 0])
+        return self.popart.scale.detach()[:, None] * raw[..., 0] + self.popart.shift.detach()[:, None]
 
     @torch.no_grad()
     def update_targets(self, rate: float) -> None:
@@ -119,11 +121,3 @@ class AgentModel(nn.Module):
     def optimized(self) -> list[nn.Parameter]:
         """The parameters that gradients move."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    @torch.no_grad()
-    def step(self, timesteps: Timesteps, cache: Cache) -> DiscretePolicy | GaussianPolicy:
-        """The next timestep of every environment, ``(B,)``, to the policy of the last discount, ``(B, 1)``."""
-        policy = self.actor(self.backbone.step(self.encoder(timesteps), cache))
-        if isinstance(policy, DiscretePolicy):
-            return DiscretePolicy(policy.probabilities[:, -1:])
-        return GaussianPolicy(policy.mean[:, -1:], policy.log_std[:, -1:])

@@ -7,8 +7,19 @@ one task-agnostic PopArt layer normalizes. Actor, ``independent``: imitate actio
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context without autocast: float32 stays float32.
+
+    In bfloat16, neighbouring numbers are 0.4 % apart. Near the end of long horizons values grow by less than that in
+    one update, and the values of two actions differ by less. So logits, probabilities, values and targets are float32.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -25,8 +36,7 @@ class ValueBins(nn.Module):
     """K bins evenly spaced in symlog space, and the way from values to labels over them and back.
 
     Args:
-        low: Least value that can be told apart.
-        high: Greatest.
+        limit: Bins span values from minus to plus this.
         count: K.
         smoothing: None gives two-hot labels; a number gives HL-Gauss labels (Farebrother et al. 2024) of that
             standard deviation, in bin widths.
@@ -34,14 +44,13 @@ class ValueBins(nn.Module):
 
     centers: Tensor
 
-    def __init__(self, low: float, high: float, count: int, smoothing: float | None = None) -> None:
+    def __init__(self, limit: float, count: int, smoothing: float | None = None) -> None:
         super().__init__()
-        if not low < high or count < 2:
-            raise ValueError(f"Value bins need low < high and at least 2 bins, got [{low}, {high}] and {count}.")
-        ends = symlog(torch.tensor([low, high], dtype=torch.float64, device="cpu"))  # read below, on any device
-        centers = torch.linspace(float(ends[0]), float(ends[1]), count, dtype=torch.float64).float()
-        self.register_buffer("centers", centers, persistent=False)
-        self.width = float(ends[1] - ends[0]) / (count - 1)
+        if not limit > 0 or count < 2:
+            raise ValueError(f"Value bins need a limit above 0 and at least 2 bins, got {limit} and {count}.")
+        end = math.log1p(limit)
+        self.register_buffer("centers", torch.linspace(-end, end, count, dtype=torch.float64).float(), persistent=False)
+        self.width = 2 * end / (count - 1)
         self.smoothing = smoothing
 
     def labels(self, values: Tensor) -> Tensor:
@@ -63,7 +72,12 @@ class ValueBins(nn.Module):
 
     def values(self, logits: Tensor) -> Tensor:
         """``(..., K) -> (...)``: the mean bin, back in the space of returns."""
-        return symexp(logits.float().softmax(dim=-1) @ self.centers)
+        with full_precision(logits):
+            return symexp(logits.float().softmax(dim=-1) @ self.centers)
+
+    def outside(self, values: Tensor) -> Tensor:
+        """Which values lie beyond the last bins, bool: their labels are those of the last bins."""
+        return symlog(values).abs() > self.centers[-1]
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -102,13 +116,17 @@ class PopArt(nn.Module):
         return self.mean, deviation
 
     @torch.no_grad()
-    def update(self, targets: Tensor) -> None:
-        """Take in ``targets (N, G)`` and preserve the outputs."""
+    def update(self, targets: Tensor, weight: Tensor) -> None:
+        """Take in ``targets (N, G)``, where ``weight (N,)`` is not 0, and preserve the outputs."""
         old_mean, old_deviation = (value.clone() for value in self.statistics())
-        self.weight += self.rate * (1 - self.weight)
-        step = self.rate / self.weight  # 1 at first, so the prior is gone after one batch; `rate` in the end
-        self.mean.lerp_(targets.mean(0), step)
-        self.square.lerp_(targets.square().mean(0), step)
+        finite = targets.isfinite().all()  # else the optimizer's step is left out too
+        targets = torch.where(finite, targets, 0.0)
+        self.weight += torch.where(finite, self.rate * (1 - self.weight), 0.0)
+        # 1 at first, so the prior is gone after one batch; `rate` in the end
+        step = torch.where(finite, self.rate / self.weight, 0.0)
+        share = (weight / weight.sum())[:, None]
+        self.mean.lerp_((targets * share).sum(0), step)
+        self.square.lerp_((targets.square() * share).sum(0), step)
         mean, deviation = self.statistics()
         self.scale.mul_(old_deviation / deviation)
         self.shift.copy_((old_deviation * self.shift + old_mean - mean) / deviation)
@@ -126,6 +144,11 @@ class PopArt(nn.Module):
         """The inverse of :meth:`normalize`."""
         mean, deviation = self.statistics()
         return normalized * deviation[:, None] + mean[:, None]
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The mean of ``values (N, X)`` where ``weight (N,)`` is 1 and not 0."""
+    return (values.mean(dim=1) * weight).sum() / weight.sum().clamp(min=1)
 
 
 def td_targets(reward: Tensor, terminated: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mtbench.errors import UsageError
 from mtbench.untrusted import shown
 
 from . import checkpoint
-from .acting import Player
+from .acting import ActingModel, Player
 from .config import TrainConfig, read_config
 from .model import AgentModel
 
@@ -29,7 +29,7 @@ class TransformerPolicy:
     """Samples from the policy of the last discount, as evaluation does in the paper's release.
 
     Args:
-        model: A trained network; it is put into evaluation mode whenever it acts.
+        model: A trained network; its weights are copied whenever environments are started.
         device: Where it acts.
         agent: The name in records.
         train_seed: Seed of its training run.
@@ -52,13 +52,13 @@ class TransformerPolicy:
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Empty memories and a new generator; see :class:`mtbench.policy.Policy`."""
+        self._acting = ActingModel(self._model)
         self._player = Player(num_envs, action_space, np.random.default_rng(seed), self._device)
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         """One action per environment."""
-        self._model.eval()
         self._player.restart(reset_mask)
-        actions = self._player.act(self._model, observations)
+        actions = self._player.act(self._acting, observations)
         self._player.took(actions)
         return self._player.to_environment(actions)
 

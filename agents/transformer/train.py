@@ -8,7 +8,6 @@ same run.
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import threading
@@ -33,14 +32,17 @@ from mtbench.suite import Suite
 from mtbench.vector import make_vec
 
 from . import checkpoint
+from .acting import ActingModel, NewestWeights
 from .collector import Collector
 from .config import TrainConfig, to_dict
 from .folder import claim, tidy
-from .learner import Learner, Slices
+from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
 from .replay import Replay, prefetched
 from .run_log import RunLog, flat, make_loggers
+from .slices import Prepared
+from .throughput import wait
 
 OnRound = Callable[[dict[str, Any]], None]
 
@@ -87,7 +89,10 @@ class Trainer:
         claim(folder, config)
         tidy(folder, config)
         self._loggers = make_loggers(config.loggers, folder, to_dict(config))
-        self.learner = Learner(self.model, config.learning, config.seed, self.device, config.updates)
+        self.learner = Learner(
+            self.model, config.learning, config.seed, self.device, config.updates, config.model.context
+        )
+        self._acting, self._newest = ActingModel(self.model), NewestWeights(self.model)
         self.collector = Collector(envs, config.collect, config.seed, self.device)
         on_disk = folder / "replay" if config.collect.replay_on_disk else None
         self.replay = Replay(config.collect.replay, *self.collector.examples, folder=on_disk)
@@ -167,18 +172,21 @@ class Trainer:
         c = self.config
         before, steps_before, began = self.learner.updates, self.collector.steps, time.monotonic()
         goal = min(before + c.round_updates - before % c.round_updates, c.updates)
-        sums: dict[str, float] = {}
+        totals = Totals()
         learning = 0.0
         tokens = 0
         for turn in self._turns(goal - before):
             started = time.monotonic()
-            for slices in self._batches(turn):
-                tokens += slices.tokens
-                for name, value in self.learner.update(slices).items():
-                    sums[name] = sums.get(name, 0.0) + value
+            for prepared in self._batches(turn):
+                tokens += prepared.tokens
+                totals.add(self.learner.update(prepared))
+                if self.learner.updates % c.collect.refresh_updates == 0:
+                    self._newest.put(self.model)
                 if self.stop.is_set():
                     break
+            wait(self.device)
             learning += time.monotonic() - started
+        means = totals.read()
         updates, seconds = self.learner.updates - before, time.monotonic() - began
         returns = np.array(self._returns)
         return {
@@ -191,13 +199,13 @@ class Trainer:
             "steps_per_second": round((self.collector.steps - steps_before) / seconds, 1),
             "epsilon": round(self.collector.epsilon, 4),
             "returns": [round(float(v), 4) for v in returns.mean(axis=0)] if len(returns) else [],
-            **{name: round(total / max(updates, 1), 6) for name, total in sums.items()},
+            **{name: round(mean, 6) for name, mean in means.items()},
         }
 
-    def _batches(self, count: int) -> Iterator[Slices]:
-        """Slices for the next `count` updates; on a GPU, the next ones are sent there while one is learnt from."""
+    def _batches(self, count: int) -> Iterator[Prepared]:
+        """Batches for the next `count` updates; on a GPU, the next ones are sent there while one is learnt from."""
 
-        def sample(update: int) -> Slices:
+        def sample(update: int) -> Prepared:
             # Drawn from a stream of the update's own, for the sake of resuming.
             rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 1, update]))
             with self._replay_lock:
@@ -213,19 +221,17 @@ class Trainer:
         if self.config.sync:
             for done in range(0, updates, _TURN):
                 turn = min(_TURN, updates - done)
-                self._collect(self.model, max(1, round(turn * per_update)))
+                self._collect(max(1, round(turn * per_update)))
                 if self.stop.is_set():
                     return
                 yield turn
             return
-        # The background copy is refreshed every round; rounds are short beside the life of the data they collect.
-        actor = copy.deepcopy(self.model)
         failures: list[BaseException] = []
         abandoned = threading.Event()
 
         def work() -> None:
             try:
-                self._collect(actor, max(1, round(updates * per_update)), abandoned)
+                self._collect(max(1, round(updates * per_update)), abandoned)
             except BaseException as error:
                 failures.append(error)
 
@@ -246,16 +252,22 @@ class Trainer:
         c = self.config.collect
         missing = max(c.first_steps, 1) - self.collector.steps
         if missing > 0:
-            self._collect(self.model, missing)
+            self._collect(missing)
         while not len(self.replay) and not self.stop.is_set():
-            self._collect(self.model, c.num_envs)
+            self._collect(c.num_envs)
 
-    def _collect(self, model: AgentModel, steps: int, abandoned: threading.Event | None = None) -> None:
+    def _collect(self, steps: int, abandoned: threading.Event | None = None) -> None:
+        """Collect with the newest weights. With `abandoned`, the learner works meanwhile: it says when to stop."""
+        if abandoned is None:
+            self._acting.load(self.model)
+
         def stopped() -> bool:
-            return self.stop.is_set() or (abandoned is not None and abandoned.is_set())
+            if abandoned is not None:
+                self._newest.copy_to(self._acting)
+                return self.stop.is_set() or abandoned.is_set()
+            return self.stop.is_set()
 
-        model.eval()
-        for rollout, returns in self.collector.collect(model, steps, stopped):
+        for rollout, returns in self.collector.collect(self._acting, steps, stopped):
             with self._replay_lock:
                 self.replay.add(rollout)
             if returns is not None:

@@ -23,7 +23,7 @@ def losses(actor: str, critic: str, kind: str) -> dict[str, list[float]]:
     learner = make(actor, critic, actions=ACTIONS[kind])
     replay = copycat(continuous=kind == "continuous")
     numbers = [learner.update(replay.sample(16, 12, np.random.default_rng(learner.updates))) for _ in range(UPDATES)]
-    return {name: [round(n[name], 6) for n in numbers] for name in ("actor", "critic")}
+    return {name: [round(float(n[name]), 6) for n in numbers] for name in ("actor", "critic")}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from mtbench_agents.transformer.acting import ActingModel
 from mtbench_agents.transformer.collector import Collector
 from mtbench_agents.transformer.config import CollectConfig, LearningConfig, ModelConfig
 from mtbench_agents.transformer.model import AgentModel
@@ -40,7 +41,7 @@ def setting(tasks=("MineSweeperEasy", "PositionOnlyCartPoleEasy"), n=5, seed=0, 
     envs = SyncVectorEnv([make for _ in range(n)])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AgentModel(MODEL, LEARNING, envs.single_observation_space, envs.single_action_space).eval()
+        model = ActingModel(AgentModel(MODEL, LEARNING, envs.single_observation_space, envs.single_action_space))
     return envs, model, Collector(envs, config or CollectConfig(epsilon_steps=1000), seed, CPU)
 
 
@@ -113,25 +114,18 @@ def test_epsilon_falls_within_a_rollout():
     assert (explored[20:] == 0).all()
 
 
-def test_the_memory_is_the_rollouts_own():
-    """Actions equal those of a single environment stepped alone with an empty cache at its start."""
-    config = CollectConfig(epsilon_start=0.0, epsilon_end=0.0)
-    envs, model, collector = setting(n=3, config=config)
-    seen = []
-    act = collector._player.act
-
-    def spy(m, observations):
-        cache = collector._player._cache
-        seen.append(None if cache is None else cache.steps.clone())
-        return act(m, observations)
-
-    collector._player.act = spy
-    list(collector.collect(model, 300))
-    begun = [env.rollouts for env in envs.envs]
-    assert all(len(rollouts) > 2 for rollouts in begun)
-    # After a restart the cache counts from 0: its step never exceeds the longest rollout.
-    longest = max(len(steps) for rollouts in begun for steps in rollouts)
-    assert max(int(s.max()) for s in seen if s is not None) <= longest
+def test_each_rollout_draws_how_much_it_explores():
+    """A policy that always plays 0: other actions are exploration, by a share drawn uniformly for each rollout."""
+    config = CollectConfig(epsilon_start=1.0, epsilon_end=1.0)
+    _, model, collector = setting(tasks=["RepeatFirstEasy"], n=20, config=config)
+    with torch.no_grad():
+        model.actor.out.bias.view(2, 27)[:, 0] = 50.0
+    shares = [float(np.mean(rollout.actions != 0)) for rollout, _ in collector.collect(model, 20 * 5 * 103)]
+    assert len(shares) >= 80
+    assert np.mean(shares) == pytest.approx(0.5 * 26 / 27, abs=0.12)
+    assert min(shares) < 0.15
+    assert max(shares) > 0.8
+    assert np.std(shares) == pytest.approx(12**-0.5, abs=0.07), "as of uniform draws"
 
 
 def test_continuous_actions_reach_the_whole_range():

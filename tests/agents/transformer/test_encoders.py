@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mtbench_agents.transformer import encoders
+from mtbench_agents.transformer.acting import ActingModel
 from mtbench_agents.transformer.collector import Collector
 from mtbench_agents.transformer.config import CollectConfig
 from mtbench_agents.transformer.encoders import Encoder, VectorEncoder, make_encoder
@@ -77,7 +78,7 @@ def test_images_pass_through_collecting_replay_learning_and_playing(monkeypatch)
     model = AgentModel.seeded(0, MODEL, LEARNING, *spaces)
     collector = Collector(envs, CollectConfig(epsilon_steps=100), 0, CPU)
     replay = Replay(500, *collector.examples)
-    for rollout, _ in collector.collect(model.eval(), 90):
+    for rollout, _ in collector.collect(ActingModel(model), 90):
         assert len(rollout.rewards) == 9
         replay.add(rollout)
     assert replay.observations.dtype == np.uint8

@@ -59,13 +59,12 @@ def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_con
     full = [[model.states(r, torch.arange(r.start.shape[1])[None], SMALL.context) for r in row] for row in rollouts]
     place = [[0, 0] for _ in lengths]  # rollout, step
     for _ in range(18):
-        begins = np.array([step == 0 for _, step in place])
-        cache.restart(begins)
         steps = [at(rollouts[i][r], 0, t) for i, (r, t) in enumerate(place)]
         fields = [field.name for field in dataclasses.fields(Timesteps)]
         now = Timesteps(*(torch.stack([getattr(step, name) for step in steps]) for name in fields))
         with torch.no_grad():
-            state = model.backbone.step(model.encoder(now), cache)
+            at_steps = torch.tensor([t for _, t in place])
+            state = model.backbone.step(model.encoder(now), at_steps, cache, used=min(max(at_steps) + 1, cache.window))
         for i, (r, t) in enumerate(place):
             assert torch.allclose(state[i], full[i][r][0, t], atol=1e-4)
             place[i] = [r, t + 1] if t + 1 < lengths[i][r] else [(r + 1) % len(lengths[i]), 0]
@@ -95,8 +94,7 @@ def test_sigma_reparam_has_the_spectral_norm_it_learned():
         layer.weight.copy_(torch.randn(7, 12) * 3)
         layer.gamma.fill_(1.7)
     for _ in range(200):
-        layer(torch.randn(2, 12))
-    layer.eval()
+        layer.update_norm()
     with torch.no_grad():
         layer.bias.zero_()
         effective = layer(torch.eye(12)).T
@@ -110,6 +108,28 @@ def test_sigma_reparam_starts_exact_and_holds_still_in_evaluation():
     left = layer.left.clone()
     layer(torch.randn(2, 9))
     assert torch.equal(left, layer.left)
+
+
+def test_a_folded_layer_is_the_same_layer():
+    layer = SigmaReparamLinear(9, 5)
+    x = torch.randn(3, 9)
+    before = layer(x)
+    layer.fold()
+    assert torch.allclose(layer(x), before, atol=1e-6)
+
+
+def test_recomputed_activations_have_the_same_gradients():
+    timesteps, steps = random_timesteps(3, 6), torch.arange(6).expand(3, -1)
+    gradients = []
+    for recompute in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            model = AgentModel(
+                dataclasses.replace(SMALL, recompute=recompute), LEARNING, VECTOR, gym.spaces.Discrete(4)
+            )
+            model.states(timesteps, steps).square().sum().backward()  # with dropout
+        gradients.append([p.grad for p in model.backbone.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
 
 def test_positions_are_vaswanis():

@@ -38,7 +38,7 @@ def slow_two_hot(value, centers):
 
 @pytest.mark.parametrize("count", [2, 7, 64, 129])
 def test_two_hot_labels(count):
-    bins = obj.ValueBins(-1e5, 1e5, count)
+    bins = obj.ValueBins(1e5, count)
     ours = bins.labels(VALUES)
     slow = np.stack([slow_two_hot(float(v), bins.centers.double().numpy()) for v in VALUES])
     np.testing.assert_allclose(ours.numpy(), slow, atol=2e-5)
@@ -48,21 +48,31 @@ def test_two_hot_labels(count):
 
 @pytest.mark.parametrize("smoothing", [None, 0.75])
 def test_labels_lead_back_to_their_values(smoothing):
-    bins = obj.ValueBins(-1e5, 1e5, 128, smoothing)
+    bins = obj.ValueBins(1e5, 128, smoothing)
     inside = VALUES[2:-2]
     back = bins.values(bins.labels(inside).clamp(min=1e-30).log())
     assert torch.allclose(back, inside, rtol=2e-3, atol=2e-3)
 
 
 def test_hl_gauss_spreads_over_more_bins():
-    labels = obj.ValueBins(-1e5, 1e5, 64, 0.75).labels(torch.tensor([3.0]))
+    labels = obj.ValueBins(1e5, 64, 0.75).labels(torch.tensor([3.0]))
     assert ((labels > 1e-4).sum(-1) > 3).all()
     assert labels.sum().item() == pytest.approx(1.0)
 
 
-def test_bins_need_an_order():
-    with pytest.raises(ValueError, match="low < high"):
-        obj.ValueBins(1, -1, 8)
+def test_bins_need_a_limit():
+    with pytest.raises(ValueError, match="limit above 0 and at least 2 bins"):
+        obj.ValueBins(-1, 8)
+
+
+def test_values_beyond_the_bins_are_told():
+    values = torch.tensor([-101.0, -99.0, 0.0, 99.0, 101.0])
+    assert obj.ValueBins(100, 8).outside(values).tolist() == [True, False, False, False, True]
+
+
+def test_weighted_means_leave_out_what_does_not_exist():
+    values = torch.tensor([[1.0, 3.0], [50.0, 70.0], [5.0, 7.0]])
+    assert obj.weighted_mean(values, torch.tensor([1.0, 0.0, 1.0])).item() == 4.0
 
 
 def test_classification_loss_is_cross_entropy():
@@ -73,7 +83,7 @@ def test_classification_loss_is_cross_entropy():
 
 def test_the_classification_loss_does_not_see_the_scale():
     """Figure 3: the same relative error costs about the same at every scale, unlike the squared error."""
-    bins = obj.ValueBins(-1e5, 1e5, 128)
+    bins = obj.ValueBins(1e5, 128)
     losses = []
     for scale in (10.0, 100.0, 1000.0, 10_000.0):
         prediction, target = torch.tensor([1.5 * scale]), torch.tensor([scale])
@@ -138,10 +148,10 @@ def outputs(popart, raw):
 def test_popart_preserves_outputs():
     popart = obj.PopArt(3)
     raw = torch.randn(11, 3, 1)
-    popart.update(torch.randn(50, 3) * 10 + 4)
+    popart.update(torch.randn(50, 3) * 10 + 4, torch.ones(50))
     for scale in (1.0, 100.0, 0.01):
         before = outputs(popart, raw)
-        popart.update(torch.randn(50, 3) * scale + scale)
+        popart.update(torch.randn(50, 3) * scale + scale, torch.ones(50))
         assert torch.allclose(outputs(popart, raw), before, rtol=1e-4, atol=1e-4)
 
 
@@ -149,7 +159,7 @@ def test_popart_normalizes():
     popart = obj.PopArt(2, rate=0.01)
     for _ in range(1500):
         targets = torch.randn(256, 2) * torch.tensor([3.0, 500.0]) + torch.tensor([7.0, -900.0])
-        popart.update(targets)
+        popart.update(targets, torch.ones(256))
     normalized = popart.normalize(targets[..., None])
     assert normalized.mean(0).abs().max() < 0.3
     assert (normalized.std(0) - 1).abs().max() < 0.2

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -130,7 +131,7 @@ def test_nothing_but_damage_is_refused(tmp_path):
 
 def test_a_nan_keeps_the_last_good_checkpoint(tmp_path):
     trainer = Trainer(TINY, tmp_path)
-    original = trainer.learner.losses
+    original = trainer.learner.losses.losses
 
     def poisoned(*arguments):
         losses, numbers = original(*arguments)
@@ -138,8 +139,8 @@ def test_a_nan_keeps_the_last_good_checkpoint(tmp_path):
             losses["actor"] = losses["actor"] * float("nan")
         return losses, numbers
 
-    trainer.learner.losses = poisoned
-    with pytest.raises(NonFiniteLossError, match="actor is nan at update 7"):
+    trainer.learner.losses.losses = poisoned
+    with pytest.raises(NonFiniteLossError, match="actor was nan in one of the last"):
         trainer.run()
     assert Trainer(TINY, tmp_path).learner.updates == 6
 
@@ -349,3 +350,20 @@ def test_wrong_settings_are_refused(option, message):
 def test_an_unknown_preset_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="Did you mean 'paper'"):
         preset("papr")
+
+
+def test_collecting_beside_the_learner_takes_newer_weights_within_a_round(tmp_path):
+    config = dataclasses.replace(TINY, sync=False, updates=12, round_updates=12, evaluate_rounds=0)
+    config = dataclasses.replace(config, collect=dataclasses.replace(config.collect, refresh_updates=1))
+    trainer = Trainer(config, tmp_path)
+    seen, act = set(), type(trainer._acting).forward
+
+    def watched(inputs, *rest):
+        if threading.current_thread().name == "collector":
+            seen.add(trainer._acting.actor.out.weight.sum().item())
+            time.sleep(0.02)
+        return act(trainer._acting, inputs, *rest)
+
+    trainer._acting.forward = watched
+    assert trainer.run()
+    assert len(seen) >= 3

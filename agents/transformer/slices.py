@@ -1,0 +1,172 @@
+"""Batches of slices on their way to the learner: packed into rows, and copied to its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .replay import Batch
+
+Array = npt.NDArray[Any]
+
+# Rows are packed if that saves at least this share of them.
+_WORTH_PACKING = 0.1
+# Where shapes are compiled, the number of rows is rounded up to a multiple of a share of the batch, so that there are
+# at most this many shapes.
+_MOST_SHAPES = 8
+
+
+class Slices(NamedTuple):
+    """Slices in R rows of W timesteps, and N transitions of them, as tensors on one device.
+
+    Attributes:
+        observations: ``(R, W, ...)``. Entry t of `actions` and `rewards` is what came before observation t.
+        actions: ``(R, W, ...)``.
+        rewards: ``(R, W)`` float32.
+        steps: ``(R, W)`` int64: the step of each timestep in its rollout.
+        segment: ``(R, W)`` int64: the slice of each timestep, and -1 where there is none. None if no row has more than
+            one slice; a row's slice is then at its beginning.
+        exists: ``(R, W)`` bool: where there is a timestep.
+        row: ``(N,)`` int64: the row of each transition.
+        place: ``(N,)`` int64: its timestep there; the next one follows it.
+        terminated: ``(N,)`` bool: nothing follows the transition.
+        weight: ``(N,)`` float32: 1, or 0 for a place that has no transition. The losses are weighted means.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    steps: Tensor
+    segment: Tensor | None
+    exists: Tensor
+    row: Tensor
+    place: Tensor
+    terminated: Tensor
+    weight: Tensor
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What decides which compiled graph fits."""
+        return tuple(self.observations.shape[:2]), len(self.row), self.segment is None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that was sent to the device.
+
+    Attributes:
+        slices: There.
+        tokens: Its transitions.
+        fault: What is wrong with the data, if anything.
+    """
+
+    slices: Slices
+    tokens: int
+    fault: str | None
+
+
+def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None) -> Prepared:
+    """Pack a batch and copy it to the device, without waiting for the copies.
+
+    Args:
+        batch: From the replay.
+        device: Where.
+        fixed_length: Make shapes that repeat, for slices of at most this many transitions: rows have this length, and
+            every place of a row counts as a transition, with weight 0 where there is none. None gives exact shapes.
+    """
+    floats = {"observations": batch.observations, "rewards": batch.rewards}
+    bad = [name for name, a in floats.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
+    counts = batch.mask.sum(axis=1)
+    layout = _layout(counts, fixed_length)
+    rows, width = layout.source.shape
+    exists = layout.source >= 0
+    slice_of, place_of = layout.source // batch.rewards.shape[1], layout.source % batch.rewards.shape[1]
+
+    def packed(array: Array) -> Array:
+        if layout.is_batch:
+            return array
+        taken = array.reshape(-1, *array.shape[2:])[np.maximum(layout.source, 0)]
+        taken[~exists] = 0
+        return taken
+
+    if fixed_length is None:
+        # In the batch's order. Found on the host: a mask on a GPU would have to wait for its number of True entries.
+        of_slice, at = np.nonzero(batch.mask)
+        row, place = layout.row[of_slice], layout.begin[of_slice] + at
+        weight, terminated = np.ones(len(row), dtype=np.float32), batch.terminated[of_slice, at]
+    else:
+        row, place = np.divmod(np.arange(rows * (width - 1)), width - 1)
+        of_slice, at = slice_of[row, place], place_of[row, place]
+        real = exists[row, place] & (at < counts[of_slice])
+        weight = real.astype(np.float32)
+        terminated = real & batch.terminated[of_slice, np.minimum(at, batch.terminated.shape[1] - 1)]
+
+    def tensor(array: Array) -> Tensor:
+        host = torch.from_numpy(np.ascontiguousarray(array))
+        return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+    slices = Slices(
+        observations=tensor(packed(batch.observations)),
+        actions=tensor(packed(batch.actions)),
+        rewards=tensor(packed(batch.rewards)),
+        steps=tensor(np.where(exists, batch.first_step[slice_of] + place_of, 0)),
+        segment=tensor(np.where(exists, slice_of, -1)) if layout.shared else None,
+        exists=tensor(exists),
+        row=tensor(row),
+        place=tensor(place),
+        terminated=tensor(terminated),
+        weight=tensor(weight),
+    )
+    return Prepared(slices, int(counts.sum()), f"The replay's {bad[0]} are not finite" if bad else None)
+
+
+class _Layout(NamedTuple):
+    """Where slices lie.
+
+    Attributes:
+        row: ``(B,)``: the row of each slice.
+        begin: ``(B,)``: its first place there.
+        source: ``(R, W)``: index into the batch's timesteps, flattened; -1 for none.
+        shared: Whether some row has several slices.
+        is_batch: Whether the batch has this layout already.
+    """
+
+    row: Array
+    begin: Array
+    source: Array
+    shared: bool
+    is_batch: bool
+
+
+def _layout(counts: Array, fixed_length: int | None) -> _Layout:
+    """Lay slices of ``counts + 1`` timesteps into rows."""
+    B, longest = len(counts), int(counts.max())
+    width = (fixed_length or longest) + 1
+    row, begin = _first_fit(counts + 1, width)
+    rows = int(row.max()) + 1
+    if fixed_length is not None:
+        step = -(-B // _MOST_SHAPES)
+        rows = min(-(-rows // step) * step, B)
+    shared = rows <= (1 - _WORTH_PACKING) * B
+    if not shared:
+        row, begin, rows = np.arange(B), np.zeros(B, dtype=np.int64), B
+    source = np.full((rows, width), -1, dtype=np.int64)
+    for i in range(B):
+        source[row[i], begin[i] : begin[i] + counts[i] + 1] = i * (longest + 1) + np.arange(counts[i] + 1)
+    return _Layout(row, begin, source, shared, is_batch=not shared and width == longest + 1)
+
+
+def _first_fit(sizes: Array, width: int) -> tuple[Array, Array]:
+    """First-fit decreasing: the row and the first place of each size."""
+    row, begin = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
+    used = np.zeros(len(sizes), dtype=np.int64)
+    for i in np.argsort(-sizes, kind="stable"):
+        row[i] = np.argmax(used + sizes[i] <= width)
+        begin[i] = used[row[i]]
+        used[row[i]] += sizes[i]
+    return row, begin
