@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Cache
-from .encoders import Timesteps
 from .graphs import compiled
 from .heads import DiscretePolicy
 from .model import ActionSpec, AgentModel
@@ -83,12 +82,8 @@ class ActingModel(nn.Module):
             cache: Memory of the rollouts; it takes in the timestep.
             used: See :meth:`Backbone.step`.
         """
-        start = (inputs.steps == 0).float()
-        timesteps = Timesteps(
-            observation=inputs.observation,
-            previous_action=self.actions.as_input(inputs.previous_action) * (1 - start)[:, None],
-            previous_reward=inputs.previous_reward,
-            start=start,
+        timesteps = self.actions.timesteps(
+            inputs.observation, inputs.previous_action, inputs.previous_reward, inputs.steps
         )
         device = inputs.steps.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):

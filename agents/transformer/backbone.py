@@ -172,6 +172,7 @@ class Backbone(nn.Module):
         dropout: On embeddings and feed-forward outputs.
         recompute: Keep only the inputs of each block for the backward pass, and compute the rest again: less memory,
             about a third more time.
+        input_norm: LayerNorm of the embedded timesteps.
     """
 
     def __init__(
@@ -183,11 +184,13 @@ class Backbone(nn.Module):
         window: int,
         dropout: float,
         recompute: bool = False,
+        input_norm: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.heads, self.window, self.recompute = width, heads, window, recompute
         self.blocks = nn.ModuleList(Block(width, feedforward, heads, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
+        self.input_norm = nn.LayerNorm(width) if input_norm else nn.Identity()
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -206,6 +209,7 @@ class Backbone(nn.Module):
         Returns:
             ``(B, T, D)``.
         """
+        x_BTD = self.input_norm(x_BTD)
         x_BTD = self.dropout(x_BTD + sinusoids(steps_BT, self.width).to(x_BTD.dtype))
         mask = None if window is None else _band(x_BTD.shape[1], window, x_BTD.device)
         if segment_BT is not None:
@@ -232,6 +236,7 @@ class Backbone(nn.Module):
         """
         slot = steps_B % cache.window
         seen = (torch.arange(used, device=steps_B.device) <= steps_B[:, None])[:, None, None, :]
+        x_BD = self.input_norm(x_BD)
         x_BD = self.dropout(x_BD + sinusoids(steps_B, self.width).to(x_BD.dtype))
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)

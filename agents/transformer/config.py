@@ -41,6 +41,11 @@ class ModelConfig:
     bin_limit: float = 1e5  # bins span [-limit, limit] in symlog space
     hl_gauss: float | None = None  # None: two-hot labels; a number: HL-Gauss of that deviation in bin widths
     probability_floor: float = 1e-6  # least probability of a discrete action
+    probability_ceiling: float = 1.0  # greatest probability of a discrete action
+    critic_norm: bool = False  # LayerNorm in the critics
+    input_limit: float = 10.0  # normalized inputs are clipped to this many standard deviations
+    encoder_norm: bool = False  # LayerNorm after the encoder
+    symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
     recompute: bool = False  # compute activations again in the backward pass, to save memory
 
 
@@ -60,7 +65,15 @@ class LearningConfig:
     target_rate: float = 0.003  # polyak, actor and critic heads
     critic_weight: float = 10.0  # lambda
     value_samples: int = 1  # actions per discount and critic behind a state's value
-    filter_threshold: float = 0.0  # advantage, on the multiplied scale
+    n_step: int = 1  # rewards in a TD target
+    pairs: Literal["timestep", "discount"] = "timestep"  # whose own pair of critics makes the TD target
+    shared_samples: bool = False  # whether all critics judge the same sampled actions
+    exact_expectations: bool = True  # dependent updates average over all discrete actions
+    least: Literal["of-expectations", "by-action"] = "of-expectations"  # what the dependent actor's minimum is of
+    exact_filter: bool = False  # the filter compares with the average over all discrete actions
+    filter_threshold: float = 0.0  # least advantage that is imitated
+    filter_scale: Literal["multiplied", "returns"] = "multiplied"  # the scale of the threshold
+    popart_learned: bool = False  # the optimizer also moves PopArt's affine layer
     compile: bool | None = None  # torch.compile; None: where there is a GPU
     reward_multiplier: float = 200.0  # inside the loss only; symlog bins are 0.37 wide at K = 64
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mtbench.errors import UsageError
 
+from .config import ModelConfig
+
 
 @dataclass(slots=True)
 class Timesteps:
@@ -40,8 +42,7 @@ class Encoder(nn.Module):
     Args:
         space: Observations of one environment.
         action_size: Of :attr:`Timesteps.previous_action`.
-        hidden: Widths of hidden layers, ``model.encoder``.
-        width: Of the output.
+        config: Widths of hidden layers (``encoder``) and of the output (``width``), and what else it asks for.
     """
 
     @classmethod
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         """Whether it encodes the observations of this space."""
         raise NotImplementedError
 
-    def __init__(self, space: Any, action_size: int, hidden: tuple[int, ...], width: int) -> None:
+    def __init__(self, space: Any, action_size: int, config: ModelConfig) -> None:
         super().__init__()
 
     def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
@@ -68,15 +69,16 @@ class InputNorm(nn.Module):
     Args:
         size: Inputs.
         rate: Step of the exponential averages.
+        limit: Clip normalized inputs to plus and minus this.
     """
 
     mean: Tensor
     square: Tensor
     weight: Tensor
 
-    def __init__(self, size: int, rate: float = 1e-4) -> None:
+    def __init__(self, size: int, rate: float = 1e-4, limit: float = 10.0) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.limit = rate, limit
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("square", torch.zeros(size))
         self.register_buffer("weight", torch.zeros(()))
@@ -98,19 +100,19 @@ class InputNorm(nn.Module):
         deviation = (self.square / weight - mean.square()).clamp(min=0).sqrt()
         varies = deviation > 1e-3
         scaled = (x - mean) / deviation.clamp(min=1e-3)
-        return torch.where(varies, scaled.clamp(-10, 10), x)
+        return torch.where(varies, scaled.clamp(-self.limit, self.limit), x)
 
 
 class VectorEncoder(Encoder):
     """Vector observations: normalize, then a small MLP over everything (paper Table 2, "FF")."""
 
-    def __init__(self, space: gym.spaces.Box, action_size: int, hidden: tuple[int, ...], width: int) -> None:
-        super().__init__(space, action_size, hidden, width)
+    def __init__(self, space: gym.spaces.Box, action_size: int, config: ModelConfig) -> None:
+        super().__init__(space, action_size, config)
         observation_size = space.shape[0]
         size = observation_size + action_size + 2
-        self.norm = InputNorm(observation_size + 1)
-        self.mlp = mlp(size, *hidden)
-        self.out = nn.Linear([size, *hidden][-1], width)
+        self.norm = InputNorm(observation_size + 1, limit=config.input_limit)
+        self.mlp = mlp(size, *config.encoder)
+        self.out = nn.Linear([size, *config.encoder][-1], config.width)
 
     @classmethod
     def accepts(cls, space: gym.Space[Any]) -> bool:
@@ -136,7 +138,7 @@ class VectorEncoder(Encoder):
 ENCODERS: tuple[type[Encoder], ...] = (VectorEncoder,)
 
 
-def make_encoder(space: gym.Space[Any], action_size: int, hidden: tuple[int, ...], width: int) -> Encoder:
+def make_encoder(space: gym.Space[Any], action_size: int, config: ModelConfig) -> Encoder:
     """The encoder for an observation space.
 
     Raises:
@@ -144,5 +146,5 @@ def make_encoder(space: gym.Space[Any], action_size: int, hidden: tuple[int, ...
     """
     for encoder in ENCODERS:
         if encoder.accepts(space):
-            return encoder(space, action_size, hidden, width)
+            return encoder(space, action_size, config)
     raise UsageError(f"The reference agent has no encoder for the observation space {space} yet; vectors work.")

@@ -34,14 +34,14 @@ class Policy(Protocol):
 
 @dataclass(slots=True)
 class DiscretePolicy:
-    """Categorical; probabilities are kept in ``[floor, 1]`` and renormalized."""
+    """Categorical; probabilities are kept within bounds and renormalized."""
 
     probabilities: Tensor  # (..., G, A)
 
     @staticmethod
-    def from_logits(logits: Tensor, floor: float) -> DiscretePolicy:
+    def from_logits(logits: Tensor, bounds: tuple[float, float]) -> DiscretePolicy:
         """From ``(..., G, A)``."""
-        clipped = logits.float().softmax(dim=-1).clamp(min=floor)
+        clipped = logits.float().softmax(dim=-1).clamp(*bounds)
         return DiscretePolicy(clipped / clipped.sum(dim=-1, keepdim=True))
 
     def sample(self, count: int) -> Tensor:
@@ -93,14 +93,20 @@ class Actor(nn.Module):
         discounts: How many, G.
         actions: Discrete actions or continuous dimensions, A.
         discrete: Which of the two.
-        floor: Least probability of a discrete action.
+        bounds: Of the probability of a discrete action.
     """
 
     def __init__(
-        self, width: int, hidden: tuple[int, ...], discounts: int, actions: int, discrete: bool, floor: float
+        self,
+        width: int,
+        hidden: tuple[int, ...],
+        discounts: int,
+        actions: int,
+        discrete: bool,
+        bounds: tuple[float, float],
     ) -> None:
         super().__init__()
-        self.discounts, self.discrete, self.floor = discounts, discrete, floor
+        self.discounts, self.discrete, self.bounds = discounts, discrete, bounds
         self.mlp = mlp(width, *hidden)
         self.out = nn.Linear([width, *hidden][-1], discounts * actions * (1 if discrete else 2))
         # Policies are nearly uniform at first.
@@ -122,7 +128,7 @@ class Actor(nn.Module):
 
     def _policy(self, parameters: Tensor) -> DiscretePolicy | GaussianPolicy:
         if self.discrete:
-            return DiscretePolicy.from_logits(parameters, self.floor)
+            return DiscretePolicy.from_logits(parameters, self.bounds)
         return GaussianPolicy.from_parameters(parameters)
 
 
@@ -140,6 +146,7 @@ class CriticEnsemble(nn.Module):
         discrete: Which of the two.
         outputs: Per value: K bin logits, or 1.
         critics: E.
+        norm: Normalize the second hidden layer (LayerNorm, one for each critic).
     """
 
     discount_features: Tensor
@@ -153,6 +160,7 @@ class CriticEnsemble(nn.Module):
         discrete: bool,
         outputs: int,
         critics: int,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.discrete = discrete
@@ -174,6 +182,10 @@ class CriticEnsemble(nn.Module):
         self.second_bias = matrix(1, second, first**-0.5)
         self.last = matrix(second, outputs, 0.1 * second**-0.5)
         self.last_bias = nn.Parameter(torch.zeros(critics, 1, outputs))
+        if norm:
+            self.norm_scale = nn.Parameter(torch.ones(critics, 1, second))
+            self.norm_shift = nn.Parameter(torch.zeros(critics, 1, second))
+        self.norm = norm
         features = symlog(1.0 / (1.0 - torch.tensor(discounts)))
         self.register_buffer("discount_features", features[:, None], persistent=False)
 
@@ -197,7 +209,10 @@ class CriticEnsemble(nn.Module):
         # In place where autograd allows: these are the largest tensors of an update.
         hidden = F.leaky_relu_(hidden)
         shape = hidden.shape[:-1]
-        hidden = F.leaky_relu_(torch.baddbmm(self.second_bias, hidden.flatten(1, 3), self.second))
+        hidden = torch.baddbmm(self.second_bias, hidden.flatten(1, 3), self.second)
+        if self.norm:
+            hidden = F.layer_norm(hidden, hidden.shape[-1:]) * self.norm_scale + self.norm_shift
+        hidden = F.leaky_relu_(hidden)
         with full_precision(hidden):
             return torch.baddbmm(self.last_bias, hidden.float(), self.last).view(*shape, -1)
 

@@ -81,7 +81,7 @@ class Learner:
 
     def prepare(self, batch: Batch) -> Prepared:
         """Copy a batch to the device without waiting, so that an earlier batch can be learnt from meanwhile."""
-        return prepare(batch, self.device, self._fixed_length)
+        return prepare(batch, self.device, self._fixed_length, self.config.n_step)
 
     def update(self, batch: Batch | Prepared) -> dict[str, Tensor]:
         """One optimizer step.

@@ -10,15 +10,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from .config import LearningConfig
-from .encoders import Timesteps
 from .heads import DiscretePolicy, GaussianPolicy
 from .model import AgentModel
 from .objectives import (
     classification_loss,
     expected_value_loss,
     filtered_imitation_loss,
-    reduce_random_pair,
-    td_targets,
+    random_pair,
     weighted_mean,
 )
 from .slices import Slices
@@ -32,8 +30,8 @@ class Transitions:
         state: ``(N, D)``, with gradients to the trunk.
         next_state: ``(N, D)``, detached.
         action: ``(N,)`` int64 or ``(N, A)`` float32.
-        reward: ``(N,)``, multiplied.
-        terminated: ``(N,)`` bool.
+        reward: ``(N, G)``: multiplied, and the discounted sum of all rewards before `next_state`.
+        discount: ``(N, G)``: of `next_state`'s value; 0 where nothing follows.
         weight: ``(N,)`` float32: 0 for a place without a transition.
     """
 
@@ -41,7 +39,7 @@ class Transitions:
     next_state: Tensor
     action: Tensor
     reward: Tensor
-    terminated: Tensor
+    discount: Tensor
     weight: Tensor
 
     def split(self, size: int) -> list[Transitions]:
@@ -65,34 +63,48 @@ class Losses:
 
     def transitions(self, s: Slices) -> Transitions:
         """Run the trunk over the slices. In training, the statistics of inputs and spectral norms are updated first."""
-        start = (s.steps == 0).float()
-        timesteps = Timesteps(
-            observation=s.observations,
-            previous_action=self.model.actions.as_input(s.actions) * (1 - start)[..., None],
-            previous_reward=s.rewards,
-            start=start,
-        )
+        timesteps = self.model.actions.timesteps(s.observations, s.actions, s.rewards, s.steps)
         if self.model.training:
             self.model.encoder.observe(timesteps, s.exists)
             for layer in self.model.backbone.reparametrized():
                 layer.update_norm()
         states = self.model.states(timesteps, s.steps, segment=s.segment)
+        reward, discount = self._returns(s)
         return Transitions(
             state=states[s.row, s.place],
-            next_state=states[s.row, s.place + 1].detach(),
+            next_state=states[s.row, s.place + s.ahead].detach(),
             action=s.actions[s.row, s.place + 1],
-            reward=s.rewards[s.row, s.place + 1] * self.config.reward_multiplier,
-            terminated=s.terminated,
+            reward=reward * self.config.reward_multiplier,
+            discount=torch.where(s.terminated[:, None], 0.0, discount),
             weight=s.weight,
         )
 
+    def _returns(self, s: Slices) -> tuple[Tensor, Tensor]:
+        """The discounted rewards of each transition's next steps, and the discount of what follows: ``(N, G)`` each."""
+        reward = s.rewards[s.row, s.place + 1][:, None].expand(-1, len(self._discounts))
+        discount = self._discounts.expand_as(reward)
+        for step in range(1, self.config.n_step):
+            there = step < s.ahead
+            later = s.rewards[s.row, s.place + 1 + torch.where(there, step, 0)]
+            reward = reward + discount * torch.where(there, later, 0.0)[:, None]
+            discount = torch.where(there[:, None], discount * self._discounts, discount)
+        return reward, discount
+
     @torch.no_grad()
     def targets(self, t: Transitions) -> Tensor:
-        """TD targets ``(N, G)`` from target heads and one sampled action, over a random pair of critics."""
-        action = self.model.target_actor(t.next_state).sample(1)
-        values = self.model.raw_to_values(self.model.target_critic(t.next_state, action))[..., 0]
-        reduced = reduce_random_pair(values, minimum=self.config.actor == "dependent")
-        return td_targets(t.reward, t.terminated, self._discounts, reduced)
+        """TD targets ``(N, G)`` from the target heads, over a random pair of critics.
+
+        A state's value is that of one sampled action; in the dependent update, and with discrete actions, it is the
+        expectation over all actions.
+        """
+        policy, dependent = self.model.target_actor(t.next_state), self.config.actor == "dependent"
+        if dependent and isinstance(policy, DiscretePolicy) and self.config.exact_expectations:
+            values = self.model.raw_to_values(self.model.target_critic(t.next_state, None))
+            values = (values * policy.probabilities).sum(dim=-1)
+        else:
+            values = self.model.raw_to_values(self.model.target_critic(t.next_state, policy.sample(1)))[..., 0]
+        pair = random_pair(values, by_discount=self.config.pairs == "discount")
+        return t.reward + t.discount * (pair.amin(dim=0) if dependent else pair.mean(dim=0))
 
     def losses(self, t: Transitions, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The critic's and the actor's loss, and numbers for the log: weighted means over the transitions.
@@ -128,23 +140,37 @@ class Losses:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Filtered imitation; `taken` is the ensemble's mean value of the actions taken, ``(N, G)``."""
         with torch.no_grad():
-            critics = self.model.critic.from_state.shape[0]
-            drawn = policy.sample(critics * self.config.value_samples)
-            samples = torch.stack(torch.chunk(drawn, critics, dim=2))  # every critic judges actions of its own
-            average = self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=(0, -1))
+            average = self._policy_value(t, policy)
             advantage = taken - average
+            if self.config.filter_scale == "returns":
+                advantage = advantage / self.config.reward_multiplier
         action = t.action[:, None] if self.model.actions.discrete else t.action[:, None, :]
         loss = filtered_imitation_loss(policy.log_prob(action), advantage, self.config.filter_threshold)
         kept = (advantage > self.config.filter_threshold).float()
         return loss, {"filter": kept, "value": average[:, -1:]}
+
+    def _policy_value(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> Tensor:
+        """The policy's own value, the mean of the ensemble: ``(N, G)``."""
+        if self.config.exact_filter and isinstance(policy, DiscretePolicy):
+            values = self.model.raw_to_values(self.model.critic(t.state, None)).mean(dim=0)
+            return (values * policy.probabilities).sum(dim=-1)
+        if self.config.shared_samples:
+            samples = policy.sample(self.config.value_samples)
+        else:  # every critic judges actions of its own
+            critics = self.model.critic.from_state.shape[0]
+            samples = torch.stack(torch.chunk(policy.sample(critics * self.config.value_samples), critics, dim=2))
+        return self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=(0, -1))
 
     def _climb(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the ensemble's least normalized value of the policy's own actions."""
         state = t.state.detach()  # the actor loss reaches the trunk through the policy alone
         if isinstance(policy, DiscretePolicy):
             with torch.no_grad():
-                least = self.model.raw_to_normalized(self.model.critic(state, None)).amin(dim=0)
-            loss = expected_value_loss(policy.probabilities, least)
+                values = self.model.raw_to_normalized(self.model.critic(state, None))
+            if self.config.least == "by-action":
+                loss = expected_value_loss(policy.probabilities, values.amin(dim=0))
+            else:
+                loss = expected_value_loss(policy.probabilities, values).amax(dim=0)
         else:
             fixed = {name: parameter.detach() for name, parameter in self.model.critic.named_parameters()}
             raw = functional_call(self.model.critic, fixed, (state, policy.sample(1)))

@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtbench.errors import UsageError
@@ -15,17 +14,22 @@ from .backbone import Backbone
 from .config import LearningConfig, ModelConfig
 from .encoders import Timesteps, make_encoder
 from .heads import Actor, CriticEnsemble
-from .objectives import PopArt, ValueBins
+from .objectives import PopArt, ValueBins, symlog
 
 
 class ActionSpec:
-    """The kind and the size of an action space.
+    """The kind and the size of an action space, and how actions enter a timestep.
+
+    Args:
+        space: Of one environment.
+        symlog: Whether rewards and actions enter by their symlog.
 
     Raises:
-        UsageError: It is neither Discrete nor a bounded vector.
+        UsageError: The space is neither Discrete nor a bounded vector.
     """
 
-    def __init__(self, space: gym.Space[Any]) -> None:
+    def __init__(self, space: gym.Space[Any], symlog: bool = False) -> None:
+        self.symlog = symlog
         if isinstance(space, gym.spaces.Discrete):
             self.discrete, self.size = True, int(space.n)
         elif isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
@@ -33,9 +37,27 @@ class ActionSpec:
         else:
             raise UsageError(f"The reference agent needs Discrete or bounded vector actions, not {space}.")
 
-    def as_input(self, action: Tensor) -> Tensor:
-        """Actions as the encoder takes them: one-hot ``(..., A)`` float32, or as they are."""
-        return F.one_hot(action, self.size).float() if self.discrete else action
+    def timesteps(self, observation: Tensor, action: Tensor, reward: Tensor, steps: Tensor) -> Timesteps:
+        """What the encoder takes of some timesteps.
+
+        Args:
+            observation: ``(..., *shape)``.
+            action: The action before each observation; it does not count at the start of a rollout.
+            reward: ``(...)`` float32: likewise.
+            steps: ``(...)`` int64: the step of each in its rollout.
+        """
+        start = (steps == 0).float()
+        before = self._as_input(action) * (1 - start)[..., None]
+        if self.symlog:
+            before, reward = symlog(before), symlog(reward)
+        return Timesteps(observation=observation, previous_action=before, previous_reward=reward, start=start)
+
+    def _as_input(self, action: Tensor) -> Tensor:
+        """One-hot ``(..., A)`` float32, or as they are."""
+        if not self.discrete:
+            return action
+        # F.one_hot reads the largest index first, and would make a GPU wait.
+        return (action[..., None] == torch.arange(self.size, device=action.device)).float()
 
 
 class AgentModel(nn.Module):
@@ -56,19 +78,30 @@ class AgentModel(nn.Module):
         action_space: gym.Space[Any],
     ) -> None:
         super().__init__()
-        self.actions = ActionSpec(action_space)
+        self.actions = ActionSpec(action_space, model.symlog_inputs)
         self.independent_critic = learning.critic == "independent"
         discounts = learning.discounts
-        self.encoder = make_encoder(observation_space, self.actions.size, model.encoder, model.width)
+        self.encoder = make_encoder(observation_space, self.actions.size, model)
         self.backbone = Backbone(
-            model.width, model.feedforward, model.layers, model.heads, model.context, model.dropout, model.recompute
+            model.width,
+            model.feedforward,
+            model.layers,
+            model.heads,
+            model.context,
+            model.dropout,
+            recompute=model.recompute,
+            input_norm=model.encoder_norm,
         )
         outputs = model.bins if self.independent_critic else 1
 
         def heads() -> tuple[Actor, CriticEnsemble]:
             size, discrete = self.actions.size, self.actions.discrete
-            actor = Actor(model.width, model.head, len(discounts), size, discrete, model.probability_floor)
-            return actor, CriticEnsemble(model.width, model.head, discounts, size, discrete, outputs, model.critics)
+            bounds = model.probability_floor, model.probability_ceiling
+            actor = Actor(model.width, model.head, len(discounts), size, discrete, bounds)
+            critics = CriticEnsemble(
+                model.width, model.head, discounts, size, discrete, outputs, model.critics, model.critic_norm
+            )
+            return actor, critics
 
         self.actor, self.critic = heads()
         self.target_actor, self.target_critic = heads()
@@ -76,7 +109,7 @@ class AgentModel(nn.Module):
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_actor.requires_grad_(False)
         self.target_critic.requires_grad_(False)
-        self.popart = PopArt(len(discounts))
+        self.popart = PopArt(len(discounts), learned=learning.popart_learned)
         self.bins = ValueBins(model.bin_limit, model.bins, model.hl_gauss)
 
     @classmethod

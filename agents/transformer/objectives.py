@@ -95,20 +95,26 @@ class PopArt(nn.Module):
         discounts: How many, G.
         rate: Step of the running moments, bias-corrected.
         second_moment: Of the prior, at weight 1: keeps early deviations large.
+        learned: Let the optimizer move the affine layer too.
     """
 
     mean: Tensor
     square: Tensor
     weight: Tensor
+    scale: Tensor
+    shift: Tensor
 
-    def __init__(self, discounts: int, rate: float = 5e-4, second_moment: float = 100.0) -> None:
+    def __init__(self, discounts: int, rate: float = 5e-4, second_moment: float = 100.0, learned: bool = False) -> None:
         super().__init__()
         self.rate = rate
         self.register_buffer("mean", torch.zeros(discounts))
         self.register_buffer("square", torch.full((discounts,), second_moment))
         self.register_buffer("weight", torch.zeros(()))
-        self.scale = nn.Parameter(torch.ones(discounts))
-        self.shift = nn.Parameter(torch.zeros(discounts))
+        for name, start in (("scale", torch.ones(discounts)), ("shift", torch.zeros(discounts))):
+            if learned:
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, ``(G,)`` each."""
@@ -151,35 +157,20 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values.mean(dim=1) * weight).sum() / weight.sum().clamp(min=1)
 
 
-def td_targets(reward: Tensor, terminated: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
-    """``r + gamma (1 - terminated) V'`` for every discount.
+def random_pair(values: Tensor, by_discount: bool = False) -> Tensor:
+    """Two members of an ensemble ``(E, N, G)``, drawn anew for each of the N timesteps: ``(2, N, G)``.
 
     Args:
-        reward: ``(...)``.
-        terminated: ``(...)`` bool: nothing follows. A truncated rollout is not terminated.
-        discounts: ``(G,)``.
-        next_values: ``(..., G)``.
-
-    Returns:
-        ``(..., G)``.
+        values: With E = 1 its only member is returned, ``(1, N, G)``; with E = 2 both always serve.
+        by_discount: Draw anew for each discount too, with replacement: both may be the same, also with E = 2.
     """
-    return reward[..., None] + discounts * torch.where(terminated[..., None], 0.0, next_values)
-
-
-def reduce_random_pair(values: Tensor, minimum: bool) -> Tensor:
-    """Reduce an ensemble ``(E, N, ...)`` to ``(N, ...)`` over two members drawn anew for each of the N timesteps.
-
-    Args:
-        values: With E = 1 its only member is returned, with E = 2 both always serve.
-        minimum: Take the smaller of the two (dependent actor), else their mean.
-    """
-    E, N = values.shape[:2]
+    E, N, G = values.shape
     if E == 1:
-        return values[0]
+        return values
+    if by_discount:
+        return values.gather(0, torch.randint(E, (2, N, G), device=values.device))
     pair = torch.rand(E, N, device=values.device).argsort(dim=0)[:2]
-    index = pair.reshape(2, N, *(1,) * (values.dim() - 2)).expand(2, *values.shape[1:])
-    chosen = values.gather(0, index)
-    return chosen.amin(dim=0) if minimum else chosen.mean(dim=0)
+    return values.gather(0, pair[:, :, None].expand(2, N, G))
 
 
 def filtered_imitation_loss(log_prob: Tensor, advantage: Tensor, threshold: float = 0.0) -> Tensor:

@@ -33,8 +33,9 @@ class Slices(NamedTuple):
             one slice; a row's slice is then at its beginning.
         exists: ``(R, W)`` bool: where there is a timestep.
         row: ``(N,)`` int64: the row of each transition.
-        place: ``(N,)`` int64: its timestep there; the next one follows it.
-        terminated: ``(N,)`` bool: nothing follows the transition.
+        place: ``(N,)`` int64: its timestep there.
+        ahead: ``(N,)`` int64: how many timesteps later its target looks at a value: n, or fewer before the slice's end.
+        terminated: ``(N,)`` bool: nothing follows these.
         weight: ``(N,)`` float32: 1, or 0 for a place that has no transition. The losses are weighted means.
     """
 
@@ -46,6 +47,7 @@ class Slices(NamedTuple):
     exists: Tensor
     row: Tensor
     place: Tensor
+    ahead: Tensor
     terminated: Tensor
     weight: Tensor
 
@@ -70,7 +72,7 @@ class Prepared:
     fault: str | None
 
 
-def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None) -> Prepared:
+def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None, n_step: int = 1) -> Prepared:
     """Pack a batch and copy it to the device, without waiting for the copies.
 
     Args:
@@ -78,6 +80,7 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None)
         device: Where.
         fixed_length: Make shapes that repeat, for slices of at most this many transitions: rows have this length, and
             every place of a row counts as a transition, with weight 0 where there is none. None gives exact shapes.
+        n_step: Rewards in a target.
     """
     floats = {"observations": batch.observations, "rewards": batch.rewards}
     bad = [name for name, a in floats.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
@@ -98,13 +101,13 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None)
         # In the batch's order. Found on the host: a mask on a GPU would have to wait for its number of True entries.
         of_slice, at = np.nonzero(batch.mask)
         row, place = layout.row[of_slice], layout.begin[of_slice] + at
-        weight, terminated = np.ones(len(row), dtype=np.float32), batch.terminated[of_slice, at]
+        real = np.ones(len(row), dtype=np.bool_)
     else:
         row, place = np.divmod(np.arange(rows * (width - 1)), width - 1)
         of_slice, at = slice_of[row, place], place_of[row, place]
         real = exists[row, place] & (at < counts[of_slice])
-        weight = real.astype(np.float32)
-        terminated = real & batch.terminated[of_slice, np.minimum(at, batch.terminated.shape[1] - 1)]
+    ahead = np.where(real, np.minimum(n_step, counts[of_slice] - at), 1)
+    terminated = real & batch.terminated[of_slice, np.minimum(at + ahead, batch.terminated.shape[1]) - 1]
 
     def tensor(array: Array) -> Tensor:
         host = torch.from_numpy(np.ascontiguousarray(array))
@@ -119,8 +122,9 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None)
         exists=tensor(exists),
         row=tensor(row),
         place=tensor(place),
+        ahead=tensor(ahead),
         terminated=tensor(terminated),
-        weight=tensor(weight),
+        weight=tensor(real.astype(np.float32)),
     )
     return Prepared(slices, int(counts.sum()), f"The replay's {bad[0]} are not finite" if bad else None)
 

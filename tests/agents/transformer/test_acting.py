@@ -17,6 +17,8 @@ from mtbench_agents.transformer.slices import prepare
 from mtbench.rollout import MetaRollout
 from tests import toy
 
+from .waiting import NothingWaits
+
 CPU = torch.device("cpu")
 MODEL = ModelConfig(
     encoder=(16,), width=16, feedforward=16, layers=2, heads=2, context=200, head=(8, 8), critics=2, dropout=0.0
@@ -114,6 +116,14 @@ def test_acting_compiles_as_one_graph_and_acts_alike(monkeypatch):
     caches = [acting.backbone.new_cache(3, CPU) for _ in range(2)]
     for t in range(20):
         assert torch.equal(step(inputs(envs, t), caches[0], 64), acting.forward(inputs(envs, t), caches[1], t + 1))
+
+
+def test_acting_never_makes_a_device_wait():
+    envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
+    acting = ActingModel(opinionated(envs))
+    with NothingWaits() as mode:
+        acting(inputs(envs, 3), acting.backbone.new_cache(3, CPU), 4)
+    assert mode.operations > 20
 
 
 def test_newest_weights_arrive_once():

@@ -22,10 +22,10 @@ IMAGES = gym.spaces.Box(0, 255, (12, 12, 3), dtype=np.uint8)
 
 
 class ImageEncoder(Encoder):
-    def __init__(self, space, action_size, hidden, width):
-        super().__init__(space, action_size, hidden, width)
+    def __init__(self, space, action_size, config):
+        super().__init__(space, action_size, config)
         self.convolution = torch.nn.Conv2d(space.shape[-1], 4, 3, stride=2)
-        self.out = torch.nn.Linear(4 * 5 * 5 + action_size + 2, width)
+        self.out = torch.nn.Linear(4 * 5 * 5 + action_size + 2, config.width)
 
     @classmethod
     def accepts(cls, space):
@@ -63,12 +63,12 @@ class Bright(gym.Env):
 
 def test_the_first_that_accepts_a_space_is_taken(monkeypatch):
     vectors = gym.spaces.Box(-1, 1, (3,), dtype=np.float32)
-    assert type(make_encoder(vectors, 2, (8,), 4)) is VectorEncoder
+    assert type(make_encoder(vectors, 2, MODEL)) is VectorEncoder
     with pytest.raises(UsageError, match="no encoder for the observation space"):
-        make_encoder(IMAGES, 2, (8,), 4)
+        make_encoder(IMAGES, 2, MODEL)
     monkeypatch.setattr(encoders, "ENCODERS", (*encoders.ENCODERS, ImageEncoder))
-    assert type(make_encoder(vectors, 2, (8,), 4)) is VectorEncoder
-    assert type(make_encoder(IMAGES, 2, (8,), 4)) is ImageEncoder
+    assert type(make_encoder(vectors, 2, MODEL)) is VectorEncoder
+    assert type(make_encoder(IMAGES, 2, MODEL)) is ImageEncoder
 
 
 def test_images_pass_through_collecting_replay_learning_and_playing(monkeypatch):

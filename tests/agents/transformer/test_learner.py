@@ -16,6 +16,8 @@ from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.replay import Replay, Rollout
 from mtbench_agents.transformer.slices import prepare
 
+from .waiting import NothingWaits
+
 CPU = torch.device("cpu")
 MODEL = ModelConfig(
     encoder=(32,),
@@ -36,13 +38,14 @@ LEARNING = LearningConfig(
 COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
 
 
-def make(actor="independent", critic="independent", actions=None, **changes):
+def make(actor="independent", critic="independent", actions=None, model=None, **changes):
     learning = dataclasses.replace(LEARNING, actor=actor, critic=critic, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         space = gym.spaces.Box(-5, 5, (3,), dtype=np.float32)
-        model = AgentModel(MODEL, learning, space, actions or gym.spaces.Discrete(3))
-    return Learner(model, learning, 0, CPU)
+        sizes = dataclasses.replace(MODEL, **(model or {}))
+        network = AgentModel(sizes, learning, space, actions or gym.spaces.Discrete(3))
+    return Learner(network, learning, 0, CPU)
 
 
 def copycat(continuous=False, rollouts=300, seed=0):
@@ -354,6 +357,21 @@ def test_as_many_actions_pass_the_filter_in_bfloat16(monkeypatch):
     (value, share), (half_value, half_share) = (near_the_fixed_point(h, 0.1, 500, monkeypatch) for h in (False, True))
     assert half_value == pytest.approx(value, rel=0.03)
     assert half_share == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_an_update_never_makes_a_device_wait(actor, critic, kind):
+    learner = make(actor, critic, actions=ACTIONS[kind])
+    batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
+    learner.update(batch)  # it counts operations, once
+    for length in (None, 12):
+        slices = prepare(batch, CPU, length).slices
+        with NothingWaits() as mode:
+            numbers = learner._update(slices)
+        assert mode.operations > 100
+    with pytest.raises(AssertionError, match="waits for the device"), NothingWaits():
+        float(numbers["critic"])
 
 
 def test_updates_that_are_not_finite_change_no_weight_and_are_told(monkeypatch):

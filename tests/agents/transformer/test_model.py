@@ -228,7 +228,7 @@ def test_all_actions_at_once_equal_each_in_turn():
 
 
 def test_discrete_policies_sample_what_they_say():
-    policy = DiscretePolicy.from_logits(torch.tensor([[[2.0, 0.0, -40.0]]]), floor=0.01)
+    policy = DiscretePolicy.from_logits(torch.tensor([[[2.0, 0.0, -40.0]]]), (0.01, 1.0))
     assert policy.probabilities.sum().item() == pytest.approx(1.0)
     assert policy.probabilities.min() > 0.009
     many = DiscretePolicy(policy.probabilities.expand(20_000, 1, 3))

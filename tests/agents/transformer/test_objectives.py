@@ -92,30 +92,31 @@ def test_the_classification_loss_does_not_see_the_scale():
     assert max(losses) / min(losses) < 1.6
 
 
-def test_td_targets():
-    reward, terminated = torch.tensor([1.0, 2.0]), torch.tensor([False, True])
-    discounts, values = torch.tensor([0.5, 0.9]), torch.tensor([[10.0, 20.0], [float("nan"), 30.0]])
-    targets = obj.td_targets(reward, terminated, discounts, values)
-    assert targets.tolist() == [[6.0, 19.0], [2.0, 2.0]]
-
-
-def test_a_random_pair_is_reduced():
-    values = torch.arange(4.0)[:, None, None].expand(4, 2000, 3).contiguous()
-    low, mean = obj.reduce_random_pair(values, minimum=True), obj.reduce_random_pair(values, minimum=False)
-    assert low.shape == mean.shape == (2000, 3)
+def test_a_random_pair_for_each_timestep():
+    values = torch.arange(4.0)[:, None, None].expand(4, 2000, 3)
+    pair = obj.random_pair(values)
+    assert pair.shape == (2, 2000, 3)
+    assert (pair == pair[..., :1]).all(), "one pair serves a timestep's discounts"
+    assert (pair[0] != pair[1]).all()
     # Of the 6 pairs of {0, 1, 2, 3} the least is 0 in three, 1 in two, 2 in one.
-    counts = torch.bincount(low[:, 0].long(), minlength=4) / 2000
+    counts = torch.bincount(pair.amin(0)[:, 0].long(), minlength=4) / 2000
     assert torch.allclose(counts, torch.tensor([3.0, 2, 1, 0]) / 6, atol=0.05)
-    assert (low == low[:, :1]).all(), "one pair serves a timestep's discounts"
-    assert set(mean.unique().tolist()) == {0.5, 1.0, 1.5, 2.0, 2.5}
 
 
-@pytest.mark.parametrize("minimum", [True, False])
-def test_small_ensembles(minimum):
+def test_a_random_pair_for_each_discount():
+    values = torch.arange(4.0)[:, None, None].expand(4, 3000, 3)
+    pair = obj.random_pair(values, by_discount=True)
+    assert (pair[0] == pair[1]).float().mean().item() == pytest.approx(0.25, abs=0.03), "with replacement"
+    assert (pair[0, :, 0] == pair[0, :, 1]).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.allclose(torch.bincount(pair.flatten().long()) / 18_000, torch.full((4,), 0.25), atol=0.02)
+
+
+def test_small_ensembles():
     values = torch.randn(2, 7, 3)
-    both = values.amin(0) if minimum else values.mean(0)
-    assert torch.equal(obj.reduce_random_pair(values, minimum), both)
-    assert torch.equal(obj.reduce_random_pair(values[:1], minimum), values[0])
+    pair = obj.random_pair(values)
+    assert torch.equal(pair.amin(0), values.amin(0))
+    assert torch.allclose(pair.mean(0), values.mean(0))
+    assert torch.equal(obj.random_pair(values[:1]), values[:1])
 
 
 def test_the_filter_keeps_better_actions_only():

@@ -1,0 +1,199 @@
+"""The settings of the losses, each against the same thing written out."""
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from mtbench_agents.transformer.heads import CriticEnsemble, DiscretePolicy
+from mtbench_agents.transformer.losses import Losses
+from mtbench_agents.transformer.model import ActionSpec, AgentModel
+from mtbench_agents.transformer.objectives import symlog
+from mtbench_agents.transformer.slices import prepare
+
+from .test_learner import ACTIONS, CPU, LEARNING, MODEL, copycat, floats, make
+
+GAMMA = torch.tensor(LEARNING.discounts)
+
+
+def setting(actor="dependent", critic="independent", length=None, **changes):
+    learner = make(actor, critic, **changes)
+    learner.model.eval()
+    batch = copycat().sample(6, 12, np.random.default_rng(0))
+    slices = prepare(batch, CPU, length, changes.get("n_step", 1)).slices
+    return learner.losses, batch, learner.losses.transitions(slices)
+
+
+@pytest.mark.parametrize("length", [None, 12])
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_n_step_returns(n, length):
+    losses, batch, t = setting(length=length, n_step=n)
+    model = losses.model
+    rewards = torch.from_numpy(batch.rewards) * LEARNING.reward_multiplier
+    states = losses.transitions(prepare(batch, CPU).slices)  # one step
+    found, at = t.weight == 1, 0
+    reward, discount, following = t.reward[found], t.discount[found], t.next_state[found]
+    expected = []
+    for i, row in enumerate(batch.mask):
+        count = int(row.sum())
+        for place in range(count):
+            steps = min(n, count - place)
+            sums = sum(GAMMA**j * rewards[i, place + 1 + j] for j in range(steps))
+            last = at + steps - 1
+            gone = bool(batch.terminated[i, place + steps - 1])
+            expected.append((sums, torch.zeros(2) if gone else GAMMA**steps, states.next_state[last]))
+            at += 1
+    if length is not None:  # packed rows have another order
+        order = [torch.cdist(following, e[2][None]).argmin().item() for e in expected]
+        assert len(order) == len(expected)
+        assert sorted(reward.sum(dim=1).tolist()) == pytest.approx(
+            sorted(e[0].sum().item() for e in expected), abs=1e-4
+        )
+        return
+    for i, (sums, factor, state) in enumerate(expected):
+        assert torch.allclose(reward[i], sums, atol=1e-4)
+        assert torch.allclose(discount[i], factor)
+        assert torch.allclose(following[i], state, atol=1e-5)
+    assert model is losses.model
+
+
+def values_of_all(losses, critic, state):
+    """``(E, N, G, A)``, action by action."""
+    each = [torch.full((len(state), 1, 1), a) for a in range(3)]
+    return torch.cat([losses.model.raw_to_values(critic(state, action)) for action in each], dim=-1)
+
+
+def test_dependent_targets_are_exact_expectations():
+    losses, _, t = setting()
+    with torch.no_grad():
+        chances = losses.model.target_actor(t.next_state).probabilities
+        values = (values_of_all(losses, losses.model.target_critic, t.next_state) * chances).sum(dim=-1)
+        expected = t.reward + t.discount * values.amin(dim=0)  # with 2 critics, both always serve
+    assert torch.allclose(losses.targets(t), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("least", "by_action"), [("of-expectations", False), ("by-action", True)])
+def test_what_the_dependent_actors_minimum_is_of(least, by_action):
+    losses, _, t = setting(least=least)
+    with torch.no_grad():
+        critic = losses.model.critic
+        critic.last[1] = -critic.last[1] * 3  # the critics disagree
+        chances = losses.model.actor(t.state).probabilities
+        values = losses.model.popart.normalize(values_of_all(losses, critic, t.state))
+        value = (values.amin(0) * chances).sum(-1) if by_action else (values * chances).sum(-1).amin(0)
+        other = (values * chances).sum(-1).amin(0) if by_action else (values.amin(0) * chances).sum(-1)
+    actor = losses.losses(t, losses.targets(t))[0]["actor"].item()
+    assert actor == pytest.approx(-value.mean().item(), rel=1e-4)
+    assert actor != pytest.approx(-other.mean().item(), rel=1e-4)
+
+
+def test_the_exact_filter_is_the_limit_of_many_samples():
+    found = []
+    for changes in ({"exact_filter": True}, {"value_samples": 400}, {"value_samples": 400, "shared_samples": True}):
+        losses, _, t = setting("independent", **changes)
+        with torch.no_grad():
+            losses.model.critic.last.mul_(30.0)
+            found.append(losses._policy_value(t, losses.model.actor(t.state)))
+    spread = found[0].std()
+    assert (found[1] - found[0]).abs().mean() < 0.1 * spread
+    assert (found[2] - found[0]).abs().mean() < 0.1 * spread
+
+
+def test_shared_samples_are_judged_by_all_critics(monkeypatch):
+    seen = []
+    losses, _, t = setting("independent", shared_samples=True, value_samples=5)
+    monkeypatch.setattr(
+        CriticEnsemble, "forward", lambda self, state, action: seen.append(action) or original(self, state, action)
+    )
+    losses._policy_value(t, losses.model.actor(t.state))
+    assert [tuple(action.shape) for action in seen] == [(len(t.weight), 2, 5)]
+
+
+original = CriticEnsemble.forward
+
+
+def test_a_threshold_on_the_scale_of_returns():
+    shares = []
+    for changes in ({"filter_threshold": 0.5}, {"filter_threshold": 0.05, "filter_scale": "returns"}, {}):
+        losses, _, t = setting("independent", exact_filter=True, **changes)
+        with torch.no_grad():
+            losses.model.critic.last.mul_(30.0)
+        shares.append(losses.losses(t, losses.targets(t))[1]["filter"].item())
+    assert shares[0] == shares[1] < shares[2]
+    assert shares[0] > 0
+
+
+def test_targets_beyond_the_bins_are_counted():
+    losses, _, t = setting("independent")
+    limit = losses.model.bins.centers[-1].expm1().item()
+    targets = torch.zeros(len(t.weight), 2)
+    targets[:3] = limit * 1.1
+    numbers = losses.losses(t, targets)[1]
+    assert numbers["clipped"].item() == pytest.approx(3 / len(t.weight))
+
+
+def test_probabilities_have_a_ceiling():
+    policy = DiscretePolicy.from_logits(torch.tensor([[20.0, 0.0, 0.0]]), (1e-3, 0.99))
+    assert policy.probabilities.tolist() == [pytest.approx([0.99 / 0.992, 1e-3 / 0.992, 1e-3 / 0.992])]
+
+
+def test_the_critics_second_layer_can_be_normalized():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain, normed = (CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, True, 5, 2, norm) for norm in (False, True))
+        normed.load_state_dict(plain.state_dict(), strict=False)
+        state = torch.randn(4, 6)
+    raw = normed(state, None)
+    with torch.no_grad():
+        normed.second *= 100.0
+        normed.second_bias *= 100.0
+    assert torch.allclose(normed(state, None), raw, atol=1e-3), "the size of the layer before does not matter"
+    with torch.no_grad():
+        normed.norm_scale[1] = 0.0
+    assert torch.equal(normed(state, None)[1], normed.last_bias[1].expand(4, 2, 3, 5))
+    assert torch.allclose(normed(state, None)[0], raw[0], atol=1e-3), "each critic has its own"
+
+
+def test_inputs_by_their_symlog():
+    space = gym.spaces.Box(-1, 1, (2,), dtype=np.float32)
+    action, reward = torch.tensor([[0.5, -0.5], [1.0, 1.0]]), torch.tensor([3.0, -400.0])
+    plain, squashed = (
+        ActionSpec(space, how).timesteps(action, action, reward, torch.tensor([4, 0])) for how in (False, True)
+    )
+    assert torch.allclose(squashed.previous_reward, symlog(reward))
+    assert torch.allclose(squashed.previous_action, symlog(plain.previous_action))
+    assert plain.previous_action[1].tolist() == [0.0, 0.0], "the first of its rollout"
+
+
+def test_poparts_layer_is_the_optimizers_only_if_asked():
+    for learned in (False, True):
+        model = AgentModel.seeded(
+            0,
+            MODEL,
+            dataclasses.replace(LEARNING, popart_learned=learned),
+            gym.spaces.Box(-1, 1, (2,)),
+            gym.spaces.Discrete(2),
+        )
+        assert any(p is model.popart.scale for p in model.optimized()) == learned
+        assert "popart.scale" in model.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("actor", ["independent", "dependent"])
+def test_all_other_settings_at_once_learn(kind, actor):
+    """Together they run, and the losses fall."""
+    changes = {
+        "n_step": 3,
+        "pairs": "discount",
+        "shared_samples": True,
+        "exact_expectations": False,
+        "least": "by-action",
+    }
+    changes |= {"exact_filter": True, "filter_scale": "returns", "popart_learned": True}
+    model = {"critic_norm": True, "input_limit": 1e4, "encoder_norm": True, "symlog_inputs": True}
+    learner = make(actor, "independent", actions=ACTIONS[kind], model=model | {"probability_ceiling": 0.99}, **changes)
+    replay = copycat(continuous=kind == "continuous")
+    numbers = [floats(learner.update(replay.sample(16, 12, np.random.default_rng(u)))) for u in range(60)]
+    assert np.mean([n["critic"] for n in numbers[-10:]]) < 0.9 * numbers[0]["critic"]
+    assert isinstance(learner.losses, Losses)
