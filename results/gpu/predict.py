@@ -1,0 +1,151 @@
+"""What an update and an action cost on one H100, predicted from their operations: nothing here was timed on a GPU.
+
+    python results/gpu/predict.py          # writes the table into README.md here
+
+Operations run on fake tensors, which have shapes and no values. Counted are the floating-point operations of matrix
+products (backward included), the bytes that all operations read and write when none is fused, and kernel launches.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from mtbench_agents.transformer import acting, learner
+from mtbench_agents.transformer.acting import ActingModel, Inputs
+from mtbench_agents.transformer.config import PRESETS, TrainConfig
+from mtbench_agents.transformer.learner import Learner
+from mtbench_agents.transformer.model import AgentModel
+from mtbench_agents.transformer.slices import Slices
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from mtbench.records import write_atomically
+
+HERE = Path(__file__).parent
+# NVIDIA H100 SXM5 data sheet: dense bf16, and memory. A launch: what PyTorch's eager mode needs on a host, about.
+# The least time of a kernel within a CUDA graph, about.
+FLOPS, BANDWIDTH, LAUNCH, KERNEL = 989e12, 3.35e12, 5e-6, 1.5e-6
+BEGIN, END = "<!-- table: written by predict.py -->\n", "<!-- end -->\n"
+DENSITY = 0.36  # share of a batch of MTPOPGym-v0 that is real timesteps, measured in a run on a CPU
+
+_VIEWS = {
+    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "select", "slice"),
+    *("detach", "alias", "split", "split_with_sizes", "chunk", "unbind", "as_strided", "_reshape_alias", "set_"),
+}
+
+
+class Traffic(TorchDispatchMode):
+    """Counts launches and bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run and count."""
+        out = function(*args, **(kwargs or {}))
+        library, _, name = function._schema.name.partition("::")
+        if library == "aten" and name not in _VIEWS:
+            self.launches += 1
+            # It writes into a few places of a large tensor.
+            touched = args[1:] if name == "index_put_" else (args, kwargs, out)
+            tensors = [leaf for leaf in tree_leaves(touched) if isinstance(leaf, torch.Tensor)]
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return out
+
+
+def counted(work: Callable[[], Any]) -> dict[str, float]:
+    """Of one call, after a first one that makes fake tensors of the weights."""
+    work()
+    with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+        work()
+    return {"flops": float(flops.get_total_flops()), "bytes": float(traffic.bytes), "launches": traffic.launches}
+
+
+def predicted(config: TrainConfig) -> dict[str, dict[str, float]]:
+    """Of an update and of an action of 256 environments, half a context into their rollouts."""
+    env = gym.make(config.env_id)
+    shape, actions = env.observation_space.shape, env.action_space
+    env.close()
+    assert shape is not None
+    B, W = config.learning.batch_size, config.model.context + 1
+    R = max(1, round(B * DENSITY * 1.05))  # rows are 5 % longer than what is in them
+    space = gym.spaces.Box(-1, 1, shape, dtype=np.float32)
+    model = AgentModel.seeded(0, config.model, config.learning, space, actions)
+    own = Learner(model, dataclasses.replace(config.learning, compile=False), 0, torch.device("cpu"))
+    own.compile = True  # all timesteps at once, as on a GPU
+    copy = ActingModel(model)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        places = R * (W - 1)
+        slices = Slices(
+            observations=torch.zeros(R, W, *shape),
+            actions=torch.zeros(R, W, dtype=torch.int64),
+            rewards=torch.zeros(R, W),
+            steps=torch.zeros(R, W, dtype=torch.int64),
+            segment=torch.zeros(R, W, dtype=torch.int64),
+            exists=torch.ones(R, W, dtype=torch.bool),
+            row=torch.zeros(places, dtype=torch.int64),
+            place=torch.zeros(places, dtype=torch.int64),
+            ahead=torch.ones(places, dtype=torch.int64),
+            terminated=torch.zeros(places, dtype=torch.bool),
+            weight=torch.ones(places),
+        )
+        model.train()
+        update = counted(lambda: own.gradients(slices))
+        parameters = sum(p.numel() for p in model.optimized())
+        update["bytes"] += parameters * 4 * 7  # AdamW: reads weight, gradient and moments, writes three of them
+        n, used = 256, config.model.context // 2
+        inputs = Inputs(
+            observation=torch.zeros(n, *shape),
+            previous_action=torch.zeros(n, dtype=torch.int64),
+            previous_reward=torch.zeros(n),
+            steps=torch.zeros(n, dtype=torch.int64),
+            noise=torch.zeros(n, 1),
+        )
+        cache = copy.backbone.new_cache(n, torch.device("cpu"), torch.bfloat16)
+        action = counted(lambda: copy(inputs, cache, used))
+    return {"update": update, "action": action}
+
+
+def rows() -> list[str]:
+    """Of the table."""
+    lines = [
+        "| preset | work | GFLOP | GB | launches | compute ms | memory ms | launches ms | bound by | a second |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, config in PRESETS.items():
+        for work, cost in predicted(config).items():
+            times = {
+                "compute": cost["flops"] / FLOPS,
+                "memory": cost["bytes"] / BANDWIDTH,
+                "launches": cost["launches"] * LAUNCH,
+            }
+            graphed = max(times["compute"] + times["memory"], cost["launches"] * KERNEL)
+            unit, per = (1, "updates") if work == "update" else (256, "steps")
+            lines.append(
+                f"| {name} | {work} | {cost['flops'] / 1e9:,.1f} | {cost['bytes'] / 1e9:,.2f} | {cost['launches']:,} | "
+                + " | ".join(f"{1000 * value:.2f}" for value in times.values())
+                + f" | {max(times, key=times.__getitem__)} | {unit / graphed:,.0f} {per} |"
+            )
+    return lines
+
+
+def main() -> None:
+    """Write the table."""
+    for module in (learner, acting):
+        module.half_precision = lambda device: True  # type: ignore[attr-defined]
+    page = HERE / "README.md"
+    head, _, rest = page.read_text().partition(BEGIN)
+    table = "\n".join(rows()) + "\n"
+    text = head + BEGIN + table + END + rest.partition(END)[2]
+    write_atomically(page, lambda temporary: temporary.write_text(text))
+
+
+if __name__ == "__main__":
+    main()
