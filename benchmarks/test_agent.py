@@ -25,7 +25,7 @@ ROWS = {}
 @pytest.mark.parametrize("sizes", PUBLISHED, ids=lambda sizes: "x".join(map(str, sizes)))
 def test_paper_preset(benchmark, sizes):
     batch_size, context, envs = sizes
-    command = [Path(sys.executable).parent / "mtbench", "bench", "agent", "--suite", "MTPOPGym-v0", "--json"]
+    command = [Path(sys.executable).parent / "mtbench", "bench", "agent", "MTPOPGym-v0", "--json"]
     command += ["--preset", "paper", "--batch-size", str(batch_size), "--context", str(context), "--envs", str(envs)]
 
     def measured():

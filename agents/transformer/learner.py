@@ -182,18 +182,19 @@ class Learner:
             size = self._part(t)
             targets = torch.cat([self.losses.targets(part) for part in t.split(size)])
         self.model.popart.update(targets, t.weight)
-        if size >= len(t.weight):
+        if size >= len(t):
             with autocast:
                 losses, numbers = self.losses.losses(t, targets)
             found = torch.autograd.grad(self._total(losses), self._parameters, allow_unused=True)
             return list(found), {name: value.detach() for name, value in (losses | numbers).items()}
+        assert t.weight is None, "only exact shapes come in parts"
         self.optimizer.zero_grad(set_to_none=True)
         trunk, t.state = t.state, t.state.detach().requires_grad_()
         sums: dict[str, Tensor] = {}
         for part, target in zip(t.split(size), torch.split(targets, size), strict=True):
             with autocast:
                 losses, numbers = self.losses.losses(part, target)
-            share = part.weight.sum() / t.weight.sum()
+            share = len(part) / len(t)
             torch.autograd.backward(share * self._total(losses))
             for name, value in {**losses, **numbers}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value.detach()
@@ -206,7 +207,7 @@ class Learner:
     def _part(self, t: Transitions) -> int:
         """Timesteps for the heads at once: all of them in a compiled graph, what the cache holds on a CPU."""
         if self.compile:
-            return len(t.weight)
+            return len(t)
         critics, actions, hidden = self.model.critic.from_action.shape
         judged = self.config.value_samples
         if self.config.actor == "dependent":

@@ -32,7 +32,7 @@ class Transitions:
         action: ``(N,)`` int64 or ``(N, A)`` float32.
         reward: ``(N, G)``: multiplied, and the discounted sum of all rewards before `next_state`.
         discount: ``(N, G)``: of `next_state`'s value; 0 where nothing follows.
-        weight: ``(N,)`` float32: 0 for a place without a transition.
+        weight: ``(N,)`` float32: 0 for a place without a transition; None where all have one.
     """
 
     state: Tensor
@@ -40,12 +40,18 @@ class Transitions:
     action: Tensor
     reward: Tensor
     discount: Tensor
-    weight: Tensor
+    weight: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.reward)
 
     def split(self, size: int) -> list[Transitions]:
         """Parts of at most `size` transitions, in order."""
-        columns = (torch.split(getattr(self, field.name), size) for field in fields(self))
-        return [Transitions(*parts) for parts in zip(*columns, strict=True)]
+        if size >= len(self):
+            return [self]
+        columns = [getattr(self, field.name) for field in fields(self)]
+        parts = [[None] * -(-len(self) // size) if c is None else torch.split(c, size) for c in columns]
+        return [Transitions(*part) for part in zip(*parts, strict=True)]
 
 
 class Losses:

@@ -122,7 +122,7 @@ class PopArt(nn.Module):
         return self.mean, deviation
 
     @torch.no_grad()
-    def update(self, targets: Tensor, weight: Tensor) -> None:
+    def update(self, targets: Tensor, weight: Tensor | None = None) -> None:
         """Take in ``targets (N, G)``, where ``weight (N,)`` is not 0, and preserve the outputs."""
         old_mean, old_deviation = (value.clone() for value in self.statistics())
         finite = targets.isfinite().all()  # else the optimizer's step is left out too
@@ -130,7 +130,7 @@ class PopArt(nn.Module):
         self.weight += torch.where(finite, self.rate * (1 - self.weight), 0.0)
         # 1 at first, so the prior is gone after one batch; `rate` in the end
         step = torch.where(finite, self.rate / self.weight, 0.0)
-        share = (weight / weight.sum())[:, None]
+        share = 1 / len(targets) if weight is None else (weight / weight.sum())[:, None]
         self.mean.lerp_((targets * share).sum(0), step)
         self.square.lerp_((targets.square() * share).sum(0), step)
         mean, deviation = self.statistics()
@@ -152,8 +152,10 @@ class PopArt(nn.Module):
         return normalized * deviation[:, None] + mean[:, None]
 
 
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """The mean of ``values (N, X)`` where ``weight (N,)`` is 1 and not 0."""
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of ``values (N, X)`` where ``weight (N,)`` is 1 and not 0; of all without a weight."""
+    if weight is None:
+        return values.mean()
     return (values.mean(dim=1) * weight).sum() / weight.sum().clamp(min=1)
 
 

@@ -36,7 +36,8 @@ class Slices(NamedTuple):
         place: ``(N,)`` int64: its timestep there.
         ahead: ``(N,)`` int64: how many timesteps later its target looks at a value: n, or fewer before the slice's end.
         terminated: ``(N,)`` bool: nothing follows these.
-        weight: ``(N,)`` float32: 1, or 0 for a place that has no transition. The losses are weighted means.
+        weight: ``(N,)`` float32: 1, or 0 for a place that has no transition: the losses are weighted means. None where
+            every place has one.
     """
 
     observations: Tensor
@@ -49,7 +50,7 @@ class Slices(NamedTuple):
     place: Tensor
     ahead: Tensor
     terminated: Tensor
-    weight: Tensor
+    weight: Tensor | None
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -124,7 +125,7 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None,
         place=tensor(place),
         ahead=tensor(ahead),
         terminated=tensor(terminated),
-        weight=tensor(real.astype(np.float32)),
+        weight=None if fixed_length is None else tensor(real.astype(np.float32)),
     )
     return Prepared(slices, int(counts.sum()), f"The replay's {bad[0]} are not finite" if bad else None)
 
