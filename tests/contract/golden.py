@@ -6,6 +6,7 @@ to their files. Cases are played in parallel, on all cores.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -18,36 +19,135 @@ import gymnasium as gym
 import numpy as np
 
 from mtbench.records import write_json
-from mtbench.registration import TABLE
+from mtbench.registration import TABLE, find
+from mtbench.testing.contract import SHORT_GAMES
+from mtbench.vector import make_vec
 from mtbench.vector.engine import cpus
+from mtbench.vector.infos import info_of
 
 FOLDER = Path(__file__).parent.parent / "golden"
 SEEDS = (0, 1, 2)
 PREFIXES = (1, 10, 100)  # steps of the first rollout after which the hash is saved too, to find where traces differ
+PAYING = {"reward_scales", "clip_rewards"}  # arguments that change what is paid and nothing else
 
 
-def trace_hash(env_id, split, task, make=gym.make):
-    """Hash two rollouts under uniform actions, and one in which a random half of the discrete actions is 0. Floats are
-    rounded to 4 decimals, because the last bits of sines and cosines differ between processors."""
-    env = make(env_id, split=split)
-    digest = hashlib.sha256()
-    steps, prefixes = 0, {}
-    for seed in SEEDS:
+class Trace:
+    """The hash of a task's rollouts, one after the other. Floats are rounded to 4 decimals, because the last bits of
+    sines and cosines differ between processors."""
+
+    def __init__(self):
+        self._digest = hashlib.sha256()
+        self._in_first = True
+        self.steps, self.prefixes = 0, {}
+        self.first = ""  # the hash of the first rollout alone
+
+    def add(self, parts, reward, terminated, truncated, step=True):
+        """Add a step, or the reset with which a rollout begins. Observations and rewards are rounded already."""
+        for part in parts:
+            self._digest.update(part.tobytes())
+        self._digest.update(reward.tobytes())
+        self._digest.update(bytes([bool(terminated), bool(truncated)]))
+        self.steps += step
+        if step and self.steps in PREFIXES and self._in_first:
+            self.prefixes[str(self.steps)] = self._digest.hexdigest()[:16]
+
+    def end_rollout(self, statistics):
+        for value in statistics.values():
+            self._digest.update(_rounded(value).tobytes())
+        if self._in_first:
+            self._in_first, self.first = False, self._digest.hexdigest()
+
+    def entry(self):
+        """What the files of golden traces hold."""
+        return {"prefixes": self.prefixes, "steps": self.steps, "sha256": self._digest.hexdigest()}
+
+
+def trace_hash(env_id, split, task):
+    """The entry of an ID that plays all its rollouts itself: two under uniform actions, and one in which a random half
+    of the discrete actions is 0."""
+    return play_alone([find(env_id)], split, task)[env_id].entry()
+
+
+def play_alone(rows, split, task, seeds=SEEDS):
+    """Play a task with the first ID, and return its trace and those of the others, which only pay otherwise."""
+    env = gym.make(rows[0].id, split=split)
+    traces, pays = _traces(rows, task)
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         obs, info = env.reset(seed=seed, options={"task": task})
-        _add(digest, obs, 0.0, False, False)
+        _add(traces, pays, _parts(obs), 0.0, False, False, step=False)
         over = False
         while not over:
             obs, reward, terminated, truncated, info = env.step(_action(env.action_space, rng, narrow=seed == 2))
-            _add(digest, obs, reward, terminated, truncated)
+            _add(traces, pays, _parts(obs), reward, terminated, truncated)
             over = terminated or truncated
-            steps += 1
-            if steps in PREFIXES and seed == SEEDS[0]:
-                prefixes[str(steps)] = digest.hexdigest()[:16]
-        for value in info["rollout"].values():
-            digest.update(_rounded(value))
+        for trace in traces:
+            trace.end_rollout(info["rollout"])
     env.close()
-    return {"prefixes": prefixes, "steps": steps, "sha256": digest.hexdigest()}
+    return {row.id: trace for row, trace in zip(rows, traces, strict=True)}
+
+
+def play_batch(rows, split, tasks, seeds=SEEDS):
+    """Play tasks side by side on the engine, each in a slot of its own; a slot begins its next rollout when its last
+    one ends. Returns by task what :func:`play_alone` returns."""
+    n, begun = len(tasks), [0] * len(tasks)
+    venv = make_vec(rows[0].id, n, split=split, autoreset_mode="Disabled")
+    assert type(venv).__name__ == "VectorMetaRollout"
+    venv.lets_finished_wait = True
+    space = venv.single_action_space
+    hashing = [_traces(rows, task) for task in tasks]
+    rngs, idle = [None] * n, np.zeros(venv.action_space.shape[1:], venv.action_space.dtype)
+
+    def begin(slots):
+        numbers, mask = [None] * n, np.zeros(n, dtype=np.bool_)
+        for i in slots:
+            numbers[i], mask[i] = seeds[begun[i]], True
+            rngs[i] = np.random.default_rng(seeds[begun[i]])
+            begun[i] += 1
+        if slots:
+            obs, _ = venv.reset(seed=numbers, options={"task": tasks, "reset_mask": mask})
+            parts = _parts(obs)
+            for i in slots:
+                _add(*hashing[i], [part[i] for part in parts], 0.0, False, False, step=False)
+
+    playing = list(range(n))
+    begin(playing)
+    while playing:
+        actions = [idle] * n
+        for i in playing:
+            actions[i] = _action(space, rngs[i], narrow=seeds[begun[i] - 1] == 2)
+        obs, reward, terminated, truncated, infos = venv.step(np.array(actions))
+        parts, ended = _parts(obs), []
+        for i in playing:
+            _add(*hashing[i], [part[i] for part in parts], reward[i], terminated[i], truncated[i])
+            if terminated[i] or truncated[i]:
+                ended.append(i)
+                for trace in hashing[i][0]:
+                    trace.end_rollout(info_of(infos, i)["rollout"])
+        playing = [i for i in playing if i not in ended or begun[i] < len(seeds)]
+        begin([i for i in ended if i in playing])
+    venv.close()
+    return {
+        task: {row.id: trace for row, trace in zip(rows, traces, strict=True)}
+        for task, (traces, _) in zip(tasks, hashing, strict=True)
+    }
+
+
+def _traces(rows, task):
+    """A trace for each ID, and how each but the first pays what the first pays."""
+    assert len(rows) == 1 or not PAYING & rows[0].kwargs.keys(), "the first ID pays true rewards"
+    return [Trace() for _ in rows], [None, *(functools.partial(_paid, row.kwargs, task) for row in rows[1:])]
+
+
+def _paid(kwargs, task, reward):
+    if kwargs.get("clip_rewards"):
+        reward = max(-1.0, min(1.0, reward))
+    return reward * kwargs.get("reward_scales", {}).get(task, 1.0)
+
+
+def _add(traces, pays, parts, reward, terminated, truncated, step=True):
+    for trace, pay in zip(traces, pays, strict=True):
+        trace.add(parts, _rounded(pay(reward) if pay else reward), terminated, truncated, step)
 
 
 def _action(space, rng, narrow):
@@ -57,18 +157,30 @@ def _action(space, rng, narrow):
     return rng.uniform(space.low, space.high).astype(space.dtype)
 
 
+def _parts(obs):
+    return [_rounded(part) for part in (obs.values() if isinstance(obs, dict) else [obs])]
+
+
 def _rounded(value):
     array = np.asarray(value)
-    if array.dtype.kind == "f":
-        array = np.round(array.astype(np.float64), 4) + 0.0
-    return array.tobytes()
+    return np.round(array.astype(np.float64), 4) + 0.0 if array.dtype.kind == "f" else array
 
 
-def _add(digest, obs, reward, terminated, truncated):
-    for part in obs.values() if isinstance(obs, dict) else [obs]:
-        digest.update(_rounded(part))
-    digest.update(_rounded(reward))
-    digest.update(bytes([terminated, truncated]))
+def families(table=TABLE):
+    """The IDs, those together that play the same rollouts and differ in what they pay. The first pays true rewards."""
+    found = {}
+    for row in table:
+        played = {name: value for name, value in row.kwargs.items() if name not in PAYING}
+        found.setdefault(json.dumps(played, sort_keys=True), []).append(row)
+    return [sorted(rows, key=lambda row: bool(PAYING & row.kwargs.keys())) for rows in found.values()]
+
+
+def batches(row, split):
+    """The tasks of a split, up to ten to a batch; where games are long, the short ones apart."""
+    tasks = list(row.suite.splits[split].tasks)
+    short = [task for task in SHORT_GAMES.get(row.suite.name, {}).get(split, []) if task in tasks]
+    rest = [task for task in tasks if task not in short]
+    return [part for part in (short, *(rest[i : i + 10] for i in range(0, len(rest), 10))) if part]
 
 
 def cases(row):
