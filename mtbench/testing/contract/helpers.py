@@ -1,11 +1,18 @@
 """Helpers of the contract tests."""
 
+import copy
+import functools
+from types import SimpleNamespace
+
+import gymnasium as gym
 import numpy as np
 
 from mtbench.registration import find
+from mtbench.rollout import MetaRollout
 from mtbench.suite import VariantRange
 
 from . import SHORT_GAMES
+from .unbatched import Unbatched
 
 
 def seeds(env):
@@ -14,14 +21,35 @@ def seeds(env):
     By default six seeds. On suites with long rollouts (1,502 steps on Meta-World, about 700 on Atari), for each game
     the first seed that draws it.
     """
-    if env.unwrapped.suite.name not in SHORT_GAMES:
+    inner = env.unwrapped
+    if inner.suite.name not in SHORT_GAMES:
         return list(range(6))
+    return list(_first_seeds(inner.suite, inner.split.name, tuple(inner.tasks)))
+
+
+@functools.lru_cache
+def _first_seeds(suite, split, tasks):
+    env = draws_only(MetaRollout(suite, split=split, tasks=tasks))
     first = {}
     for seed in range(100):
         env.reset(seed=seed)
-        first.setdefault(env.unwrapped.task, seed)
-    assert set(first) == set(env.unwrapped.tasks)
-    return list(first.values())
+        first.setdefault(env.task, seed)
+    assert set(first) == set(tasks)
+    return tuple(first.values())
+
+
+def draws_only(env):
+    """Make a new environment begin no attempts. This takes most of the time of a reset, and tasks and variants are
+    drawn before it."""
+    inner = env.unwrapped
+    if hasattr(inner, "venv"):
+        engine = inner.venv._engine
+        engine.start = engine.observe = lambda *_: None
+    else:
+        inner.suite, inner._observe = copy.copy(inner.suite), lambda _: None
+        inner.suite.make_base, inner.suite.start = lambda *_: gym.Env(), lambda *_: None
+        inner.suite.codec = lambda *_: SimpleNamespace(actions=None)
+    return env
 
 
 def distinct(env, draws):
@@ -46,6 +74,21 @@ def short_tasks(env_id, split="train"):
 def nth(variants, n):
     """One of a split's variants."""
     return variants.start + n if isinstance(variants, VariantRange) else variants.values[n]
+
+
+def made_of(env_id, batched, **kwargs):
+    kwargs = {**short_tasks(env_id, kwargs.get("split", "train")), **kwargs}
+    if batched and "render_mode" not in kwargs:  # only single environments render
+        return Unbatched(env_id, **kwargs)
+    return gym.make(env_id, **kwargs)
+
+
+@functools.lru_cache(maxsize=2)
+def rollouts_of(env_id, batched):
+    env = made_of(env_id, batched)
+    played = {seed: play(env, seed) for seed in seeds(env)}
+    env.close()
+    return played
 
 
 def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):

@@ -16,6 +16,8 @@ def test_between_attempts_one_step_ignores_its_action(make, rollouts):
         parts = attempts(trace)
         assert all(part[0][1] == 0.0 for part in parts)
         ignored = np.cumsum([len(part) for part in parts])[:-1]
+        if not len(ignored):
+            continue  # one attempt
         env.action_space.seed(0)
         env.reset(seed=seed)
         for step in range(1, len(trace)):

@@ -54,11 +54,20 @@ def test_pickles_in_the_middle_of_a_rollout(make):
         assert equal(env.step(action)[0], copy.step(action)[0])
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_vector_environments_equal_single_ones(env_id, make, mode):
+def test_vector_environments_equal_single_ones(env_id, make):
+    singles = [make(tasks=None) for _ in range(3)]
+    assert_equal_to_singles(gym.make_vec(env_id, num_envs=3, vectorization_mode="sync"), singles)
+
+
+def test_environments_in_other_processes_equal_those_here(env_id):
+    singles = [gym.make(env_id) for _ in range(3)]
+    assert_equal_to_singles(gym.make_vec(env_id, num_envs=3, vectorization_mode="async"), singles)
+    for env in singles:
+        env.close()
+
+
+def assert_equal_to_singles(venv, singles):
     seeds = [11, 12, 13]
-    venv = gym.make_vec(env_id, num_envs=3, vectorization_mode=mode)
-    singles = [make(tasks=None) for _ in seeds]
     batch, _ = venv.reset(seed=seeds)
     rows = [env.reset(seed=seed)[0] for env, seed in zip(singles, seeds, strict=True)]
     venv.action_space.seed(0)
