@@ -36,26 +36,27 @@ class Trace:
     sines and cosines differ between processors."""
 
     def __init__(self):
-        self._digest = hashlib.sha256()
-        self._in_first = True
+        self._digest, self._rollout = hashlib.sha256(), hashlib.sha256()
         self.steps, self.prefixes = 0, {}
-        self.first = ""  # the hash of the first rollout alone
+        self.rollouts = []  # the hash of each rollout alone
 
     def add(self, parts, reward, terminated, truncated, step=True):
         """Add a step, or the reset with which a rollout begins. Observations and rewards are rounded already."""
-        for part in parts:
-            self._digest.update(part.tobytes())
-        self._digest.update(reward.tobytes())
-        self._digest.update(bytes([bool(terminated), bool(truncated)]))
+        flags = bytes([bool(terminated), bool(truncated)])
+        self._add(*(part.tobytes() for part in parts), reward.tobytes(), flags)
         self.steps += step
-        if step and self.steps in PREFIXES and self._in_first:
+        if step and self.steps in PREFIXES and not self.rollouts:
             self.prefixes[str(self.steps)] = self._digest.hexdigest()[:16]
 
     def end_rollout(self, statistics):
-        for value in statistics.values():
-            self._digest.update(_rounded(value).tobytes())
-        if self._in_first:
-            self._in_first, self.first = False, self._digest.hexdigest()
+        self._add(*(_rounded(value).tobytes() for value in statistics.values()))
+        self.rollouts.append(self._rollout.hexdigest()[:16])
+        self._rollout = hashlib.sha256()
+
+    def _add(self, *contents):
+        for content in contents:
+            self._digest.update(content)
+            self._rollout.update(content)
 
     def entry(self):
         """What the files of golden traces hold."""
@@ -65,7 +66,8 @@ class Trace:
 def trace_hash(env_id, split, task):
     """The entry of an ID that plays all its rollouts itself: two under uniform actions, and one in which a random half
     of the discrete actions is 0."""
-    return play_alone([find(env_id)], split, task)[env_id].entry()
+    trace = play_alone([find(env_id)], split, task)[env_id]
+    return trace.entry() | ({"rollouts": trace.rollouts} if is_long(find(env_id)) else {})
 
 
 def play_alone(rows, split, task, seeds=SEEDS):
@@ -87,49 +89,49 @@ def play_alone(rows, split, task, seeds=SEEDS):
     return {row.id: trace for row, trace in zip(rows, traces, strict=True)}
 
 
-def play_batch(rows, split, tasks, seeds=SEEDS):
-    """Play tasks side by side on the engine, each in a slot of its own; a slot begins its next rollout when its last
-    one ends. Returns by task what :func:`play_alone` returns."""
-    n, begun = len(tasks), [0] * len(tasks)
+def play_batch(rows, split, slots):
+    """Play on the engine: each slot plays a list of (task, seed), one rollout after the other.
+
+    Returns by task what :func:`play_alone` returns.
+    """
+    n, left = len(slots), [list(jobs) for jobs in slots]
     venv = make_vec(rows[0].id, n, split=split, autoreset_mode="Disabled")
     assert type(venv).__name__ == "VectorMetaRollout"
     venv.lets_finished_wait = True
-    space = venv.single_action_space
-    hashing = [_traces(rows, task) for task in tasks]
-    rngs, idle = [None] * n, np.zeros(venv.action_space.shape[1:], venv.action_space.dtype)
+    hashing = {task: _traces(rows, task) for jobs in slots for task, _ in jobs}
+    tasks, seeds, rngs = [None] * n, [None] * n, [None] * n
+    idle = np.zeros(venv.action_space.shape[1:], venv.action_space.dtype)
 
-    def begin(slots):
-        numbers, mask = [None] * n, np.zeros(n, dtype=np.bool_)
-        for i in slots:
-            numbers[i], mask[i] = seeds[begun[i]], True
-            rngs[i] = np.random.default_rng(seeds[begun[i]])
-            begun[i] += 1
-        if slots:
-            obs, _ = venv.reset(seed=numbers, options={"task": tasks, "reset_mask": mask})
+    def begin(starting):
+        mask = np.zeros(n, dtype=np.bool_)
+        for i in starting:
+            tasks[i], seeds[i] = left[i].pop(0)
+            rngs[i], mask[i] = np.random.default_rng(seeds[i]), True
+        if starting:
+            obs, _ = venv.reset(seed=seeds, options={"task": tasks, "reset_mask": mask})
             parts = _parts(obs)
-            for i in slots:
-                _add(*hashing[i], [part[i] for part in parts], 0.0, False, False, step=False)
+            for i in starting:
+                _add(*hashing[tasks[i]], [part[i] for part in parts], 0.0, False, False, step=False)
 
     playing = list(range(n))
     begin(playing)
     while playing:
         actions = [idle] * n
         for i in playing:
-            actions[i] = _action(space, rngs[i], narrow=seeds[begun[i] - 1] == 2)
+            actions[i] = _action(venv.single_action_space, rngs[i], narrow=seeds[i] == 2)
         obs, reward, terminated, truncated, infos = venv.step(np.array(actions))
         parts, ended = _parts(obs), []
         for i in playing:
-            _add(*hashing[i], [part[i] for part in parts], reward[i], terminated[i], truncated[i])
+            _add(*hashing[tasks[i]], [part[i] for part in parts], reward[i], terminated[i], truncated[i])
             if terminated[i] or truncated[i]:
                 ended.append(i)
-                for trace in hashing[i][0]:
+                for trace in hashing[tasks[i]][0]:
                     trace.end_rollout(info_of(infos, i)["rollout"])
-        playing = [i for i in playing if i not in ended or begun[i] < len(seeds)]
-        begin([i for i in ended if i in playing])
+        playing = [i for i in playing if i not in ended or left[i]]
+        begin([i for i in ended if left[i]])
     venv.close()
     return {
-        task: {row.id: trace for row, trace in zip(rows, traces, strict=True)}
-        for task, (traces, _) in zip(tasks, hashing, strict=True)
+        task: {row.id: trace for row, trace in zip(rows, traces, strict=True)} for task, (traces, _) in hashing.items()
     }
 
 
@@ -175,12 +177,22 @@ def families(table=TABLE):
     return [sorted(rows, key=lambda row: bool(PAYING & row.kwargs.keys())) for rows in found.values()]
 
 
+def is_long(row):
+    """Whether rollouts are long and the engine runs the games' own code, as single environments do."""
+    return row.suite.extra in ("atari", "metaworld")
+
+
 def batches(row, split):
-    """The tasks of a split, up to ten to a batch; where games are long, the short ones apart."""
+    """The slots of the batches that play a split, as :func:`play_batch` takes them. A slot plays all rollouts of a
+    task; where they are long, one rollout of each of three tasks. Short games have a batch of their own there."""
     tasks = list(row.suite.splits[split].tasks)
     short = [task for task in SHORT_GAMES.get(row.suite.name, {}).get(split, []) if task in tasks]
     rest = [task for task in tasks if task not in short]
-    return [part for part in (short, *(rest[i : i + 10] for i in range(0, len(rest), 10))) if part]
+    parts = [part for part in (short, *(rest[i : i + 15] for i in range(0, len(rest), 15))) if part]
+    if not is_long(row):
+        return [[[(task, seed) for seed in SEEDS] for task in part] for part in parts]
+    jobs = [[(task, SEEDS[i % 3]) for i, task in enumerate(part)] for part in parts]
+    return [[part[i : i + 3] for i in range(0, len(part), 3)] for part in jobs]
 
 
 def cases(row):
@@ -207,15 +219,23 @@ def renew(env_ids, folder=FOLDER, replace=False, workers=None):
         under_way = []
         for row in rows:
             known = {} if replace else read(row.id, folder)
-            missing = [case for case in cases(row) if "/".join(case) not in known]
+            missing = [case for case in cases(row) if _lacks(row, known.get("/".join(case)))]
             under_way.append((row, known, {case: pool.submit(trace_hash, row.id, *case) for case in missing}))
         for row, known, traces in under_way:
             if not known and gym.make(row.id).observation_space.dtype == np.uint8:
                 known["platform"] = platform_name(row)  # frames may depend on it
             for case, trace in traces.items():
-                known["/".join(case)] = trace.result()
+                name, entry = "/".join(case), trace.result()
+                if any(entry[part] != value for part, value in known.get(name, {}).items()):
+                    raise SystemExit(f"{row.id}, {name}: the trace has changed")
+                known[name] = entry
             write_json(folder / f"{row.id}.json", known)
             print(f"{row.id}: {len(traces)} traces played")
+
+
+def _lacks(row, entry):
+    """Whether a case has no entry, or one without the hashes of single rollouts that long ones need."""
+    return entry is None or (is_long(row) and "rollouts" not in entry)
 
 
 def main(arguments=None):
