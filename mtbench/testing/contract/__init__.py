@@ -30,5 +30,15 @@ if WANTED.get("tasks"):
         split: WANTED["tasks"].get(split, list(_suite.split(split).tasks)) for split in ("train", "test")
     }
 
+_TWO_GAMES, _TWO_LEVELS = ["breakout", "qbert"], ["climber", "leaper"]
+#: By ID and split: the tasks to test of IDs that play the rollouts of another ID and only pay otherwise. Their golden
+#: traces show this for every task.
+FEWER_GAMES: dict[str, dict[str, list[str]]] = {
+    "MTAtari-Clipped-v0": {"train": _TWO_GAMES, "test": _TWO_GAMES},
+    "MTProcgen-EasyRescaled-v0": {"train": _TWO_LEVELS, "test": _TWO_LEVELS},
+}
+if WANTED:
+    FEWER_GAMES.clear()
+
 #: By suite: the number of steps to render on suites where rendering is slow.
 SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}

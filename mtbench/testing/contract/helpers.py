@@ -11,18 +11,18 @@ from mtbench.registration import find
 from mtbench.rollout import MetaRollout
 from mtbench.suite import VariantRange
 
-from . import SHORT_GAMES
+from . import FEWER_GAMES, SHORT_GAMES
 from .unbatched import Unbatched
 
 
 def seeds(env):
     """The seeds of the rollouts on which a property is checked.
 
-    By default six seeds. On suites with long rollouts (1,502 steps on Meta-World, about 700 on Atari), for each game
-    the first seed that draws it.
+    By default six seeds. Where not all games are tested, because rollouts are long (1,502 steps on Meta-World, about
+    700 on Atari), for each game the first seed that draws it.
     """
     inner = env.unwrapped
-    if inner.suite.name not in SHORT_GAMES:
+    if inner.suite.name not in SHORT_GAMES and set(inner.tasks) == set(inner.split.tasks):
         return list(range(6))
     return list(_first_seeds(inner.suite, inner.split.name, tuple(inner.tasks)))
 
@@ -63,12 +63,14 @@ def suite_of(env_id):
 
 def tasks_of(env_id, split="train"):
     suite = suite_of(env_id)
-    return SHORT_GAMES[suite.name][split] if suite.name in SHORT_GAMES else list(suite.split(split).tasks)
+    short = FEWER_GAMES.get(env_id) or SHORT_GAMES.get(suite.name)
+    return short[split] if short else list(suite.split(split).tasks)
 
 
 def short_tasks(env_id, split="train"):
     """The argument that leaves out long games, on suites that have some."""
-    return {"tasks": tasks_of(env_id, split)} if suite_of(env_id).name in SHORT_GAMES else {}
+    short = env_id in FEWER_GAMES or suite_of(env_id).name in SHORT_GAMES
+    return {"tasks": tasks_of(env_id, split)} if short else {}
 
 
 def nth(variants, n):
