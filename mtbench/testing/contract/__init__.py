@@ -40,5 +40,8 @@ FEWER_GAMES: dict[str, dict[str, list[str]]] = {
 if WANTED:
     FEWER_GAMES.clear()
 
+#: By suite: the steps of a rollout that reach its second attempt, on suites whose attempts all last equally long.
+SECOND_ATTEMPT = {"metaworld-ml45": 520, "metaworld-ml10": 520}
+
 #: By suite: the number of steps to render on suites where rendering is slow.
 SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}

@@ -9,7 +9,7 @@ import pytest
 from mtbench.testing.rendering import pytest_runtest_call  # noqa: F401 (a hook)
 
 from . import IDS
-from .helpers import made_of, nth, play, rollouts_of, suite_of, tasks_of
+from .helpers import made_of, nth, play, rollouts_of, short_rollouts, suite_of, tasks_of
 
 
 @pytest.fixture(params=IDS, scope="session")
@@ -67,8 +67,8 @@ def replayed(env_id, batched, rollouts):
 
 @pytest.fixture(scope="session")
 def pinned(env_id, batched):
-    """A whole rollout of each task, with a pinned variant, as `play` returns it."""
-    env = made_of(env_id, batched)
+    """A rollout of each task, with a pinned variant, as `play` returns it."""
+    env = made_of(env_id, batched, **short_rollouts(env_id))
     options = {"variant": nth(env.unwrapped.split.variants, 3)}
     traces = {task: play(env, 1, options={"task": task, **options}) for task in tasks_of(env_id)}
     env.close()

@@ -11,7 +11,7 @@ from mtbench.registration import find
 from mtbench.rollout import MetaRollout
 from mtbench.suite import VariantRange
 
-from . import FEWER_GAMES, SHORT_GAMES
+from . import FEWER_GAMES, SECOND_ATTEMPT, SHORT_GAMES
 from .unbatched import Unbatched
 
 
@@ -71,6 +71,13 @@ def short_tasks(env_id, split="train"):
     """The argument that leaves out long games, on suites that have some."""
     short = env_id in FEWER_GAMES or suite_of(env_id).name in SHORT_GAMES
     return {"tasks": tasks_of(env_id, split)} if short else {}
+
+
+def short_rollouts(env_id):
+    """The argument that ends rollouts in the second attempt, where that is long before their end. Fixtures play whole
+    rollouts on all suites."""
+    steps = SECOND_ATTEMPT.get(suite_of(env_id).name)
+    return {"max_steps": steps} if steps else {}
 
 
 def nth(variants, n):

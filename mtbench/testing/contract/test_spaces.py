@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from . import SLOW_TO_DRAW
-from .helpers import equal, made_of, play, suite_of, tasks_of
+from .helpers import equal, made_of, play, short_rollouts, suite_of, tasks_of
 
 
 def structure(value):
@@ -45,7 +45,7 @@ def test_spaces_do_not_depend_on_the_tasks_played(make, env_id):
 
 
 def test_the_label_can_be_exposed(make, env_id):
-    env = make(expose_task_label=True)
+    env = make(expose_task_label=True, **short_rollouts(env_id))
     check_env(env.unwrapped, skip_render_check=True)
     names = list(env.unwrapped.suite.tasks)
     for task in tasks_of(env_id)[:5]:
