@@ -37,6 +37,7 @@ def clone(tmp_path_factory):
 
 def shell(code, cwd, path=None, **variables):
     environment = {**os.environ, **variables, "PATH": f"{path or BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment["PIP_COMPILE"] = "0"  # bytecode only of what is imported: packages hold much more
     # The clone must bring its own everything.
     for name in ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         environment.pop(name, None)

@@ -44,4 +44,4 @@ if WANTED:
 SECOND_ATTEMPT = {"metaworld-ml45": 520, "metaworld-ml10": 520}
 
 #: By suite: the number of steps to render on suites where rendering is slow.
-SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}
+SLOW_TO_DRAW = {"metaworld-ml45": 40, "metaworld-ml10": 40}
