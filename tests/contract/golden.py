@@ -39,11 +39,13 @@ class Trace:
         self._digest, self._rollout = hashlib.sha256(), hashlib.sha256()
         self.steps, self.prefixes = 0, {}
         self.rollouts = []  # the hash of each rollout alone
+        self.paid = [0.0]  # in each rollout, rewards without their signs
 
     def add(self, parts, reward, terminated, truncated, step=True):
         """Add a step, or the reset with which a rollout begins. Observations and rewards are rounded already."""
         flags = bytes([bool(terminated), bool(truncated)])
         self._add(*(part.tobytes() for part in parts), reward.tobytes(), flags)
+        self.paid[-1] += abs(float(reward))
         self.steps += step
         if step and self.steps in PREFIXES and not self.rollouts:
             self.prefixes[str(self.steps)] = self._digest.hexdigest()[:16]
@@ -52,6 +54,11 @@ class Trace:
         self._add(*(_rounded(value).tobytes() for value in statistics.values()))
         self.rollouts.append(self._rollout.hexdigest()[:16])
         self._rollout = hashlib.sha256()
+        self.paid.append(0.0)
+
+    def richest(self):
+        """The index of the rollout that paid most: where IDs pay otherwise, it shows this best."""
+        return int(np.argmax(self.paid[:-1]))
 
     def _add(self, *contents):
         for content in contents:
