@@ -189,6 +189,15 @@ def is_long(row):
     return row.suite.extra in ("atari", "metaworld")
 
 
+def seeds_alone(row, split, task):
+    """The seeds that a single environment plays. On Meta-World single environments and the engine step the same game
+    object, so what the engine plays is left out."""
+    if row.suite.extra != "metaworld":
+        return SEEDS
+    in_batch = {name: seed for slots in batches(row, split) for jobs in slots for name, seed in jobs}
+    return tuple(seed for seed in SEEDS if seed != in_batch[task])
+
+
 def batches(row, split):
     """The slots of the batches that play a split, as :func:`play_batch` takes them. A slot plays all rollouts of a
     task; where they are long, one rollout of each of three tasks. Short games have a batch of their own there."""
