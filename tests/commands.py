@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import mtbench
 from mtbench.cli import app
 
 MTBENCH = str(Path(sys.executable).with_name("mtbench"))
@@ -49,6 +50,12 @@ def terminal(*arguments, columns):
     os.close(ours)
     assert process.wait(60) == 0
     return shown.decode().replace("\r\n", "\n")
+
+
+def evaluated(out, policy="random", **kwargs):
+    """A run that `score` can read, made without a process."""
+    tasks = {"tasks": ["MineSweeperEasy", "RepeatFirstEasy"]}
+    return mtbench.evaluate("MTPOPGym-v0", policy, out, rollouts_per_task=3, env_kwargs=tasks, **kwargs)
 
 
 def evaluate(out, cwd, *arguments, **kwargs):

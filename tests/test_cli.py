@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from mtbench.cli import app
 from mtbench.scoring.references import load_references
-from tests.commands import MTBENCH, TASKS, evaluate, run
+from tests.commands import MTBENCH, TASKS, evaluate, evaluated, run
 
 
 def test_evaluate_then_score_and_plot(tmp_path):
     evaluate("runs/random", tmp_path)
-    evaluate("runs/oracle", tmp_path, "--policy", "oracle")
+    evaluated(tmp_path / "runs" / "oracle", "oracle")
     table = run("score", "runs", cwd=tmp_path)
     assert "| MineSweeperEasy" in table
     assert "oracle is privileged" in table
@@ -28,15 +28,15 @@ def test_evaluate_then_score_and_plot(tmp_path):
 
 
 def test_an_unfinished_run_in_a_folder_is_not_left_out(tmp_path):
-    evaluate("runs/a", tmp_path)
-    evaluate("runs/b", tmp_path, "--agent", "b")
+    for name in ("a", "b"):
+        evaluated(tmp_path / "runs" / name, agent=name)
     (tmp_path / "runs/b/manifest.json").unlink()
     assert "runs/b has no manifest.json" in run("score", "runs", cwd=tmp_path, code=2)
 
 
 def test_skip_unfinished_names_what_it_leaves_out(tmp_path):
     for name in ("a", "b", "c"):
-        evaluate(f"runs/{name}", tmp_path, "--agent", name)
+        evaluated(tmp_path / "runs" / name, agent=name)
     (tmp_path / "runs/b/manifest.json").unlink()
     episodes = tmp_path / "runs/c/episodes.parquet"
     episodes.write_bytes(episodes.read_bytes()[:1000])
@@ -110,7 +110,7 @@ def test_names_are_no_markup_and_no_escapes(tmp_path):
 
 
 def test_a_finished_evaluation_says_that_nothing_was_played(tmp_path):
-    evaluate("run", tmp_path)
+    evaluated(tmp_path / "run")
     assert "nothing was played" in evaluate("run", tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_train_evaluate_and_score_an_agent(tmp_path):
     log = [json.loads(line) for line in (tmp_path / "runs/agent/log.jsonl").read_text().splitlines()]
     assert [line["updates"] for line in log] == [10, 20]
     evaluate("evaluated/agent", tmp_path, "--policy", "runs/agent")
-    evaluate("evaluated/random", tmp_path)
+    evaluated(tmp_path / "evaluated" / "random")
     assert "agent: return" in run("score", "evaluated", cwd=tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_mistakes_are_explained_in_a_line_or_two(tmp_path, arguments, message):
 
 
 def test_a_corrupt_record_is_named(tmp_path):
-    evaluate("run", tmp_path)
+    evaluated(tmp_path / "run")
     path = tmp_path / "run" / "episodes.parquet"
     path.write_bytes(path.read_bytes()[:1000])
     assert "run/episodes.parquet" in run("score", "run", cwd=tmp_path, code=2)

@@ -30,5 +30,19 @@ if WANTED.get("tasks"):
         split: WANTED["tasks"].get(split, list(_suite.split(split).tasks)) for split in ("train", "test")
     }
 
+# The seed 0 draws Breakout: a rollout of Q*bert begins with 100 steps that are the same for all seeds.
+_TWO_GAMES, _TWO_LEVELS = ["qbert", "breakout"], ["climber", "leaper"]
+#: By ID and split: the tasks to test of IDs that play the rollouts of another ID and only pay otherwise. Their golden
+#: traces show this for every task.
+FEWER_GAMES: dict[str, dict[str, list[str]]] = {
+    "MTAtari-Clipped-v0": {"train": _TWO_GAMES, "test": _TWO_GAMES},
+    "MTProcgen-EasyRescaled-v0": {"train": _TWO_LEVELS, "test": _TWO_LEVELS},
+}
+if WANTED:
+    FEWER_GAMES.clear()
+
+#: By suite: the steps of a rollout that reach its second attempt, on suites whose attempts all last equally long.
+SECOND_ATTEMPT = {"metaworld-ml45": 520, "metaworld-ml10": 520}
+
 #: By suite: the number of steps to render on suites where rendering is slow.
-SLOW_TO_DRAW = {"metaworld-ml45": 100, "metaworld-ml10": 100}
+SLOW_TO_DRAW = {"metaworld-ml45": 40, "metaworld-ml10": 40}

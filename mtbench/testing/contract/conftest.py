@@ -1,15 +1,15 @@
 """The fixtures of the contract tests: each ID, alone and as the only environment of a batch."""
 
 import importlib.util
+import random
 
-import gymnasium as gym
+import numpy as np
 import pytest
 
 from mtbench.testing.rendering import pytest_runtest_call  # noqa: F401 (a hook)
 
 from . import IDS
-from .helpers import play, seeds, short_tasks, suite_of
-from .unbatched import Unbatched
+from .helpers import made_of, nth, play, rollouts_of, short_rollouts, suite_of, tasks_of
 
 
 @pytest.fixture(params=IDS, scope="session")
@@ -50,14 +50,26 @@ def make(env_id, batched):
 def rollouts(env_id, batched):
     """Whole rollouts with default arguments by seed, as `play` returns them. They are played once for all tests, to
     save time, so no test may change them."""
+    return rollouts_of(env_id, batched)
+
+
+@pytest.fixture(scope="session")
+def replayed(env_id, batched, rollouts):
+    """The same rollouts in a new environment, and the states of the global generators before and after."""
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
     env = made_of(env_id, batched)
-    played = {seed: play(env, seed) for seed in seeds(env)}
+    again = {seed: play(env, seed) for seed in rollouts}
     env.close()
-    return played
+    return again, before, (random.getstate(), np.random.get_state())  # noqa: NPY002
 
 
-def made_of(env_id, batched, **kwargs):
-    kwargs = {**short_tasks(env_id, kwargs.get("split", "train")), **kwargs}
-    if batched and "render_mode" not in kwargs:  # only single environments render
-        return Unbatched(env_id, **kwargs)
-    return gym.make(env_id, **kwargs)
+@pytest.fixture(scope="session")
+def pinned(env_id, batched):
+    """A rollout of each task, with a pinned variant, as `play` returns it."""
+    env = made_of(env_id, batched, **short_rollouts(env_id))
+    options = {"variant": nth(env.unwrapped.split.variants, 3)}
+    traces = {task: play(env, 1, options={"task": task, **options}) for task in tasks_of(env_id)}
+    env.close()
+    return traces

@@ -1,27 +1,55 @@
 """Helpers of the contract tests."""
 
+import copy
+import functools
+from types import SimpleNamespace
+
+import gymnasium as gym
 import numpy as np
 
 from mtbench.registration import find
+from mtbench.rollout import MetaRollout
 from mtbench.suite import VariantRange
 
-from . import SHORT_GAMES
+from . import FEWER_GAMES, SECOND_ATTEMPT, SHORT_GAMES
+from .unbatched import Unbatched
 
 
 def seeds(env):
     """The seeds of the rollouts on which a property is checked.
 
-    By default six seeds. On suites with long rollouts (1,502 steps on Meta-World, about 700 on Atari), for each game
-    the first seed that draws it.
+    By default six seeds. Where not all games are tested, because rollouts are long (1,502 steps on Meta-World, about
+    700 on Atari), for each game the first seed that draws it.
     """
-    if env.unwrapped.suite.name not in SHORT_GAMES:
+    inner = env.unwrapped
+    if inner.suite.name not in SHORT_GAMES and set(inner.tasks) == set(inner.split.tasks):
         return list(range(6))
+    return list(_first_seeds(inner.suite, inner.split.name, tuple(inner.tasks)))
+
+
+@functools.lru_cache
+def _first_seeds(suite, split, tasks):
+    env = draws_only(MetaRollout(suite, split=split, tasks=tasks))
     first = {}
     for seed in range(100):
         env.reset(seed=seed)
-        first.setdefault(env.unwrapped.task, seed)
-    assert set(first) == set(env.unwrapped.tasks)
-    return list(first.values())
+        first.setdefault(env.task, seed)
+    assert set(first) == set(tasks)
+    return tuple(first.values())
+
+
+def draws_only(env):
+    """Make a new environment begin no attempts. This takes most of the time of a reset, and tasks and variants are
+    drawn before it."""
+    inner = env.unwrapped
+    if hasattr(inner, "venv"):
+        engine = inner.venv._engine
+        engine.start = engine.observe = lambda *_: None
+    else:
+        inner.suite, inner._observe = copy.copy(inner.suite), lambda _: None
+        inner.suite.make_base, inner.suite.start = lambda *_: gym.Env(), lambda *_: None
+        inner.suite.codec = lambda *_: SimpleNamespace(actions=None)
+    return env
 
 
 def distinct(env, draws):
@@ -35,17 +63,41 @@ def suite_of(env_id):
 
 def tasks_of(env_id, split="train"):
     suite = suite_of(env_id)
-    return SHORT_GAMES[suite.name][split] if suite.name in SHORT_GAMES else list(suite.split(split).tasks)
+    short = FEWER_GAMES.get(env_id) or SHORT_GAMES.get(suite.name)
+    return short[split] if short else list(suite.split(split).tasks)
 
 
 def short_tasks(env_id, split="train"):
     """The argument that leaves out long games, on suites that have some."""
-    return {"tasks": tasks_of(env_id, split)} if suite_of(env_id).name in SHORT_GAMES else {}
+    short = env_id in FEWER_GAMES or suite_of(env_id).name in SHORT_GAMES
+    return {"tasks": tasks_of(env_id, split)} if short else {}
+
+
+def short_rollouts(env_id):
+    """The argument that ends rollouts in the second attempt, where that is long before their end. Fixtures play whole
+    rollouts on all suites."""
+    steps = SECOND_ATTEMPT.get(suite_of(env_id).name)
+    return {"max_steps": steps} if steps else {}
 
 
 def nth(variants, n):
     """One of a split's variants."""
     return variants.start + n if isinstance(variants, VariantRange) else variants.values[n]
+
+
+def made_of(env_id, batched, **kwargs):
+    kwargs = {**short_tasks(env_id, kwargs.get("split", "train")), **kwargs}
+    if batched and "render_mode" not in kwargs:  # only single environments render
+        return Unbatched(env_id, **kwargs)
+    return gym.make(env_id, **kwargs)
+
+
+@functools.lru_cache(maxsize=2)
+def rollouts_of(env_id, batched):
+    env = made_of(env_id, batched)
+    played = {seed: play(env, seed) for seed in seeds(env)}
+    env.close()
+    return played
 
 
 def play(env, seed, *, options=None, max_steps=100_000, action_seed=0):

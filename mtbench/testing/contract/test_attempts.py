@@ -6,7 +6,7 @@ from gymnasium.utils.env_checker import check_env
 
 from mtbench.registration import find
 
-from .helpers import attempts, equal, play, seeds, tasks_of
+from .helpers import attempts, equal, play, seeds, short_rollouts, tasks_of
 
 
 def test_between_attempts_one_step_ignores_its_action(make, rollouts):
@@ -16,6 +16,8 @@ def test_between_attempts_one_step_ignores_its_action(make, rollouts):
         parts = attempts(trace)
         assert all(part[0][1] == 0.0 for part in parts)
         ignored = np.cumsum([len(part) for part in parts])[:-1]
+        if not len(ignored):
+            continue  # one attempt
         env.action_space.seed(0)
         env.reset(seed=seed)
         for step in range(1, len(trace)):
@@ -81,8 +83,8 @@ def test_a_time_limit_truncates(make):
 
 
 @pytest.mark.parametrize("objective", ["k-shot", "k-episode"])
-def test_what_is_paid(make, objective):
-    env = make(objective=objective, k=2, reward_scales={}, clip_rewards=False)
+def test_what_is_paid(make, env_id, objective):
+    env = make(objective=objective, k=2, reward_scales={}, clip_rewards=False, **short_rollouts(env_id))
     for seed in seeds(env):
         trace = play(env, seed)
         parts = attempts(trace)
@@ -96,7 +98,7 @@ def test_what_is_paid(make, objective):
 
 
 def test_exploration_earns_a_return_that_is_not_paid(make, env_id):
-    env = make(objective="k-shot", k=2)
+    env = make(objective="k-shot", k=2, **short_rollouts(env_id))
     assert any(abs(play(env, seed)[-1][4]["rollout"]["returns"][0]) > 0 for seed in range(40))  # until one rollout has
 
 
@@ -112,7 +114,8 @@ def test_statistics_have_fixed_dtypes_and_no_label(rollouts, env_id):
 
 def test_reward_scales_change_what_is_paid_and_nothing_else(make, env_id):
     task = tasks_of(env_id)[0]
-    plain, scaled = make(reward_scales={}), make(reward_scales={task: 100.0})
+    short = short_rollouts(env_id)
+    plain, scaled = make(reward_scales={}, **short), make(reward_scales={task: 100.0}, **short)
     for name in tasks_of(env_id)[:3]:
         one, two = play(plain, 4, options={"task": name}), play(scaled, 4, options={"task": name})
         factor = 100.0 if name == task else 1.0
