@@ -50,6 +50,18 @@ class Player:
         self.previous_action[mask] = 0
         self.previous_reward[mask] = 0
 
+    def state(self) -> dict[str, Array]:
+        """Memories and latest inputs, for a checkpoint."""
+        memory = {} if self._cache is None else self._cache.state()
+        return {"action": self.previous_action.copy(), "reward": self.previous_reward.copy(), **memory}
+
+    def load_state(self, state: dict[str, Array], model: AgentModel) -> None:
+        """Restore what :meth:`state` returned."""
+        self.previous_action[:], self.previous_reward[:] = state["action"], state["reward"]
+        if "keys" in state:
+            self._cache = model.backbone.new_cache(len(self._start), self._device)
+            self._cache.load_state(state)
+
     def act(self, model: AgentModel, observations: Array) -> Array:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
         if self._cache is None:

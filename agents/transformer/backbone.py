@@ -8,6 +8,7 @@ fixed sinusoidal positions by the step in the rollout (paper Appendix A).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,20 @@ class Cache:
         if mask.any():
             self._host_steps[mask] = 0
             self.steps.copy_(torch.from_numpy(self._host_steps))
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Its content, for a checkpoint."""
+        used = min(int(self._host_steps.max()), self.window)
+        keys, values = (t[:, :, :, :used].float().cpu().numpy() for t in (self.keys, self.values))
+        return {"keys": keys, "values": values, "steps": self._host_steps.copy()}
+
+    def load_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned."""
+        for name in ("keys", "values"):
+            saved = torch.from_numpy(state[name])
+            getattr(self, name)[:, :, :, : saved.shape[3]].copy_(saved)
+        self._host_steps[:] = state["steps"]
+        self.steps.copy_(torch.from_numpy(self._host_steps))
 
     def begin_step(self) -> tuple[Tensor, Tensor]:
         """The slot ``(B,)`` to write this timestep to, and which slots ``(B, 1, 1, used)`` to attend to."""
