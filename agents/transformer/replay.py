@@ -212,6 +212,11 @@ class Replay:
             self._undo.begin(_key(self.state()))
             self._guarded = self._newest
 
+    def close(self) -> None:
+        """Close the undo log; the arrays close when nothing refers to them."""
+        if self._undo is not None:
+            self._undo.close()
+
     def load_state(self, state: dict[str, Array]) -> None:
         """Bring back the replay of a checkpoint from the files and the undo log.
 

@@ -129,8 +129,9 @@ class Trainer:
             self.close()
 
     def close(self) -> None:
-        """Close the environments and unlock the folder."""
+        """Close the environments and the replay, and unlock the folder."""
         self.collector.envs.close()
+        self.replay.close()
         self._lock.release()
 
     def _run(self, on_round: OnRound) -> bool:
