@@ -68,7 +68,7 @@ def test_a_wrong_setting_is_refused_wherever_it_comes_from(name, value, message,
 
 
 def test_the_command_line_says_one_line(tmp_path):
-    with pytest.raises(UsageError, match="`learning.rate` must be at least 0 and at most 10, got -1"):
+    with pytest.raises(UsageError, match=r"`learning\.rate` must be at least 0 and at most 10, got -1"):
         agent_cli.train("MTPOPGym-v0", ["learning.rate=-1"], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -103,7 +103,7 @@ def test_a_config_of_an_earlier_version_compares_equal():
     content = to_dict(preset("small"))
     content["collect"]["replay_on_disk"] = False
     assert from_dict(content) == preset("small")
-    with pytest.raises(UsageError, match="no setting 'collect.replay_on_disk'"):
+    with pytest.raises(UsageError, match=r"no setting 'collect\.replay_on_disk'"):
         updated(TrainConfig(), {"collect.replay_on_disk": True})
 
 

@@ -141,21 +141,17 @@ def test_environments_that_do_not_repeat_themselves_begin_anew_with_a_warning(na
 
 
 def test_clipped_targets_are_warned_of_once_in_a_run(tmp_path):
-    def watched(share):
-        trainer = Trainer(dataclasses.replace(TINY, updates=6), tmp_path)
+    def watched(share, folder, updates):
+        trainer = Trainer(dataclasses.replace(TINY, updates=updates), folder)
         update = trainer.learner.update
         trainer.learner.update = lambda slices: {**update(slices), "clipped": share}
         return trainer
 
+    message = r"2.0% .*raise model\.bin_limit \(1000\) or lower learning\.reward_multiplier \(100\)"
+    with pytest.warns(UserWarning, match=message) as caught:
+        watched(0.02, tmp_path / "run", 6).run()
+    assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        watched(0.01)._warn_of_clipping(0.01)
-    with pytest.warns(
-        UserWarning, match=r"raise model\.bin_limit \(1000\) or lower learning\.reward_multiplier"
-    ) as caught:
-        watched(0.02).run()
-    assert len([one for one in caught if "bin_limit" in str(one.message)]) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        resumed = Trainer(dataclasses.replace(TINY, updates=9), tmp_path)
-        resumed._warn_of_clipping(0.5)
+        watched(0.02, tmp_path / "run", 9).run()
+        watched(0.01, tmp_path / "other", 6).run()
