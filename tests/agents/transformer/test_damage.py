@@ -255,9 +255,10 @@ def test_the_command_line_explains_a_full_disk_and_the_run_goes_on(tmp_path):
     import resource
 
     trained(tmp_path / "before")  # fills Numba's cache, whose files would not fit either
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(dataclasses.replace(TINY, threads=1))))
+    collect = dataclasses.replace(TINY.collect, replay=450)  # its largest file has 54,000 bytes, a checkpoint has more
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(dataclasses.replace(TINY, threads=1, collect=collect))))
     command = [str(Path(sys.executable).with_name("mtbench")), "train", TINY.env_id, "--config", "config.json"]
-    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))}
+    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))}
     for code, limit in ((2, small), (0, {})):
         done = subprocess.run(
             [*command, "--out", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=300, **limit
