@@ -184,13 +184,30 @@ class Player:
         self.previous_action[mask] = 0
         self.previous_reward[mask] = 0
 
-    def act(self, model: ActingModel, observations: Array) -> Array:
-        """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
+    def state(self) -> dict[str, Array]:
+        """Memories and latest inputs, for a checkpoint."""
+        state = {"action": self.previous_action.copy(), "reward": self.previous_reward.copy()}
+        memory = {} if self._cache is None else self._cache.state(int(self._steps.max()))
+        return {**state, "steps": self._steps.copy(), **memory}
+
+    def load_state(self, state: dict[str, Array], model: ActingModel) -> None:
+        """Restore what :meth:`state` returned."""
+        self.previous_action[:], self.previous_reward[:] = state["action"], state["reward"]
+        self._steps[:] = state["steps"]
+        if "keys" in state:
+            self._memory(model).load_state(state)
+
+    def _memory(self, model: ActingModel) -> Cache:
         if self._cache is None:
             dtype = torch.bfloat16 if half_precision(self._device) else torch.float32
             self._cache = model.backbone.new_cache(len(self._steps), self._device, dtype)
+        return self._cache
+
+    def act(self, model: ActingModel, observations: Array) -> Array:
+        """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
+        cache = self._memory(model)
+        if self._step is None:
             self._step = compiled(model.forward, self._device) if self._compile else model.forward
-        assert self._step is not None
         draw = self._rng.random if self._discrete else self._rng.standard_normal
         used = int(self._steps.max()) + 1
         if self._compile:
@@ -203,7 +220,7 @@ class Player:
                 steps=self._sent("steps", self._steps),
                 noise=self._sent("noise", draw(self._noise_shape).astype(np.float32)),
             )
-            actions = self._step(inputs, self._cache, min(used, self._cache.window)).cpu()
+            actions = self._step(inputs, cache, min(used, cache.window)).cpu()
         self._steps += 1
         return np.asarray(actions)
 

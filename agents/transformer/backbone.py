@@ -8,7 +8,9 @@ fixed sinusoidal positions by the step in the rollout (paper Appendix A).
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,6 +97,18 @@ class Cache:
     def window(self) -> int:
         """How many timesteps are remembered."""
         return self.keys.shape[3]
+
+    def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
+        """Its content, for a checkpoint; no rollout has more than `steps` timesteps."""
+        used = min(steps, self.window)
+        keys, values = (t[:, :, :, :used].float().cpu().numpy() for t in (self.keys, self.values))
+        return {"keys": keys, "values": values}
+
+    def load_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned."""
+        for name in ("keys", "values"):
+            saved = torch.from_numpy(state[name])
+            getattr(self, name)[:, :, :, : saved.shape[3]].copy_(saved)
 
     def write(self, layer: int, slot: Tensor, key: Tensor, value: Tensor, used: int) -> tuple[Tensor, Tensor]:
         """Store ``(B, heads, head_dim)`` in the slots ``(B,)``, and return the keys and values of all `used` slots."""

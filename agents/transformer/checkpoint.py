@@ -1,8 +1,9 @@
 """Checkpoints: everything that a training run needs to resume, written atomically. The newest readable one is used.
 
 A checkpoint is a folder ``checkpoints/update-000001000`` with ``state.pt`` (model, targets, PopArt, input statistics,
-optimizer, counters), ``replay.npz`` and ``digest``, the checksum of ``state.pt``. It is written under a temporary name
-and renamed; ``state.pt`` carries the replay's checksum, so that a damaged half is noticed.
+optimizer, counters), ``replay.npz`` (unfinished rollouts, and which rollouts lie where in the replay's own files, see
+replay.py) and ``digest``, the checksum of ``state.pt``. It is written under a temporary name and renamed; ``state.pt``
+carries the checksum of ``replay.npz``, so that a damaged half is noticed.
 """
 
 from __future__ import annotations

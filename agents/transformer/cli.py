@@ -58,7 +58,7 @@ def train(
         changes["sync"] = True
     if log:
         changes["loggers"] = tuple(log)
-    config = updated(preset(preset_name) if config_file is None else read_config(config_file), changes)
+    config = updated(preset(preset_name, name) if config_file is None else read_config(config_file), changes)
     registered_environment(name, config.env)  # a config.json is untrusted: known arguments only
     gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
     folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"
@@ -140,8 +140,8 @@ def bench_agent(
 ) -> None:
     """Time an update and a batched action of the reference agent on this device."""
     _require_torch()
-    config = preset(preset_name)
-    changes: dict[str, Any] = {"env_id": registration.find(env_id).id}
+    config = preset(preset_name, env_id)
+    changes: dict[str, Any] = {}
     for key, value in (
         ("learning.batch_size", batch_size),
         ("model.context", context),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,11 +13,17 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 
+from mtbench.vector import resuming
+
 from .acting import ActingModel, Player
 from .config import CollectConfig
 from .replay import Rollout
+from .unfinished import play_again
 
 Array = npt.NDArray[Any]
+
+# What the collector's arrays are called in a checkpoint.
+_UNFINISHED, _PLAYER = "unfinished.", "player."
 
 
 class Collector:
@@ -43,10 +51,7 @@ class Collector:
         self.restart(0)
 
     def restart(self, *era: int) -> None:
-        """Begin new rollouts everywhere, from a seed fixed by (seed, era); unfinished ones are dropped.
-
-        Every checkpoint does this, so that a resumed run continues exactly like an uninterrupted one.
-        """
+        """Begin new rollouts everywhere, from a seed fixed by (seed, era); unfinished ones are dropped."""
         sequence = np.random.SeedSequence([self._seed, *era])
         self._rng = np.random.default_rng(sequence)
         seeds = [int(child.generate_state(1)[0]) for child in sequence.spawn(self.envs.num_envs)]
@@ -57,12 +62,18 @@ class Collector:
         self._begins = np.ones(n, dtype=np.bool_)  # where the next observation is a rollout's first
         self._ended = np.zeros(n, dtype=np.bool_)  # where the last step ended a rollout
         self._curiosity = self._rng.random(n)
+        # What the latest rollout that ended was drawn from, and what the one after it is, for each environment.
+        self._next_drawn_from = resuming.seeded_streams(seeds)
+        self._drawn_from = self._next_drawn_from.copy()
         # Rollouts under way, (place, environment, ...), grown as needed, and how far each is.
         self._length = np.zeros(n, dtype=np.int64)
-        self._observations = np.empty((256, *self._observation.shape), dtype=self._observation.dtype)
-        self._actions = np.empty((256, *self._player.previous_action.shape), self._player.previous_action.dtype)
-        self._rewards = np.empty((256, n), dtype=np.float32)
+        self._allocate(256)
         self._observations[0] = self._observation
+
+    def _allocate(self, places: int) -> None:
+        self._observations = np.empty((places, *self._observation.shape), dtype=self._observation.dtype)
+        self._actions = np.empty((places, *self._player.previous_action.shape), self._player.previous_action.dtype)
+        self._rewards = np.empty((places, self.envs.num_envs), dtype=np.float32)
 
     @property
     def examples(self) -> tuple[Array, Array]:
@@ -136,6 +147,8 @@ class Collector:
         self._observations[at + 1, rows] = self._observation[rows]
 
     def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> tuple[Rollout, Array | None]:
+        self._drawn_from[i] = self._next_drawn_from[i]
+        self._next_drawn_from[i] = resuming.streams(self.envs, [i])[0]
         length = int(self._length[i])
         rollout = Rollout(
             observations=self._observations[: length + 1, i].copy(),
@@ -145,3 +158,88 @@ class Collector:
         )
         statistics = info.get("rollout")
         return rollout, None if statistics is None else np.array(statistics["returns"][i])
+
+    # ---- checkpoints ----
+
+    def state(self) -> dict[str, Array]:
+        """Unfinished rollouts and all that the next step depends on, as arrays for a checkpoint.
+
+        Their observations are left out: playing the actions again shows them.
+        """
+        longest = int(self._length.max())
+        exists = np.arange(longest)[:, None] < self._length
+        player = self._player.state()
+        state = {
+            "steps": np.array(self.steps),
+            "length": self._length.copy(),
+            "ended": self._ended.copy(),
+            "begins": self._begins.copy(),
+            "curiosity": self._curiosity.copy(),
+            "observation": self._observation.copy(),
+            "drawn_from": self._drawn_from.copy(),
+            "next_drawn_from": self._next_drawn_from.copy(),
+            "actions": _where(exists, self._actions[:longest]),
+            "rewards": _where(exists, self._rewards[:longest]),
+            "rng": np.array(json.dumps(self._rng.bit_generator.state)),
+            **{_PLAYER + name: array for name, array in player.items()},
+        }
+        return {_UNFINISHED + name: array for name, array in state.items()}
+
+    def load_state(self, state: dict[str, Array], model: ActingModel) -> None:
+        """Go on where :meth:`state` was called, bit for bit.
+
+        New rollouts begin if the checkpoint has none, since it is of an earlier version, or if the environments do not
+        repeat them; a warning tells of the latter.
+
+        Args:
+            state: Of a collector with the same settings.
+            model: The one that acts.
+        """
+        state = _inside(state, _UNFINISHED)
+        if not state:
+            self.restart(self.steps)
+            return
+        self.steps = int(state["steps"])
+        if not self._play_again(state):
+            warnings.warn(
+                "The environments do not repeat the unfinished rollouts of the checkpoint (does a package have another "
+                "version than before?). They are dropped, and new ones begin.",
+                stacklevel=2,
+            )
+            self.restart(self.steps)
+            return
+        for name in ("length", "ended", "begins", "curiosity", "observation", "drawn_from", "next_drawn_from"):
+            setattr(self, f"_{name}", state[name].copy())
+        self._rng.bit_generator.state = json.loads(str(state["rng"]))
+        self._player.load_state(_inside(state, _PLAYER), model)
+
+    def _play_again(self, state: dict[str, Array]) -> bool:
+        """Bring the environments to where they were, and fill the buffers; returns whether all is as it was."""
+        length, actions, rewards = state["length"], state["actions"], state["rewards"]
+        self._allocate(max(256, len(actions) + 2))
+        self._actions[: len(actions)], self._rewards[: len(rewards)] = actions, rewards
+        alike = True
+
+        def compare(rows: Array, steps: Array, observation: Any, reward: Array, ended: Array) -> None:
+            nonlocal alike
+            self._observations[steps, rows] = observation[rows]
+            later = steps > 0
+            paid = np.asarray(reward, dtype=np.float32)[rows[later]]
+            over = state["ended"][rows] & (steps == length[rows])
+            alike &= np.array_equal(paid, rewards[steps[later] - 1, rows[later]])
+            alike &= np.array_equal(ended[rows], over)
+
+        begun_from = np.where(state["ended"][:, None], state["drawn_from"], state["next_drawn_from"])
+        played = self._player.to_environment(actions)
+        play_again(self.envs, begun_from, length, played, compare)
+        return alike and np.array_equal(self._observations[length, np.arange(len(length))], state["observation"])
+
+
+def _inside(state: dict[str, Array], prefix: str) -> dict[str, Array]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _where(exists: Array, values: Array) -> Array:
+    """`values` ``(T, N, ...)`` where they exist, else 0."""
+    return np.where(exists.reshape(*exists.shape, *(1,) * (values.ndim - 2)), values, np.zeros((), values.dtype))

@@ -1,52 +1,61 @@
 """Every setting of the agent, and the presets.
 
-Settings are typed dataclasses; ``key=value`` overrides name them with dots (``model.width=128``). A preset's header
-says what it costs and what to expect.
+Settings are typed dataclasses; ``key=value`` overrides name them with dots (``model.width=128``). A field states its
+type, its bounds and its default; each config checks itself when it is made, wherever the values come from. A preset's
+header says what it costs and what to expect.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import operator
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_origin
 
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.untrusted import MAX_NAME, parse_json, read_regular, shown
 
+from .checks import check, converted, hints, number
+from .suites import suite_settings
+
 Update = Literal["independent", "dependent"]
 
 PAPER_DISCOUNTS = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
+
+_MAX_FILE = 1 << 20  # bytes of a config.json
+_MANY = 10**12
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Sizes (paper Table 2)."""
 
-    encoder: tuple[int, ...] = (512, 200)  # MLP widths of the timestep encoder
-    width: int = 256  # model width D
-    feedforward: int = 1024  # inside the feed-forward blocks
-    layers: int = 3
-    heads: int = 8
-    context: int = 600  # timesteps a rollout remembers, and the length of training slices
-    dropout: float = 0.05  # on embeddings and feed-forward outputs
-    head: tuple[int, int] = (256, 256)  # MLP widths of actor and critics
-    critics: int = 4  # ensemble size E
-    bins: int = 64  # K, for the independent critic
-    bin_limit: float = 1e5  # bins span [-limit, limit] in symlog space
-    hl_gauss: float | None = None  # None: two-hot labels; a number: HL-Gauss of that deviation in bin widths
-    probability_floor: float = 1e-6  # least probability of a discrete action
-    probability_ceiling: float = 1.0  # greatest probability of a discrete action
+    encoder: tuple[int, ...] = number((512, 200), 1, 65_536)  # MLP widths of the timestep encoder
+    width: int = number(256, 1, 16_384)  # model width D
+    feedforward: int = number(1024, 1, 65_536)  # inside the feed-forward blocks
+    layers: int = number(3, 1, 256)
+    heads: int = number(8, 1, 1024)
+    context: int = number(600, 1, 65_536)  # timesteps a rollout remembers, and the length of training slices
+    dropout: float = number(0.05, 0, 1)  # on embeddings and feed-forward outputs
+    head: tuple[int, int] = number((256, 256), 1, 65_536)  # MLP widths of actor and critics
+    critics: int = number(4, 1, 256)  # ensemble size E
+    bins: int = number(64, 2, 65_536)  # K, for the independent critic
+    bin_limit: float = number(1e5, 1e-3, 1e30)  # bins span [-limit, limit] in symlog space
+    hl_gauss: float | None = number(None, 1e-3, 1e3)  # None: two-hot; a number: HL-Gauss of that many bin widths
+    probability_floor: float = number(1e-6, 0, 1)  # least probability of a discrete action
+    probability_ceiling: float = number(1.0, 0, 1)  # greatest probability of a discrete action
     critic_norm: bool = False  # LayerNorm in the critics
-    input_limit: float = 10.0  # normalized inputs are clipped to this many standard deviations
+    input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
     recompute: bool = False  # compute activations again in the backward pass, to save memory
+
+    def __post_init__(self) -> None:
+        check(self, "model.")
+        if self.width % self.heads:
+            raise UsageError(f"`model.width` must be a multiple of `model.heads`, got {self.width} and {self.heads}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +64,51 @@ class LearningConfig:
 
     actor: Update = "independent"
     critic: Update = "independent"
-    discounts: tuple[float, ...] = PAPER_DISCOUNTS  # rollouts follow the last one
-    batch_size: int = 24  # slices
-    rate: float = 1e-4  # of AdamW
-    warmup: int = 2000  # updates of linear warm-up
-    cooldown: int = 0  # updates at the end of the run in which the rate falls linearly to 0
-    weight_decay: float = 1e-4
-    clip: float = 1.0  # gradient norm
-    target_rate: float = 0.003  # polyak, actor and critic heads
-    critic_weight: float = 10.0  # lambda
-    value_samples: int = 1  # actions per discount and critic behind a state's value
-    n_step: int = 1  # rewards in a TD target
+    # Rollouts follow the last one.
+    discounts: tuple[float, ...] = number(PAPER_DISCOUNTS, 0, 1, below=True, entries=(1, 64))
+    batch_size: int = number(24, 1, 10**6)  # slices
+    rate: float = number(1e-4, 0, 10)  # of AdamW
+    warmup: int = number(2000, 0, _MANY)  # updates of linear warm-up
+    cooldown: int = number(0, 0, _MANY)  # updates at the end of the run in which the rate falls linearly to 0
+    weight_decay: float = number(1e-4, 0, 1e3)
+    clip: float = number(1.0, 1e-9, 1e9)  # gradient norm
+    target_rate: float = number(0.003, 0, 1)  # polyak, actor and critic heads
+    critic_weight: float = number(10.0, 0, 1e9)  # lambda
+    value_samples: int = number(1, 1, 10**4)  # actions per discount and critic behind a state's value
+    n_step: int = number(1, 1, 65_536)  # rewards in a TD target
     pairs: Literal["timestep", "discount"] = "timestep"  # whose own pair of critics makes the TD target
     shared_samples: bool = False  # whether all critics judge the same sampled actions
     exact_expectations: bool = True  # dependent updates average over all discrete actions
     least: Literal["of-expectations", "by-action"] = "of-expectations"  # what the dependent actor's minimum is of
     exact_filter: bool = False  # the filter compares with the average over all discrete actions
-    filter_threshold: float = 0.0  # least advantage that is imitated
+    filter_threshold: float = number(0.0, -1e30, 1e30)  # least advantage that is imitated
     filter_scale: Literal["multiplied", "returns"] = "multiplied"  # the scale of the threshold
     popart_learned: bool = False  # the optimizer also moves PopArt's affine layer
     compile: bool | None = None  # torch.compile; None: where there is a GPU
-    reward_multiplier: float = 200.0  # inside the loss only; symlog bins are 0.37 wide at K = 64
+    # Inside the loss only. It belongs to a suite, as `model.bin_limit` does: suites.py.
+    reward_multiplier: float = number(200.0, 1e-9, 1e9)
+
+    def __post_init__(self) -> None:
+        check(self, "learning.")
 
 
 @dataclass(frozen=True, slots=True)
 class CollectConfig:
     """Exploration and replay."""
 
-    num_envs: int = 24
-    replay: int = 6_000_000  # capacity in timesteps
-    replay_on_disk: bool = False  # memory-map the replay in the run's folder
-    epsilon_start: float = 1.0  # random actions (discrete) or noise (continuous)
-    epsilon_end: float = 0.05
-    epsilon_late: tuple[float, float] = (1.0, 1.0)  # factors on start and end, reached within a rollout ...
-    epsilon_horizon: int = 1000  # ... after this many steps of it
-    epsilon_steps: int = 24_000_000  # environment steps, all environments together
-    steps_per_update: float = 24.0  # environment steps for each update
-    first_steps: int = 24_000  # environment steps before the first update
-    refresh_updates: int = 100  # updates after which collecting beside the learner takes the newest weights
+    num_envs: int = number(24, 1, 10**6)
+    replay: int = number(6_000_000, 2, _MANY)  # capacity in timesteps; it is on disk, in the run's folder
+    epsilon_start: float = number(1.0, 0, 10)  # random actions (discrete) or noise (continuous)
+    epsilon_end: float = number(0.05, 0, 10)
+    epsilon_late: tuple[float, float] = number((1.0, 1.0), 0, 10)  # factors on both, reached within a rollout ...
+    epsilon_horizon: int = number(1000, 0, _MANY)  # ... after this many steps of it
+    epsilon_steps: int = number(24_000_000, 0, _MANY)  # environment steps, all environments together
+    steps_per_update: float = number(24.0, 0, 1e9)  # environment steps for each update
+    first_steps: int = number(24_000, 0, _MANY)  # environment steps before the first update
+    refresh_updates: int = number(100, 1, _MANY)  # updates until collecting beside the learner takes newer weights
+
+    def __post_init__(self) -> None:
+        check(self, "collect.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,63 +117,26 @@ class TrainConfig:
 
     env_id: str = "MTPOPGym-v0"
     env: dict[str, Any] = field(default_factory=dict)  # further arguments of the environment
-    seed: int = 0
-    updates: int = 1_000_000
-    round_updates: int = 1000  # updates between two looks at the clock, the log and the checkpoint
-    checkpoint_rounds: int = 10
-    keep_checkpoints: int = 2
-    evaluate_rounds: int = 10  # 0: never
-    evaluate_rollouts: int = 10  # per task
+    seed: int = number(0, 0, 2**63 - 1)
+    updates: int = number(1_000_000, 1, _MANY)
+    round_updates: int = number(1000, 1, _MANY)  # updates between two looks at the clock, the log and the checkpoint
+    checkpoint_rounds: int = number(10, 1, _MANY)
+    keep_checkpoints: int = number(2, 1, 10**6)
+    evaluate_rounds: int = number(10, 0, _MANY)  # 0: never
+    evaluate_rollouts: int = number(10, 1, 10**9)  # per task
     sync: bool = False  # collect and learn in turns: exactly repeatable
-    threads: int | None = None  # of PyTorch; None leaves them alone
+    threads: int | None = number(None, 1, 4096)  # of PyTorch; None leaves them alone
     loggers: tuple[str, ...] = ()  # besides log.jsonl: "tensorboard", "wandb"
     model: ModelConfig = field(default_factory=ModelConfig)
     learning: LearningConfig = field(default_factory=LearningConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _BOUNDS.items():
-            value = operator.attrgetter(name)(self)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and not least <= number <= most:
-                    raise UsageError(f"`{name}` must be at least {least} and at most {most}, got {shown(number)}.")
-        if not all(0 <= gamma < 1 for gamma in self.learning.discounts) or not self.learning.discounts:
-            raise UsageError(f"`learning.discounts` must lie in [0, 1), got {shown(self.learning.discounts)}.")
-        for name in ("model.encoder", "learning.discounts"):
-            if len(operator.attrgetter(name)(self)) > _MAX_ENTRIES:
-                raise UsageError(f"`{name}` must have at most {_MAX_ENTRIES} entries.")
-        if self.model.width % self.model.heads:
-            raise UsageError(
-                f"`model.width` must be a multiple of `model.heads`, got {self.model.width} and {self.model.heads}."
-            )
+        check(self, "")
 
 
-# Bounds against mistakes, and against files that ask for too much memory.
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**63 - 1),
-    "updates": (1, 10**12),
-    "round_updates": (1, 10**12),
-    "threads": (1, 4096),
-    "model.encoder": (1, 65_536),
-    "model.width": (1, 16_384),
-    "model.feedforward": (1, 65_536),
-    "model.layers": (1, 256),
-    "model.heads": (1, 1024),
-    "model.context": (1, 65_536),
-    "model.dropout": (0, 1),
-    "model.head": (1, 65_536),
-    "model.critics": (1, 256),
-    "model.bins": (2, 65_536),
-    "model.bin_limit": (1e-3, 1e30),
-    "model.hl_gauss": (1e-3, 1e3),
-    "model.probability_floor": (0, 1),
-    "learning.batch_size": (1, 10**6),
-    "learning.value_samples": (1, 10**4),
-    "collect.num_envs": (1, 10**6),
-    "collect.replay": (1, 10**12),
-}
-_MAX_ENTRIES = 64
-_MAX_FILE = 1 << 20  # bytes of a config.json
+# Settings of earlier versions that mean nothing today: a config.json may have them.
+_RETIRED = {"collect": ("replay_on_disk",)}
 
 
 # The paper's agent for Multi-Task POPGym (Tables 1 and 2): 100M environment steps, 4M updates. Meant for a GPU; nobody
@@ -221,15 +200,24 @@ _DEBUG = dataclasses.replace(
 PRESETS: dict[str, TrainConfig] = {"paper": _PAPER, "small": _SMALL, "debug": _DEBUG}
 
 
-def preset(name: str) -> TrainConfig:
+def preset(name: str, env_id: str | None = None) -> TrainConfig:
     """A preset by name.
 
+    Args:
+        name: One of :data:`PRESETS`.
+        env_id: The environment to train on. Settings that belong to its suite take the suite's values (suites.py); a
+            warning says so where the suite is unknown there. None: MTPOPGym-v0, which the presets are written for.
+
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no preset or no environment of that name.
     """
     if name not in PRESETS:
         raise unknown_name_error("preset", name, list(PRESETS), "the Transformer agent")
-    return PRESETS[name]
+    config = PRESETS[name]
+    if env_id is None:
+        return config
+    adapted: TrainConfig = updated(config, suite_settings(name, env_id))
+    return adapted
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -249,22 +237,25 @@ def updated(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     Raises:
         UsageError: A setting does not exist or has another type.
     """
-    hints = get_type_hints(type(config))
+    known = hints(type(config))
     nested: dict[str, dict[str, Any]] = {}
     plain: dict[str, Any] = {}
     for key, value in changes.items():
         head, dot, rest = key.partition(".")
-        if head not in hints:
-            names = [prefix + name for name in hints]
+        if head not in known:
+            names = [prefix + name for name in known]
             raise unknown_name_error("setting", prefix + key[:MAX_NAME], names, "the Transformer agent")
-        if dataclasses.is_dataclass(hints[head]):
+        if dataclasses.is_dataclass(known[head]):
             if not dot and not isinstance(value, Mapping):
                 raise UsageError(f"`{prefix}{head}` takes settings by name, got {shown(value)}.")
             nested.setdefault(head, {}).update({rest: value} if dot else value)
-        elif dot and head == "env":
-            plain["env"] = {**plain.get("env", config.env), rest: value}
+        elif dot and get_origin(known[head]) is dict:
+            before = plain.get(head, getattr(config, head))
+            plain[head] = {**converted(prefix + head, before, known[head]), rest: value}
+        elif dot:
+            raise UsageError(f"`{prefix}{head}` has no settings of its own, such as {shown(key)}.")
         else:
-            plain[head] = _converted(prefix + key, value, hints[head])
+            plain[head] = value
     for head, inner in nested.items():
         plain[head] = updated(getattr(config, head), inner, f"{prefix}{head}.")
     return dataclasses.replace(config, **plain)
@@ -278,7 +269,11 @@ def from_dict(content: Mapping[str, Any]) -> TrainConfig:
     """
     if not isinstance(content, Mapping):
         raise UsageError(f"A config is a JSON object of settings, not {shown(content)}.")
-    config: TrainConfig = updated(TrainConfig(), content)
+    kept = dict(content)
+    for part, names in _RETIRED.items():
+        if isinstance(kept.get(part), Mapping):
+            kept[part] = {name: value for name, value in kept[part].items() if name not in names}
+    config: TrainConfig = updated(TrainConfig(), kept)
     return config
 
 
@@ -293,28 +288,3 @@ def read_config(path: Path) -> TrainConfig:
         return from_dict(content)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-
-
-def _converted(name: str, value: Any, hint: Any) -> Any:
-    """`value` as a setting of the type `hint`, from what JSON can say."""
-    origin, allowed = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in allowed:
-            given = value[:MAX_NAME] if isinstance(value, str) else shown(value)
-            raise unknown_name_error(name, given, list(allowed), "the Transformer agent")
-        return value
-    if origin is UnionType:
-        return None if value is None else _converted(name, value, allowed[0])
-    if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = [allowed[0]] * len(value) if allowed[-1] is Ellipsis else list(allowed)
-        if len(kinds) != len(value):
-            raise UsageError(f"`{name}` takes {len(kinds)} values, got {shown(value)}.")
-        return tuple(_converted(name, entry, kind) for entry, kind in zip(value, kinds, strict=True))
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:  # False for NaN
-            raise UsageError(f"`{name}` takes a finite number, got {shown(value)}.")
-        return float(value)
-    kind = origin or hint
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
-        raise UsageError(f"`{name}` takes {kind.__name__}, got {shown(value)}.")
-    return value

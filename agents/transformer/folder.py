@@ -39,7 +39,7 @@ def tidy(folder: Path, config: TrainConfig) -> None:
     """Remove temporary files of killed runs; repair ``best/``, or drop its agent if that is damaged."""
     best = folder / "best"
     sweep(folder, ("config.json", "log.jsonl", "wandb-id"))
-    for inside in (folder / "checkpoints", best, best / "checkpoints"):
+    for inside in (folder / "checkpoints", folder / "replay", best, best / "checkpoints"):
         sweep(inside)
     if not best.exists():
         return
@@ -52,3 +52,11 @@ def tidy(folder: Path, config: TrainConfig) -> None:
         read_config(best / "config.json")
     except UsageError:
         write_json(best / "config.json", to_dict(config))
+
+
+def drop_evaluations(folder: Path, updates: int) -> None:
+    """Remove evaluations of later updates than the checkpoint that a run goes on from: it makes them anew."""
+    for evaluated in (folder / "evaluations").glob("update-*"):
+        number = evaluated.name.removeprefix("update-")
+        if number.isdecimal() and int(number) > updates:
+            shutil.rmtree(evaluated)

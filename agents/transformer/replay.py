@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import hashlib
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench.errors import UsageError
+
+from .storage import UndoLog, claim_space, mapped
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -68,32 +71,43 @@ class Replay:
         capacity: In timesteps.
         observation: An example: shape and dtype.
         action: Likewise.
-        folder: Keep the arrays in memory-mapped files there; None keeps them in memory.
+        folder: Keep the arrays there, in files mapped into memory, for :meth:`load_state` to find; None keeps them in
+            memory.
+        turnover: Timesteps written between two checkpoints, about: it tells how much disk the undo log takes.
+
+    Raises:
+        DiskFullError: The disk of `folder` is too small.
     """
 
     _FIELDS = ("observations", "actions", "rewards")
 
-    def __init__(self, capacity: int, observation: Array, action: Array, folder: Path | None = None) -> None:
+    def __init__(
+        self, capacity: int, observation: Array, action: Array, folder: Path | None = None, turnover: int = 0
+    ) -> None:
+        shapes = (observation.shape, observation.dtype), (action.shape, action.dtype), ((), np.dtype(np.float32))
+        self.capacity = capacity
+        self._bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes)  # of a timestep
+        self._undo = None if folder is None else UndoLog(folder / "undo.bin")
+        if folder is not None:
+            claim_space(folder, (capacity + min(turnover, capacity)) * self._bytes)
+
         def array(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
             if folder is None:
-                return np.zeros(shape, dtype=dtype)
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{name}.npy"
-            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-            _occupy(path)
-            return mapped
+                return np.zeros((capacity, *shape), dtype=dtype)
+            return mapped(folder / f"{name}.bin", (capacity, *shape), dtype)
 
-        self.capacity = capacity
-        self.observations = array("observations", (capacity, *observation.shape), observation.dtype)
-        self.actions = array("actions", (capacity, *action.shape), action.dtype)
-        self.rewards = array("rewards", (capacity,), np.float32)
+        made = [array(name, *shape) for name, shape in zip(self._FIELDS, shapes, strict=True)]
+        self._maps = [one for one in made if isinstance(one, np.memmap)]
+        # Plain arrays: indexing NumPy's class for mapped ones is slower.
+        self.observations, self.actions, self.rewards = (one.view(np.ndarray) for one in made)
         # A ring of rollouts too; none is shorter than 2 places.
         self._starts = np.zeros(capacity // 2 + 1, dtype=np.int64)
         self._lengths = np.zeros_like(self._starts)
         self._ended = np.zeros(len(self._starts), dtype=np.bool_)
+        self._checksums = np.zeros(len(self._starts), dtype=np.uint32)
         self._oldest = self._newest = 0  # rollouts are numbered for ever; their place is the number modulo the ring
+        self._guarded = 0  # the newest checkpoint refers to rollouts below this number
         self._cursor = 0
-        self._used = 0  # places ever written
 
     def __len__(self) -> int:
         """Rollouts held."""
@@ -128,9 +142,10 @@ class Replay:
         self.rewards[begin + 1 : end] = rollout.rewards
         at = self._newest % len(self._starts)
         self._starts[at], self._lengths[at], self._ended[at] = begin, length, rollout.terminated
+        if self._undo is not None:
+            self._checksums[at] = self._checksum(self._newest)
         self._newest += 1
         self._cursor = end
-        self._used = max(self._used, end)
 
     def _forget(self, begin: int, end: int) -> None:
         """Drop the rollouts that overlap these places. They are the oldest, since places are filled in order."""
@@ -139,6 +154,8 @@ class Replay:
             start = self._starts[at]
             if start >= end or start + self._lengths[at] + 1 <= begin:
                 return
+            if self._undo is not None and self._oldest < self._guarded:
+                self._undo.keep(self._arrays(self._oldest))
             self._oldest += 1
 
     def sample(self, size: int, length: int, rng: np.random.Generator) -> Batch:
@@ -167,52 +184,123 @@ class Replay:
             first_step=first.astype(np.int64),
         )
 
+    # ---- checkpoints ----
+
     def state(self) -> dict[str, Array]:
-        """Everything needed to resume from here, as arrays."""
-        counters = np.array([self._oldest, self._newest, self._cursor, self.capacity], dtype=np.int64)
-        held = min(self._newest, len(self._starts))
-        state = {name: getattr(self, name)[: self._used] for name in self._FIELDS}
+        """What a checkpoint holds of the replay: which rollouts lie where, and their checksums.
+
+        The rollouts themselves stay in the replay's files, which are flushed to disk. Call :meth:`guard` when the
+        checkpoint is written.
+        """
+        for one in self._maps:
+            one.flush()
+        held = np.arange(self._oldest, self._newest) % len(self._starts)
         return {
-            **state,
-            "counters": counters,
-            "starts": self._starts[:held],
-            "lengths": self._lengths[:held],
-            "ended": self._ended[:held],
+            "cursor": np.array([self._cursor, self.capacity], dtype=np.int64),
+            "starts": self._starts[held],
+            "lengths": self._lengths[held],
+            "ended": self._ended[held],
+            "checksums": self._checksums[held],
         }
 
+    def guard(self) -> None:
+        """Keep all rollouts held now, in the undo log once they are overwritten, until this is called again.
+
+        A checkpoint with the present :meth:`state` can then be resumed from whatever is added after it.
+        """
+        if self._undo is not None:
+            self._undo.begin(_key(self.state()))
+            self._guarded = self._newest
+
+    def close(self) -> None:
+        """Close the undo log; the arrays close when nothing refers to them."""
+        if self._undo is not None:
+            self._undo.close()
+
     def load_state(self, state: dict[str, Array]) -> None:
-        """Restore what :meth:`state` returned.
+        """Bring back the replay of a checkpoint from the files and the undo log.
+
+        Rollouts that are not whole, of damaged files say, are left out with a warning.
 
         Raises:
-            UsageError: It is from a replay of another capacity or another kind of data.
+            UsageError: It is from a replay of another capacity.
         """
-        oldest, newest, cursor, capacity = (int(v) for v in state["counters"])
-        if capacity != self.capacity or state["observations"].shape[1:] != self.observations.shape[1:]:
-            raise UsageError("The saved replay has another capacity or other observations than this run.")
-        for name in self._FIELDS:
-            getattr(self, name)[: len(state[name])] = state[name]
-        self._used = len(state["rewards"])
-        held = len(state["starts"])
-        self._starts[:held], self._lengths[:held], self._ended[:held] = (
-            state["starts"],
-            state["lengths"],
-            state["ended"],
-        )
-        self._oldest, self._newest, self._cursor = oldest, newest, cursor
+        if "observations" in state:
+            self._load_copy(state)
+            return
+        cursor, capacity = (int(v) for v in state["cursor"])
+        starts, lengths = state["starts"], state["lengths"]
+        count = len(starts)
+        if capacity != self.capacity or not 0 <= cursor <= capacity or count > len(self._starts):
+            raise UsageError("The saved replay has another capacity than this run.")
+        if count and (starts.min() < 0 or lengths.min() < 1 or (starts + lengths + 1).max() > capacity):
+            raise UsageError("The saved replay holds rollouts beyond its capacity.")
+        tables: tuple[Array, ...] = (self._starts, self._lengths, self._ended, self._checksums)
+        saved = (starts, lengths, state["ended"], state["checksums"])
+        for table, values in zip(tables, saved, strict=True):
+            table[:count] = values
+        self._oldest, self._newest, self._cursor = 0, count, cursor
+        whole = self._restored(_key(state))
+        if not whole.all():
+            warnings.warn(
+                f"The replay's files are damaged or not of this checkpoint: {count - whole.sum()} of {count} rollouts "
+                "are left out.",
+                stacklevel=2,
+            )
+            for table in tables:
+                table[: whole.sum()] = table[:count][whole]
+            self._newest = int(whole.sum())
+        self.guard()
+
+    def _restored(self, key: bytes) -> Array:
+        """Copy back what the undo log has; returns which rollouts are whole."""
+        assert self._undo is not None
+        with ThreadPoolExecutor() as pool:  # checksums of a large replay take minutes
+            whole = np.array(list(pool.map(self._is_whole, range(self._newest))), dtype=np.bool_)
+        sizes = ((self._lengths[: self._newest] + 1) * self._bytes).tolist()
+        for number, place in enumerate(self._undo.read(key, sizes)):
+            if not whole[number]:
+                content = memoryview(self._undo.record(place))
+                for array in self._arrays(number):
+                    array[:] = np.frombuffer(content[: array.nbytes], dtype=array.dtype).reshape(array.shape)
+                    content = content[array.nbytes :]
+                whole[number] = self._is_whole(number)
+        return whole
+
+    def _load_copy(self, state: dict[str, Array]) -> None:
+        """Of a checkpoint of an earlier version, which holds a copy of the arrays."""
+        oldest, newest, _, capacity = (int(v) for v in state["counters"])
+        if capacity != self.capacity:
+            raise UsageError("The saved replay has another capacity than this run.")
+        for number in range(oldest, newest):
+            at = number % len(self._starts)
+            begin, length = int(state["starts"][at]), int(state["lengths"][at])
+            end = begin + length + 1
+            actions, rewards = (state[name][begin + 1 : end] for name in ("actions", "rewards"))
+            self.add(Rollout(state["observations"][begin:end], actions, rewards, bool(state["ended"][at])))
+
+    def _arrays(self, number: int) -> list[Array]:
+        """A rollout's part of each array."""
+        at = number % len(self._starts)
+        begin = int(self._starts[at])
+        return [getattr(self, name)[begin : begin + int(self._lengths[at]) + 1] for name in self._FIELDS]
+
+    def _checksum(self, number: int) -> int:
+        checksum = 0
+        for array in self._arrays(number):
+            checksum = zlib.crc32(array.data, checksum)
+        return checksum
+
+    def _is_whole(self, number: int) -> bool:
+        return self._checksum(number) == int(self._checksums[number % len(self._starts)])
 
 
-def _occupy(path: Path) -> None:
-    """Allocate all of a sparse file now: writing to mapped memory on a full disk would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system does not support it
-                    return
-                path.unlink()
-                error.filename = str(path)
-                raise
+def _key(state: dict[str, Array]) -> bytes:
+    """Names a replay's content, 32 bytes."""
+    digest = hashlib.sha256()
+    for name in ("starts", "lengths", "ended", "checksums"):
+        digest.update(np.ascontiguousarray(state[name]).tobytes())
+    return digest.digest()
 
 
 def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:

@@ -2,16 +2,16 @@
 
 Work is counted in updates and done in rounds. In ``sync`` mode collecting and learning take turns and everything is
 exactly repeatable; otherwise a background thread collects with a copy of the weights while the learner learns. A
-checkpoint restarts the environments from a seed fixed by its number, so a resumed run and an uninterrupted one are the
-same run.
+checkpoint changes nothing: a resumed run goes on in the middle of its unfinished rollouts, and in ``sync`` mode it is
+the same run as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ from . import checkpoint
 from .acting import ActingModel, NewestWeights
 from .collector import Collector
 from .config import TrainConfig, to_dict
-from .folder import claim, tidy
+from .folder import claim, drop_evaluations, tidy
 from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
@@ -45,6 +45,9 @@ from .slices import Prepared
 from .throughput import wait
 
 OnRound = Callable[[dict[str, Any]], None]
+
+# A larger share of clipped targets than this is worth a warning.
+_CLIPPED = 0.01
 
 # Sync mode takes turns this often, so that collecting never lags far behind learning.
 _TURN = 20
@@ -57,9 +60,9 @@ class Trainer:
 
     Args:
         config: All settings.
-        folder: ``config.json``, ``log.jsonl``, ``checkpoints/`` and ``evaluations/`` live here, and ``best/``: the
-            agent at the best of these evaluations, a run to evaluate like any other. If it holds a run with these
-            settings, that run goes on.
+        folder: ``config.json``, ``log.jsonl``, ``checkpoints/``, ``replay/`` and ``evaluations/`` live here, and
+            ``best/``: the agent at the best of these evaluations, a run to evaluate like any other. If it holds a run
+            with these settings, that run goes on.
 
     Raises:
         UsageError: The folder holds a run with other settings or a checkpoint that does not fit, another process trains
@@ -94,12 +97,13 @@ class Trainer:
         )
         self._acting, self._newest = ActingModel(self.model), NewestWeights(self.model)
         self.collector = Collector(envs, config.collect, config.seed, self.device)
-        on_disk = folder / "replay" if config.collect.replay_on_disk else None
-        self.replay = Replay(config.collect.replay, *self.collector.examples, folder=on_disk)
+        turnover = int(config.collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
+        self.replay = Replay(config.collect.replay, *self.collector.examples, folder / "replay", turnover)
         self._replay_lock = threading.Lock()  # the collector adds while the learner samples
         self._returns: deque[Any] = deque(maxlen=200)
         self._unreported: dict[str, Any] | None = None  # numbers of a finished round that was not evaluated or logged
         self._saved: int | None = None  # updates of the newest checkpoint
+        self._warned_of_clipping = False
         self.log = RunLog(folder / "log.jsonl")
         self._resume()
 
@@ -130,8 +134,9 @@ class Trainer:
             self.close()
 
     def close(self) -> None:
-        """Close the environments and unlock the folder."""
+        """Close the environments and the replay, and unlock the folder."""
         self.collector.envs.close()
+        self.replay.close()
         self._lock.release()
 
     def _run(self, on_round: OnRound) -> bool:
@@ -153,6 +158,7 @@ class Trainer:
     def _report(self, on_round: OnRound) -> bool:
         """Evaluate, log and save as is due after a whole round; False where the run is to stop before that is done."""
         c, numbers = self.config, dict(self._unreported or {})
+        self._warn_of_clipping(numbers.get("clipped", 0.0))
         rounds = self.learner.updates // c.round_updates
         if c.evaluate_rounds and (rounds % c.evaluate_rounds == 0 or self._is_last()):
             try:
@@ -167,6 +173,17 @@ class Trainer:
             self.save()
         on_round(numbers)
         return True
+
+    def _warn_of_clipping(self, share: float) -> None:
+        """Say once in a run that returns do not fit between the bins: values beyond them cannot be learnt."""
+        if share > _CLIPPED and not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            warnings.warn(
+                f"{share:.1%} of the critic's targets are beyond its bins and are clipped: raise model.bin_limit "
+                f"({self.config.model.bin_limit:g}) or lower learning.reward_multiplier "
+                f"({self.config.learning.reward_multiplier:g}) in a new run.",
+                stacklevel=2,
+            )
 
     def _round(self) -> dict[str, Any]:
         c = self.config
@@ -313,7 +330,7 @@ class Trainer:
         checkpoint.save(folder / "checkpoints", self.learner.updates, state, {}, keep=1)
 
     def save(self) -> None:
-        """Write a checkpoint, and begin new rollouts as a resumed run would."""
+        """Write a checkpoint."""
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
@@ -322,24 +339,20 @@ class Trainer:
             "returns": [list(map(float, value)) for value in self._returns],
             "spaces": self._spaces,
             "unreported": json.dumps(self._unreported),
+            "warned_of_clipping": self._warned_of_clipping,
         }
+        collected = {**self.replay.state(), **self.collector.state()}
         folder = self.folder / "checkpoints"
-        checkpoint.save(folder, self.learner.updates, state, self.replay.state(), self.config.keep_checkpoints)
+        checkpoint.save(folder, self.learner.updates, state, collected, self.config.keep_checkpoints)
+        self.replay.guard()
         self._saved = self.learner.updates
-        if not self.stop.is_set():
-            self._restart_collector()
-
-    def _restart_collector(self) -> None:
-        # A run that is stopped while it collects for the first time must not play the same rollouts once more.
-        collected = [] if self.learner.updates else [self.collector.steps]
-        self.collector.restart(self.learner.updates, *collected)
 
     def _resume(self) -> None:
         found = checkpoint.newest(self.folder / "checkpoints")
         if found is None:
             self.log.cut(0)
             return
-        path, state, replay = found
+        path, state, collected = found
         if state["spaces"] != self._spaces:
             raise UsageError(f"{path} was trained on other spaces: {state['spaces']}, not {self._spaces}.")
         self.model.load_state_dict(state["model"])
@@ -348,14 +361,13 @@ class Trainer:
         self.collector.steps = state["steps"]
         self._returns.extend(np.array(value) for value in state["returns"])
         self._unreported = json.loads(state.get("unreported", "null"))
-        self.replay.load_state(replay)
-        self._restart_collector()
+        self._warned_of_clipping = state.get("warned_of_clipping", False)
+        self.replay.load_state(collected)
+        self._newest.put(self.model)
+        self.collector.load_state(collected, self._acting)
         # Updates after the checkpoint are repeated; they differ where collecting and learning run side by side.
         self.log.cut(self.learner.updates - (self._unreported is not None))
-        for evaluated in (self.folder / "evaluations").glob("update-*"):
-            number = evaluated.name.removeprefix("update-")
-            if number.isdecimal() and int(number) > self.learner.updates:
-                shutil.rmtree(evaluated)
+        drop_evaluations(self.folder, self.learner.updates)
 
 
 class _Stopped(Exception):

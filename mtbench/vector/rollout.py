@@ -138,6 +138,11 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         variant: Array = self._variants[np.arange(self.num_envs), self._progress["attempt"]]
         return variant
 
+    @property
+    def streams(self) -> Array:
+        """Privileged: the random streams that tasks and variants are drawn from; see :mod:`mtbench.vector.resuming`."""
+        return self._streams
+
     # ---- Gymnasium ----
 
     def reset(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,6 +151,49 @@ def test_the_digest_names_the_checkpoint_that_played(run, tmp_path):
     assert played.manifest["step"] == checkpoint.load_state(older)["steps"]
 
 
+# ---- the replay's files ----
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "garbage", "deleted"])
+@pytest.mark.parametrize("name", ["observations.bin", "rewards.bin"])
+def test_a_damaged_replay_costs_its_damaged_rollouts_alone(run, name, how):
+    before = Trainer(SETTINGS, run)
+    held = len(before.replay)
+    before.close()
+    if how == "deleted":
+        (run / "replay" / name).unlink()
+    elif how == "truncated":  # within the part that is used
+        content = (run / "replay" / name).read_bytes()
+        (run / "replay" / name).write_bytes(content[: len(content) // 20])
+    else:
+        damaged(run / "replay" / name, how)
+    with pytest.warns(UserWarning, match=rf"\d+ of {held} rollouts are left out"):
+        trainer = Trainer(dataclasses.replace(SETTINGS, updates=15), run)
+    assert trainer.learner.updates == 12, "no update is lost"
+    assert len(trainer.replay) < held
+    assert trainer.run()
+    assert trainer.learner.updates == 15
+
+
+def test_one_flipped_bit_of_the_replay_costs_one_rollout(run):
+    trainer = Trainer(SETTINGS, run)
+    held = len(trainer.replay)
+    trainer.close()
+    damaged(run / "replay" / "observations.bin", "first")
+    with pytest.warns(UserWarning, match=f"1 of {held} rollouts"):
+        assert len(Trainer(SETTINGS, run).replay) == held - 1
+
+
+@pytest.mark.parametrize("linked", ["observations.bin", "actions.bin"])
+def test_a_link_in_the_replay_is_not_written_through(run, tmp_path, linked):
+    (tmp_path / "precious").write_text("mine")
+    (run / "replay" / linked).unlink()
+    (run / "replay" / linked).symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match=f"{linked} is a symbolic link"):
+        Trainer(SETTINGS, run)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 # ---- checkpoints ----
 
 
@@ -211,9 +255,10 @@ def test_the_command_line_explains_a_full_disk_and_the_run_goes_on(tmp_path):
     import resource
 
     trained(tmp_path / "before")  # fills Numba's cache, whose files would not fit either
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(dataclasses.replace(TINY, threads=1))))
+    collect = dataclasses.replace(TINY.collect, replay=450)  # its largest file has 54,000 bytes, a checkpoint has more
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(dataclasses.replace(TINY, threads=1, collect=collect))))
     command = [str(Path(sys.executable).with_name("mtbench")), "train", TINY.env_id, "--config", "config.json"]
-    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))}
+    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))}
     for code, limit in ((2, small), (0, {})):
         done = subprocess.run(
             [*command, "--out", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=300, **limit
@@ -252,11 +297,24 @@ def test_a_replay_that_does_not_fit_the_disk_is_refused_before_training(tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    config = dataclasses.replace(TINY, collect=dataclasses.replace(TINY.collect, replay_on_disk=True))
-    with pytest.raises(DiskFullError, match=r"replay/observations\.npy"):
-        Trainer(config, tmp_path)
+    with pytest.raises(DiskFullError, match=r"replay/observations\.bin"):
+        Trainer(TINY, tmp_path)
     monkeypatch.undo()
     assert not list((tmp_path / "replay").iterdir())
-    assert going_on(config, tmp_path).learner.updates == 12
-    file = tmp_path / "replay" / "observations.npy"
+    assert going_on(TINY, tmp_path).learner.updates == 12
+    file = tmp_path / "replay" / "observations.bin"
     assert file.stat().st_blocks * 512 >= file.stat().st_size
+
+
+def test_a_disk_that_is_too_small_is_refused_with_the_bytes_that_are_needed(tmp_path, monkeypatch):
+    needed = (2000 + 30) * (30 * 4 + 8 + 4)  # the replay, and what the undo log may hold
+    for free, refused in ((needed - 1, True), (needed, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        if refused:
+            with pytest.raises(DiskFullError, match=rf"{needed:,} bytes are needed in .*replay, {free:,} are free"):
+                Trainer(TINY, tmp_path)
+            assert not list((tmp_path / "replay").iterdir())
+        else:
+            Trainer(TINY, tmp_path).close()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed // 8))
+    Trainer(TINY, tmp_path).close()  # its files are there already

@@ -92,17 +92,29 @@ def test_sampling_is_seeded_and_copies():
     assert (replay.observations[:31] >= 0).all()
 
 
-@pytest.mark.parametrize("rollouts", [2, 25])
-def test_a_restored_replay_goes_on_alike(rollouts):
-    def filled():
-        replay = make(200)
-        rng = np.random.default_rng(1)
-        for number in range(rollouts):
-            replay.add(rollout(number, int(rng.integers(5, 40))))
-        return replay
+def filled(rollouts, **kwargs):
+    replay = make(200, **kwargs)
+    rng = np.random.default_rng(1)
+    for number in range(rollouts):
+        replay.add(rollout(number, int(rng.integers(5, 40))))
+    return replay
 
-    original, restored = filled(), make(200)
-    restored.load_state({name: value.copy() for name, value in filled().state().items()})
+
+@pytest.mark.parametrize("rollouts", [2, 25])
+@pytest.mark.parametrize("after", [0, 1, 5, 40])
+def test_a_restored_replay_goes_on_alike_whatever_was_written_after_the_checkpoint(tmp_path, rollouts, after):
+    original = filled(rollouts)
+    written = filled(rollouts, folder=tmp_path)
+    state = {name: value.copy() for name, value in written.state().items()}
+    written.guard()
+    for number in range(50, 50 + after):
+        written.add(rollout(number, 31))
+    restored = make(200, folder=tmp_path)
+    restored.load_state(state)
+    for number in range(100, 103):  # and it is killed again
+        restored.add(rollout(number, 17))
+    restored = make(200, folder=tmp_path)
+    restored.load_state(state)
     for number in range(100, 130):
         for replay in (original, restored):
             replay.add(rollout(number, 17))
@@ -111,6 +123,53 @@ def test_a_restored_replay_goes_on_alike(rollouts):
         assert np.array_equal(one.terminated, two.terminated)
     with pytest.raises(UsageError, match="another capacity"):
         make(201).load_state(original.state())
+
+
+def test_the_checkpoint_before_the_newest_loses_what_was_overwritten(tmp_path):
+    replay = filled(25, folder=tmp_path)
+    older = {name: value.copy() for name, value in replay.state().items()}
+    replay.guard()
+    replay.add(rollout(50, 31))
+    replay.guard()
+    replay.add(rollout(51, 31))
+    restored = make(200, folder=tmp_path)
+    with pytest.warns(UserWarning, match="rollouts are left out"):
+        restored.load_state(older)
+    batch = restored.sample(500, 20, np.random.default_rng(0))
+    check(batch, 20)
+    assert 0 < len(restored) < len(older["starts"])
+    assert batch.observations.max() < 50_000, "nothing that came after it"
+    with pytest.warns(UserWarning, match="rollouts are left out"):  # and once more, from the same checkpoint
+        make(200, folder=tmp_path).load_state(older)
+
+
+def test_half_a_record_of_the_undo_log_is_no_record(tmp_path):
+    replay = filled(25, folder=tmp_path)
+    state = {name: value.copy() for name, value in replay.state().items()}
+    replay.guard()
+    replay.add(rollout(50, 31))
+    log = tmp_path / "undo.bin"
+    log.write_bytes(log.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match="rollouts are left out"):
+        make(200, folder=tmp_path).load_state(state)
+
+
+def test_a_checkpoint_does_not_copy_the_replay(tmp_path):
+    replay = filled(25, folder=tmp_path)
+    assert sum(array.nbytes for array in replay.state().values()) < 22 * len(replay) + 100
+
+
+def test_a_copy_of_an_earlier_version_is_read(tmp_path):
+    """Its checkpoints held the arrays, and tables in the order of the ring."""
+    old = filled(25)
+    state = {name: getattr(old, name) for name in ("observations", "actions", "rewards")}
+    state |= {"starts": old._starts, "lengths": old._lengths, "ended": old._ended}
+    state["counters"] = np.array([old._oldest, old._newest, old._cursor, 200])
+    restored = make(200, folder=tmp_path)
+    restored.load_state(state)
+    one, two = (replay.sample(8, 10, np.random.default_rng(3)) for replay in (old, restored))
+    assert np.array_equal(one.observations, two.observations)
+    assert np.array_equal(one.actions, two.actions)
 
 
 def test_misuse_is_explained():
