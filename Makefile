@@ -5,22 +5,25 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICK := runs/quickstart
-QUICK_UPDATES ?= 1500
+QUICK_TASKS := 'tasks=["RepeatFirstEasy","HigherLowerEasy","MultiarmedBanditEasy"]'
+QUICK_UPDATES ?= 1200
 QUICK_ROLLOUTS ?= 20
 
 .PHONY: help quickstart test check lint bench clean
 
 help:
-	@echo "make quickstart   install, train the reference agent for minutes, evaluate it beside two policies, print scores"
+	@echo "make quickstart   install, train the reference agent on three games, evaluate it beside two policies, print scores"
 	@echo "make test         install the development tools, lint, check types, run every test"
 	@echo "make check        lint, types and the tests of what changed since main: under two minutes"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        speed beside the upstream packages"
 
 quickstart: $(VENV)/installed
-	$(BIN)/mtbench train MTPOPGym-v0 --preset debug updates=$(QUICK_UPDATES) --out $(QUICK)/training/agent
+	$(BIN)/mtbench train MTPOPGym-v0 --preset quick --env $(QUICK_TASKS) updates=$(QUICK_UPDATES) \
+		--out $(QUICK)/training/agent
 	for policy in random oracle $(QUICK)/training/agent; do \
-		$(BIN)/mtbench evaluate MTPOPGym-v0 --policy $$policy --rollouts-per-task $(QUICK_ROLLOUTS) \
+		$(BIN)/mtbench evaluate MTPOPGym-v0 --policy $$policy --env $(QUICK_TASKS) \
+			--rollouts-per-task $(QUICK_ROLLOUTS) \
 			--out $(QUICK)/$$(basename $$policy) || exit; \
 	done
 	$(BIN)/mtbench score $(QUICK)/random $(QUICK)/oracle $(QUICK)/agent
