@@ -197,8 +197,8 @@ _DEBUG = dataclasses.replace(
     collect=dataclasses.replace(_SMALL.collect, num_envs=8, first_steps=2_000, steps_per_update=64.0),
 )
 
-# Learns something visible of three games in 2 to 3 minutes on two cores: about 0.6 on the oracle scale. Collecting costs
-# next to nothing on POPGym, so most of what is learnt from is fresh.
+# Learns something visible of three games in 2 to 3 minutes on two cores: about 0.6 on the oracle scale. On POPGym
+# collecting costs next to nothing, so most of what is learnt from is fresh.
 #   mtbench train MTPOPGym-v0 --preset quick --out runs/quick \
 #       --env 'tasks=["RepeatFirstEasy","HigherLowerEasy","MultiarmedBanditEasy"]'
 _QUICK = dataclasses.replace(
