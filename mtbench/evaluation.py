@@ -33,6 +33,7 @@ from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, f
 from mtbench.provenance import provenance
 from mtbench.records import Run
 from mtbench.rollout import MetaRollout, keyword_arguments
+from mtbench.suite import Suite
 from mtbench.vector.engine import cpus
 
 if TYPE_CHECKING:
@@ -139,8 +140,7 @@ def evaluate(
         "evaluation_version": EVALUATION_VERSION,
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    played = evaluation_cases(one.suite, split, one.tasks, rollouts_per_task, one.k, cases)
-    plan = _Plan(known, settings, played, one.suite.distributions, jobs, tuple(command), on_rollout)
+    plan = _Plan(known, settings, one.suite, jobs, tuple(command), on_rollout)
     if out is not None:
         return _carry_out(plan, Path(out))
     with tempfile.TemporaryDirectory(prefix="mtbench-") as folder:
@@ -152,8 +152,7 @@ class _Plan(NamedTuple):
 
     known: _Known
     settings: dict[str, Any]
-    cases: list[Case]
-    distributions: Sequence[str]
+    suite: Suite
     jobs: int | None
     command: Sequence[str]
     on_rollout: OnRollout | None
@@ -164,9 +163,11 @@ def _carry_out(plan: _Plan, out: Path) -> Run:
     finished = _finished(out, settings)
     if finished is not None:
         return finished
-    origin = provenance(plan.distributions)
+    names = ("split", "tasks", "rollouts_per_task", "k", "cases")
+    cases = evaluation_cases(plan.suite, *(settings[name] for name in names))
+    origin = provenance(plan.suite.distributions)
     with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
-        _play(journal, plan)
+        _play(journal, plan, cases)
         manifest = {"command": list(plan.command), **settings, **origin, **journal.times()}
         run = records.write_run(out, _sorted(journal.frames(), settings["tasks"]), manifest)
         journal.remove()
@@ -228,9 +229,9 @@ def _finished(out: Path, settings: dict[str, Any]) -> Run | None:
     return finished
 
 
-def _play(journal: Journal, plan: _Plan) -> None:
+def _play(journal: Journal, plan: _Plan, cases: list[Case]) -> None:
     """Play what the journal does not have yet."""
-    known, settings, cases = plan.known, plan.settings, plan.cases
+    known, settings = plan.known, plan.settings
     report = plan.on_rollout or (lambda done, total: None)
     labels = {key: settings[key] for key in ("suite", "split", "agent", "train_seed", "step")}
     missing, done = [], 0

@@ -66,7 +66,7 @@ def test_the_install_line_installs_and_the_example_runs(clone, tmp_path):
 
 @pytest.mark.slow
 def test_quickstart_prints_the_table(clone):
-    shorter = {"QUICK_UPDATES": "100", "QUICK_ROLLOUTS": "2"}
+    shorter = {"QUICK_UPDATES": "20", "QUICK_ROLLOUTS": "2"}
     out = shell(block("make quickstart"), clone, **shorter)
     assert "### Aggregate scores" in out
     assert out.count("| RepeatFirstEasy") == 2
