@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICK := runs/quickstart
-QUICK_TASKS := 'tasks=["RepeatFirstEasy","HigherLowerEasy","MultiarmedBanditEasy"]'
-QUICK_UPDATES ?= 1200
+QUICK_TASKS := --env k=1 --env 'tasks=["RepeatFirstEasy","HigherLowerEasy","MultiarmedBanditEasy"]'
+QUICK_UPDATES ?= 2400
 QUICK_ROLLOUTS ?= 20
 
 .PHONY: help quickstart test check lint bench clean
@@ -19,10 +19,10 @@ help:
 	@echo "make bench        speed beside the upstream packages"
 
 quickstart: $(VENV)/installed
-	$(BIN)/mtbench train MTPOPGym-v0 --preset quick --env $(QUICK_TASKS) updates=$(QUICK_UPDATES) \
+	$(BIN)/mtbench train MTPOPGym-v0 --preset quick $(QUICK_TASKS) updates=$(QUICK_UPDATES) \
 		--out $(QUICK)/training/agent
 	for policy in random oracle $(QUICK)/training/agent; do \
-		$(BIN)/mtbench evaluate MTPOPGym-v0 --policy $$policy --env $(QUICK_TASKS) \
+		$(BIN)/mtbench evaluate MTPOPGym-v0 --policy $$policy $(QUICK_TASKS) \
 			--rollouts-per-task $(QUICK_ROLLOUTS) \
 			--out $(QUICK)/$$(basename $$policy) || exit; \
 	done
