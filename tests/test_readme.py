@@ -69,7 +69,7 @@ def test_quickstart_prints_the_table(clone):
     shorter = {"QUICK_UPDATES": "20", "QUICK_ROLLOUTS": "2"}
     out = shell(block("make quickstart"), clone, **shorter)
     assert "### Aggregate scores" in out
-    assert out.count("| RepeatFirstEasy") == 2
+    assert out.count("| RepeatFirstEasy") == 1
     assert "agent: return" in out
 
 
