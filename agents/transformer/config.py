@@ -18,11 +18,9 @@ from mtbench.errors import UsageError, unknown_name_error
 from mtbench.untrusted import MAX_NAME, parse_json, read_regular, shown
 
 from .checks import check, converted, hints, number
-from .suites import suite_settings
+from .suites import PAPER_DISCOUNTS, suite_settings
 
 Update = Literal["independent", "dependent"]
-
-PAPER_DISCOUNTS = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
 
 _MAX_FILE = 1 << 20  # bytes of a config.json
 _MANY = 10**12

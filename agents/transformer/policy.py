@@ -29,7 +29,7 @@ class TransformerPolicy:
     """Samples from the policy of the last discount, as evaluation does in the paper's release.
 
     Args:
-        model: A trained network; its weights are copied whenever environments are started.
+        model: A trained network; its weights are copied.
         device: Where it acts.
         agent: The name in records.
         train_seed: Seed of its training run.
@@ -47,12 +47,12 @@ class TransformerPolicy:
         digest: str | None = None,
     ) -> None:
         self._model, self._device = model.to(device), device
+        self._acting = ActingModel(self._model)
         self.digest = digest
         self.agent, self.train_seed, self.step = agent, train_seed, step
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Empty memories and a new generator; see :class:`mtbench.policy.Policy`."""
-        self._acting = ActingModel(self._model)
         self._player = Player(num_envs, action_space, np.random.default_rng(seed), self._device)
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:

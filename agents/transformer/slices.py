@@ -52,11 +52,6 @@ class Slices(NamedTuple):
     terminated: Tensor
     weight: Tensor | None
 
-    @property
-    def shape(self) -> tuple[object, ...]:
-        """What decides which compiled graph fits."""
-        return tuple(self.observations.shape[:2]), len(self.row), self.segment is None
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

@@ -17,11 +17,13 @@ from typing import Any
 
 from mtbench.registration import find
 
+PAPER_DISCOUNTS = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
+
 #: For a suite that is not listed below: the multiplier that the released agent uses unless told otherwise; bins and
 #: discounts, which the paper has in common for all of its suites.
 GENERAL: dict[str, Any] = {
     "learning.reward_multiplier": 10.0,
-    "learning.discounts": (0.1, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999),
+    "learning.discounts": PAPER_DISCOUNTS,
     "model.bin_limit": 1e5,
 }
 

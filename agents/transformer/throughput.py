@@ -12,6 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 T = TypeVar("T")
 
+#: Names of ATen operations that give another view of a tensor, without work on the device.
+VIEWS = frozenset(
+    {
+        *("view", "_unsafe_view", "_reshape_alias", "as_strided", "t", "transpose", "permute", "expand", "unsqueeze"),
+        *("squeeze", "select", "slice", "split", "split_with_sizes", "chunk", "unbind", "unfold", "narrow"),
+        *("detach", "alias", "set_"),
+    }
+)
+
 
 def counted_flops(work: Callable[[], T]) -> tuple[T, int]:
     """Do `work`, forward and backward, and count the floating-point operations of its matrix products.

@@ -17,7 +17,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _HALF = 2**64
-_FIELDS = ("state_high", "state_low", "increment_high", "increment_low", "spare", "has_spare")
+#: Of a stream: PCG64's numbers of 128 bits in halves, and the 32 bits that it may have left over.
+FIELDS = ("state_high", "state_low", "increment_high", "increment_low", "spare", "has_spare")
 
 
 def streams(envs: gym.vector.VectorEnv[Any, Any, Any], which: Sequence[int]) -> Array:
@@ -33,9 +34,9 @@ def streams(envs: gym.vector.VectorEnv[Any, Any, Any], which: Sequence[int]) -> 
     held = getattr(envs.unwrapped, "streams", None)
     if held is None:
         generators = [_env(envs, i).np_random for i in which]
-        return np.array([_from_generator(each) for each in generators], dtype=np.uint64).reshape(-1, 6)
+        return np.array([state_of(each) for each in generators], dtype=np.uint64).reshape(-1, 6)
     rows = held[list(which)]
-    return np.stack([rows[name].astype(np.uint64) for name in _FIELDS], axis=1)
+    return np.stack([rows[name].astype(np.uint64) for name in FIELDS], axis=1)
 
 
 def set_streams(envs: gym.vector.VectorEnv[Any, Any, Any], which: Sequence[int], states: Array) -> None:
@@ -51,7 +52,7 @@ def set_streams(envs: gym.vector.VectorEnv[Any, Any, Any], which: Sequence[int],
 def seeded_streams(seeds: Sequence[int]) -> Array:
     """The streams from which ``reset(seed=seeds)`` draws, ``(len(seeds), 6)`` uint64."""
     generators = (gym.utils.seeding.np_random(seed)[0] for seed in seeds)
-    return np.array([_from_generator(each) for each in generators], dtype=np.uint64).reshape(-1, 6)
+    return np.array([state_of(each) for each in generators], dtype=np.uint64).reshape(-1, 6)
 
 
 def _env(envs: gym.vector.VectorEnv[Any, Any, Any], i: int) -> gym.Env[Any, Any]:
@@ -59,7 +60,8 @@ def _env(envs: gym.vector.VectorEnv[Any, Any, Any], i: int) -> gym.Env[Any, Any]
     return envs.unwrapped.envs[i].unwrapped
 
 
-def _from_generator(generator: np.random.Generator) -> list[int]:
+def state_of(generator: np.random.Generator) -> list[int]:
+    """The state of a NumPy generator, in the order of :data:`FIELDS`."""
     state = generator.bit_generator.state
     numbers = state["state"]["state"], state["state"]["inc"]
     halves = [half for number in numbers for half in divmod(int(number), _HALF)]

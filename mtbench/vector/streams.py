@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench.vector.compiled import compiled
+from mtbench.vector.resuming import FIELDS, state_of
 
 #: ``state`` and ``increment`` are 128-bit numbers; `spare` is the unused upper half of a 64-bit draw.
 STREAM = np.dtype(
@@ -35,11 +36,8 @@ _ONE = np.uint64(1)
 
 def set_state(stream: Any, generator: np.random.Generator) -> None:
     """Copy the state of a NumPy generator into a record."""
-    state = generator.bit_generator.state
-    for name, key in (("state", "state"), ("increment", "inc")):
-        number = state["state"][key]
-        stream[f"{name}_high"], stream[f"{name}_low"] = number >> 64, number & (2**64 - 1)
-    stream["spare"], stream["has_spare"] = state["uinteger"], state["has_uint32"]
+    for name, number in zip(FIELDS, state_of(generator), strict=True):
+        stream[name] = number
 
 
 # ---- the generator (PCG-XSL-RR 128/64) ----

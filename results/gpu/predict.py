@@ -20,6 +20,7 @@ from mtbench_agents.transformer.config import PRESETS, TrainConfig
 from mtbench_agents.transformer.learner import Learner
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.slices import Slices
+from mtbench_agents.transformer.throughput import VIEWS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -34,11 +35,6 @@ FLOPS, BANDWIDTH, LAUNCH, KERNEL = 989e12, 3.35e12, 5e-6, 1.5e-6
 BEGIN, END = "<!-- table: written by predict.py -->\n", "<!-- end -->\n"
 DENSITY = 0.36  # share of a batch of MTPOPGym-v0 that is real timesteps, measured in a run on a CPU
 
-_VIEWS = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "select", "slice"),
-    *("detach", "alias", "split", "split_with_sizes", "chunk", "unbind", "as_strided", "_reshape_alias", "set_"),
-}
-
 
 class Traffic(TorchDispatchMode):
     """Counts launches and bytes."""
@@ -51,7 +47,7 @@ class Traffic(TorchDispatchMode):
         """Run and count."""
         out = function(*args, **(kwargs or {}))
         library, _, name = function._schema.name.partition("::")
-        if library == "aten" and name not in _VIEWS:
+        if library == "aten" and name not in VIEWS:
             self.launches += 1
             # It writes into a few places of a large tensor.
             touched = args[1:] if name == "index_put_" else (args, kwargs, out)

@@ -1,14 +1,11 @@
 """Find operations that make a GPU wait for the host, on a machine without one."""
 
 import torch
+from mtbench_agents.transformer.throughput import VIEWS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # They return numbers to Python, or tensors whose size depends on values.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero", "item"}
-VIEWS = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "select", "slice"),
-    *("detach", "alias", "split", "split_with_sizes", "chunk", "unbind", "as_strided", "unfold", "narrow"),
-}
 
 
 class NothingWaits(TorchDispatchMode):
