@@ -47,7 +47,7 @@ def going_on(config, folder):
 
 # The command line, in a process that sends itself SIGTERM after a call of our choosing and says how many followed.
 SIGNALLED = """
-import json, os, signal, sys, torch
+import json, os, signal, sys, time, torch
 from pathlib import Path
 torch.set_num_threads(1)
 import numpy as np
@@ -70,6 +70,7 @@ def counted(*arguments, **kwargs):
     if after or is_time():
         if not after:
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)  # in the background collector: the main thread hears of it before the next step
         Path(out + ".after").write_text(str(len(after)))
         after.append(1)
     return result
