@@ -152,22 +152,16 @@ class Player:
         num_envs: N.
         action_space: Of one environment.
         rng: Draws the actions.
-        device: The model's.
-        compile: Compile the step, and use CUDA graphs where there is a GPU. None: where there is a GPU.
+        device: The model's. On a GPU, the step is compiled and replayed as CUDA graphs.
     """
 
     def __init__(
-        self,
-        num_envs: int,
-        action_space: gym.Space[Any],
-        rng: np.random.Generator,
-        device: torch.device,
-        compile: bool | None = None,
+        self, num_envs: int, action_space: gym.Space[Any], rng: np.random.Generator, device: torch.device
     ) -> None:
         spec = ActionSpec(action_space)
         self._range = (action_space.low, action_space.high) if isinstance(action_space, gym.spaces.Box) else None
         self._discrete, self._rng, self._device = spec.discrete, rng, device
-        self._compile = device.type == "cuda" if compile is None else compile
+        self._on_gpu = device.type == "cuda"
         shape, kind = ((num_envs,), np.int64) if spec.discrete else ((num_envs, spec.size), np.float32)
         self.previous_action: Array = np.zeros(shape, dtype=kind)
         self.previous_reward: Array = np.zeros(num_envs, dtype=np.float32)
@@ -175,7 +169,6 @@ class Player:
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._cache: Cache | None = None
         self._step: Callable[..., Tensor] | None = None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._staged: dict[str, tuple[Tensor, Tensor]] = {}  # by input: pinned memory of the host, and of the GPU
 
     def restart(self, mask: Array) -> None:
@@ -207,27 +200,26 @@ class Player:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
         cache = self._memory(model)
         if self._step is None:
-            self._step = compiled(model.forward, self._device) if self._compile else model.forward
+            self._step = compiled(model.forward, self._device) if self._on_gpu else model.forward
         draw = self._rng.random if self._discrete else self._rng.standard_normal
         used = int(self._steps.max()) + 1
-        if self._compile:
+        if self._on_gpu:
             used = -(-used // _SLOTS) * _SLOTS
-        with torch.cuda.stream(self._stream):
-            inputs = Inputs(
-                observation=self._sent("observation", np.ascontiguousarray(observations)),
-                previous_action=self._sent("previous_action", self.previous_action),
-                previous_reward=self._sent("previous_reward", self.previous_reward),
-                steps=self._sent("steps", self._steps),
-                noise=self._sent("noise", draw(self._noise_shape).astype(np.float32)),
-            )
-            actions = self._step(inputs, cache, min(used, cache.window)).cpu()
+        inputs = Inputs(
+            observation=self._sent("observation", np.ascontiguousarray(observations)),
+            previous_action=self._sent("previous_action", self.previous_action),
+            previous_reward=self._sent("previous_reward", self.previous_reward),
+            steps=self._sent("steps", self._steps),
+            noise=self._sent("noise", draw(self._noise_shape).astype(np.float32)),
+        )
+        actions = self._step(inputs, cache, min(used, cache.window)).cpu()
         self._steps += 1
         return np.asarray(actions)
 
     def _sent(self, name: str, array: Array) -> Tensor:
         """On the model's device; on a CPU without a copy."""
         host = torch.from_numpy(array)
-        if self._stream is None:
+        if not self._on_gpu:
             return host
         if name not in self._staged:
             self._staged[name] = host.clone().pin_memory(), host.to(self._device)

@@ -205,8 +205,8 @@ class Learner:
         return losses["actor"] + self.config.critic_weight * losses["critic"]
 
     def _part(self, t: Transitions) -> int:
-        """Timesteps for the heads at once: all of them in a compiled graph, what the cache holds on a CPU."""
-        if self.compile:
+        """Timesteps for the heads at once: all in a compiled graph or on a GPU, else what a CPU's cache holds."""
+        if self.compile or self.device.type == "cuda":
             return len(t)
         critics, actions, hidden = self.model.critic.from_action.shape
         judged = self.config.value_samples

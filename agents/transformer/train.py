@@ -96,6 +96,8 @@ class Trainer:
             self.model, config.learning, config.seed, self.device, config.updates, config.model.context
         )
         self._acting, self._newest = ActingModel(self.model), NewestWeights(self.model)
+        # Of a GPU: collecting beside the learner has a stream of its own.
+        self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.collector = Collector(envs, config.collect, config.seed, self.device)
         turnover = int(config.collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
         self.replay = Replay(config.collect.replay, *self.collector.examples, folder / "replay", turnover)
@@ -197,7 +199,7 @@ class Trainer:
             for prepared in self._batches(turn):
                 tokens += prepared.tokens
                 totals.add(self.learner.update(prepared))
-                if self.learner.updates % c.collect.refresh_updates == 0:
+                if not c.sync and self.learner.updates % c.collect.refresh_updates == 0:
                     self._newest.put(self.model)
                 if self.stop.is_set():
                     break
@@ -246,9 +248,13 @@ class Trainer:
         failures: list[BaseException] = []
         abandoned = threading.Event()
 
+        if self._beside is not None:
+            self._beside.wait_stream(torch.cuda.current_stream())  # what acting needs was made there
+
         def work() -> None:
             try:
-                self._collect(max(1, round(updates * per_update)), abandoned)
+                with torch.cuda.stream(self._beside):
+                    self._collect(max(1, round(updates * per_update)), abandoned)
             except BaseException as error:
                 failures.append(error)
 
