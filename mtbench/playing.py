@@ -117,9 +117,15 @@ class SingleRows:
     def begin(self, cases: Mapping[int, Case]) -> None:
         """Begin these cases in their rows."""
         for i, case in cases.items():
-            pinned = {"task": case.task, "variant": list(case.variants)}
-            self._seen[i], _ = self.environments[i].reset(seed=case.seed, options=pinned)
+            self._reset(i, case)
             self._waiting[i] = False
+        for i, seen in enumerate(self._seen):
+            if seen is None:  # fewer cases than rows: a policy sees, and may look into, the others too
+                self._reset(i, next(iter(cases.values())))
+
+    def _reset(self, i: int, case: Case) -> None:
+        pinned = {"task": case.task, "variant": list(case.variants)}
+        self._seen[i], _ = self.environments[i].reset(seed=case.seed, options=pinned)
 
     def observations(self) -> Any:
         """The rows' observations as a batch."""

@@ -1,10 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from mtbench_agents.oracle import Oracle
 
 from mtbench.cases import evaluation_cases
 from mtbench.evaluation import evaluate
 from mtbench.playing import SingleRows, VectorRows, columns, make_rows, play
+from mtbench.registration import find
 from mtbench.suite import load_suite
 from tests import toy
 
@@ -55,6 +57,19 @@ def test_records_do_not_depend_on_the_number_of_rows_or_on_how_they_are_stepped(
         assert len(runs[-1]) == len(cases) * k
     for run in runs[1:]:
         pd.testing.assert_frame_equal(run, runs[0], check_dtype=False)
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+@pytest.mark.parametrize("privileged", [True, False])
+def test_fewer_cases_than_rows(env_id, privileged):
+    """The last shard has fewer, and may be a worker's first."""
+    rows = make_rows(env_id, {"split": "test", "max_steps": 5}, 3, privileged)
+    suite, task = find(env_id).suite, SPLITS.get(env_id, TASKS[env_id])[0]
+    k = (rows.environments[0] if privileged else rows._venv).k
+    policy = Oracle() if privileged and suite.oracle else Reader()
+    played = [r for ended in play(rows, policy, evaluation_cases(suite, "test", [task], 2, k), 0) for r in ended]
+    assert sorted(rollout.case.rollout for rollout in played) == [0, 1]
+    rows.close()
 
 
 def test_rows_that_wait_take_any_action(tmp_path):

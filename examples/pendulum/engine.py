@@ -56,5 +56,5 @@ class PendulumEngine(Engine):
 
 
 def _squared(values: Array) -> Array:
-    """``values**2`` as NumPy computes it for single numbers, by ``pow``: of an array, its last bit may differ."""
-    return np.power(values, np.full_like(values, 2))
+    """``values**2`` as NumPy computes it for single numbers: of an array, the last bit may differ."""
+    return np.array([value**2 for value in values], dtype=values.dtype)

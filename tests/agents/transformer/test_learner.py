@@ -317,7 +317,9 @@ def test_losses_of_20_updates_are_the_golden_ones(actor, critic, kind):
 def near_the_fixed_point(half, target_rate, updates, monkeypatch):
     """A third of a point in every step, for ever, and gamma = 0.999: values are 333.3, and no action is better.
 
-    Critics begin at 300. Returns the means of the last 100 updates: values, and the share that passes the filter.
+    A rollout's last timestep has a value that others learn from and nothing is learnt of, and a thousandfold of its
+    error ends in all of them. So rollouts are ten times as long as slices. Critics begin at 300. Returns the means of
+    the last 100 updates: values, and the share that passes the filter.
     """
     monkeypatch.setattr(learner_module, "half_precision", lambda device: half)
     model = dataclasses.replace(
@@ -332,11 +334,11 @@ def near_the_fixed_point(half, target_rate, updates, monkeypatch):
     with torch.no_grad():
         for critic in (learner.model.critic, learner.model.target_critic):
             critic.last_bias.copy_(label.expand_as(critic.last_bias))
-    replay = Replay(4000, np.zeros(3, np.float32), np.zeros((), np.int64))
-    for _ in range(400):
-        observations = rng.uniform(-1, 1, size=(5, 3)).astype(np.float32)
-        rewards = np.full(4, 1 / 3, dtype=np.float32)
-        replay.add(Rollout(observations, rng.integers(3, size=4), rewards, terminated=False))
+    replay, steps = Replay(5000, np.zeros(3, np.float32), np.zeros((), np.int64)), 40
+    for _ in range(100):
+        observations = rng.uniform(-1, 1, size=(steps + 1, 3)).astype(np.float32)
+        rewards = np.full(steps, 1 / 3, dtype=np.float32)
+        replay.add(Rollout(observations, rng.integers(3, size=steps), rewards, terminated=False))
     totals = Totals()
     for update in range(updates):
         if update == updates - 100:
@@ -356,7 +358,7 @@ def test_as_many_actions_pass_the_filter_in_bfloat16(monkeypatch):
     """With values rounded to bfloat16, 0.21 in place of 0.43: most actions have the same value."""
     (value, share), (half_value, half_share) = (near_the_fixed_point(h, 0.1, 500, monkeypatch) for h in (False, True))
     assert half_value == pytest.approx(value, rel=0.03)
-    assert half_share == pytest.approx(share, abs=0.03)
+    assert half_share == pytest.approx(share, abs=0.05)
 
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
