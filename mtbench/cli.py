@@ -183,7 +183,7 @@ def evaluate(
         typer.Option(
             "--num-envs",
             min=1,
-            help="Environments that each process plays at once. Default: 32, more for many rollouts.",
+            help="Environments that each process plays at once. Default: 32 for an agent, else 8 to 256.",
             show_default=False,
         ),
     ] = None,

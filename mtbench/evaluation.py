@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 # Large enough that most rows of a batch stay busy to the end of a shard, small enough to lose little on Ctrl-C.
 _ROLLOUTS_PER_ENV_AND_SHARD = 4
 
-# Bounds of the default of `num_envs`, and the least number of shards for which it is raised above the lower one.
-_FEWEST_ENVS, _MOST_ENVS = 32, 256
-_MANY_SHARDS = 16
+# Of a trained agent the default of `num_envs`; bounds of that of other policies, and how many shards it aims at: with
+# few, some processes have nothing to do while others play the last ones.
+_ENVS_OF_AN_AGENT = 32
+_FEWEST_ENVS, _MOST_ENVS = 8, 256
+_MANY_SHARDS = 8
 
 _PARTIAL = ".partial"
 
@@ -89,8 +91,8 @@ def evaluate(
         agent: Name for tables; by default the policy's name.
         seed: Seeds the policy's own draws.
         num_envs: Environments played at once by each process. A policy's draws may depend on it: the records say what
-            it was. None means 32, and more (up to 256) where there are thousands of rollouts and the policy is no
-            trained agent, whose memory grows with it.
+            it was. None means 32 for a trained agent, whose memory grows with it, and 8 to 256 for other policies, more
+            the more rollouts there are.
         jobs: Processes that play. It changes no record, and may change when an evaluation is resumed. None means the
             cores that this process may use; an evaluation of a few seconds, a policy that other processes cannot load
             (a lambda, an object that cannot be pickled, a class that is defined in a script or notebook) and a policy
@@ -211,9 +213,9 @@ def _check_arguments(counts: Mapping[str, int | None], env_kwargs: Mapping[str, 
 def _default_num_envs(rollouts: int, policy: Policy) -> int:
     """A power of two. Larger batches cost less for each step, but there must be shards for many cores."""
     if isinstance(policy, TrainedPolicy):
-        return _FEWEST_ENVS
-    wanted = max(1, rollouts // (_ROLLOUTS_PER_ENV_AND_SHARD * _MANY_SHARDS))
-    return int(min(max(1 << (wanted.bit_length() - 1), _FEWEST_ENVS), _MOST_ENVS))
+        return _ENVS_OF_AN_AGENT
+    wanted = rollouts // (_ROLLOUTS_PER_ENV_AND_SHARD * _MANY_SHARDS)
+    return int(min(max(1 << wanted.bit_length(), _FEWEST_ENVS), _MOST_ENVS))
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> Run | None:

@@ -359,11 +359,11 @@ def test_batches_grow_with_the_evaluation_but_not_for_trained_agents():
         agent, train_seed, step = "a", 0, 0
 
     sizes = {n: evaluation._default_num_envs(n, Reader()) for n in (1, 540, 4095, 4096, 27_000, 10**6)}
-    assert sizes == {1: 32, 540: 32, 4095: 32, 4096: 64, 27_000: 256, 10**6: 256}
+    assert sizes == {1: 8, 540: 32, 4095: 128, 4096: 256, 27_000: 256, 10**6: 256}
     assert evaluation._default_num_envs(27_000, Trained()) == 32
 
 
 def test_the_default_batch_is_recorded(tmp_path):
-    assert quick(tmp_path / "run", num_envs=None).manifest["num_envs"] == 32
-    assert read_run(tmp_path / "run").manifest["num_envs"] == 32
-    assert np.array_equal(quick(tmp_path / "run", num_envs=32).episodes["attempt"], [1, 2] * 16)
+    assert quick(tmp_path / "run", num_envs=None).manifest["num_envs"] == 8
+    assert read_run(tmp_path / "run").manifest["num_envs"] == 8
+    assert np.array_equal(quick(tmp_path / "run", num_envs=8).episodes["attempt"], [1, 2] * 16)
