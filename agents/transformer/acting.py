@@ -7,8 +7,11 @@ take the newest weights while the learner works on, through :class:`NewestWeight
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -27,6 +30,9 @@ Array = npt.NDArray[Any]
 
 # On a GPU, attention looks at a multiple of this many timesteps, so that there are few compiled graphs.
 _SLOTS = 128
+
+# Environments for each thread of a CPU, at least: with fewer, starting it takes longer than it saves.
+_WORTH_A_THREAD = 32
 
 
 class Inputs(NamedTuple):
@@ -99,6 +105,23 @@ class ActingModel(nn.Module):
 def _tensors(model: AgentModel | ActingModel) -> list[Tensor]:
     parts = (model.encoder, model.backbone, model.actor)
     return [tensor.detach() for part in parts for tensor in (*part.parameters(), *part.buffers())]
+
+
+@lru_cache
+def _threads(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads of a process in which PyTorch uses no further ones."""
+    ready, limit = threading.Barrier(count + 1), torch.get_num_threads()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, "acting", begin)
+    for _ in range(count):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(limit)  # it was for all threads that had not used PyTorch before, too
+    return pool
 
 
 class NewestWeights:
@@ -212,9 +235,21 @@ class Player:
             steps=self._sent("steps", self._steps),
             noise=self._sent("noise", draw(self._noise_shape).astype(np.float32)),
         )
-        actions = self._step(inputs, cache, min(used, cache.window)).cpu()
+        used = min(used, cache.window)
+        actions = self._step(inputs, cache, used).cpu() if self._on_gpu else self._in_threads(inputs, cache, used)
         self._steps += 1
         return np.asarray(actions)
+
+    def _in_threads(self, inputs: Inputs, cache: Cache, used: int) -> Tensor:
+        """Of a CPU: as many threads as PyTorch may use share the environments, and not the work of each operation."""
+        assert self._step is not None
+        n = len(self._steps)
+        count = min(torch.get_num_threads(), n // _WORTH_A_THREAD)
+        if count < 2:
+            return self._step(inputs, cache, used)
+        rows = [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+        parts = [(Inputs(*(tensor[at] for tensor in inputs)), cache.part(at), used) for at in rows]
+        return torch.cat(list(_threads(count, os.getpid()).map(self._step, *zip(*parts, strict=True))))
 
     def _sent(self, name: str, array: Array) -> Tensor:
         """On the model's device; on a CPU without a copy."""

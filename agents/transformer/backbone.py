@@ -7,6 +7,7 @@ fixed sinusoidal positions by the step in the rollout (paper Appendix A).
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import cpu_attention
 from .objectives import full_precision
 
 
@@ -77,6 +79,7 @@ class Cache:
     Attributes:
         keys: ``(layers, B, heads, window, head_dim)``.
         values: Likewise.
+        on_cpu: Whether attention is that of ``cpu_attention.py``.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Cache:
     ) -> None:
         self.keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
+        self.on_cpu = device.type == "cpu" and dtype == torch.float32
         self._rows = torch.arange(num_envs, device=device)
 
     @property
@@ -110,11 +114,30 @@ class Cache:
             saved = torch.from_numpy(state[name])
             getattr(self, name)[:, :, :, : saved.shape[3]].copy_(saved)
 
-    def write(self, layer: int, slot: Tensor, key: Tensor, value: Tensor, used: int) -> tuple[Tensor, Tensor]:
-        """Store ``(B, heads, head_dim)`` in the slots ``(B,)``, and return the keys and values of all `used` slots."""
-        self.keys[layer, self._rows, :, slot] = key.to(self.keys.dtype)
-        self.values[layer, self._rows, :, slot] = value.to(self.values.dtype)
-        return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
+    def part(self, rows: slice) -> Cache:
+        """The memory of some of the environments, in the same storage."""
+        part = copy.copy(self)
+        part.keys, part.values = self.keys[:, rows], self.values[:, rows]
+        part._rows = self._rows[: part.keys.shape[1]]
+        return part
+
+    def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], steps: Tensor, seen: Tensor) -> Tensor:
+        """Take in a timestep of every environment and attend to what it sees, ``(B, heads, head_dim)``.
+
+        Args:
+            layer: Which.
+            qkv: Query, key and value of the timestep, ``(B, heads, head_dim)`` each.
+            steps: ``(B,)``: its step in its rollout.
+            seen: ``(B, 1, 1, used)`` bool: which slots it sees. None beyond them may hold a timestep.
+        """
+        query, key, value = (tensor.to(self.keys.dtype) for tensor in qkv)
+        keys, values = self.keys[layer], self.values[layer]
+        if self.on_cpu and not torch.compiler.is_compiling():
+            return cpu_attention.attend(query, key, value, keys, values, steps)
+        slot, used = steps % self.window, seen.shape[-1]
+        keys[self._rows, :, slot], values[self._rows, :, slot] = key, value
+        keys, values = keys[:, :, :used], values[:, :, :used]
+        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)[:, :, 0]
 
 
 class Attention(nn.Module):
@@ -136,13 +159,12 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out((mixed * self.head_scale).transpose(1, 2).reshape(B, T, D))
 
-    def step(self, x_BD: Tensor, cache: Cache, layer: int, slot: Tensor, seen: Tensor) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Cache, layer: int, steps: Tensor, seen: Tensor) -> Tensor:
         """One timestep of every environment, ``(B, D) -> (B, D)``."""
         B, D = x_BD.shape
-        q, k, v = self.qkv(x_BD).view(B, 3, self.heads, D // self.heads).unbind(1)
-        keys, values = cache.write(layer, slot, k, v, seen.shape[-1])
-        mixed = F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values, attn_mask=seen)
-        return self.out((mixed.to(x_BD.dtype) * self.head_scale).reshape(B, D))
+        qkv = self.qkv(x_BD).view(B, 3, self.heads, D // self.heads).unbind(1)
+        mixed = cache.attend(layer, qkv, steps, seen)
+        return self.out((mixed.to(x_BD.dtype)[:, :, None] * self.head_scale).reshape(B, D))
 
 
 class Block(nn.Module):
@@ -168,9 +190,9 @@ class Block(nn.Module):
         x_BTD = x_BTD + self.after_attention(self.attention(self.before_attention(x_BTD), mask))
         return self._feedforward(x_BTD)
 
-    def step(self, x_BD: Tensor, cache: Cache, layer: int, slot: Tensor, seen: Tensor) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Cache, layer: int, steps: Tensor, seen: Tensor) -> Tensor:
         """One timestep of every environment, ``(B, D) -> (B, D)``."""
-        x_BD = x_BD + self.after_attention(self.attention.step(self.before_attention(x_BD), cache, layer, slot, seen))
+        x_BD = x_BD + self.after_attention(self.attention.step(self.before_attention(x_BD), cache, layer, steps, seen))
         return self._feedforward(x_BD)
 
 
@@ -248,13 +270,12 @@ class Backbone(nn.Module):
         Returns:
             ``(B, D)``.
         """
-        slot = steps_B % cache.window
         seen = (torch.arange(used, device=steps_B.device) <= steps_B[:, None])[:, None, None, :]
         x_BD = self.input_norm(x_BD)
         x_BD = self.dropout(x_BD + sinusoids(steps_B, self.width).to(x_BD.dtype))
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x_BD = block.step(x_BD, cache, layer, slot, seen)
+            x_BD = block.step(x_BD, cache, layer, steps_B, seen)
         return self.norm(x_BD)
 
     def reparametrized(self) -> list[SigmaReparamLinear]:

@@ -21,19 +21,25 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(error_model="numpy")(function))
 
 
-def kernel(function: F) -> F:
+def kernel(function: F, any_order: bool = False) -> F:
     """Compile a loop that Python calls. It releases the GIL, and its machine code is cached.
+
+    Args:
+        function: The loop.
+        any_order: Let sums be added in whatever order is fastest here, so that other processors may round otherwise.
 
     Numba considers cached code valid as long as the loop's own file is unchanged, so it would miss changes in other
     files whose functions the loop calls. The cache's stamp here covers all sources that a loop may call: this
     package's suites and vector code, and the files beside the loop's own.
     """
-    dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    freedoms = {"reassoc", "nsz", "contract"} if any_order else False
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": freedoms}
+    dispatcher: Any = numba.njit(cache=True, **options)(function)
     stamp = _package_digest() + _digest(tuple(sorted(Path(function.__code__.co_filename).parent.glob("*.py"))))
     try:
         dispatcher._cache._cache_file._source_stamp = stamp
     except AttributeError:  # this Numba keeps its stamp elsewhere: compile without the cache, slower but correct
-        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+        dispatcher = numba.njit(**options)(function)
     return cast(F, dispatcher)
 
 

@@ -1,6 +1,7 @@
 """Acting is the policy that the learner sees, sampled; and it takes the newest weights."""
 
 import gymnasium as gym
+import mtbench_agents.transformer.acting as acting_module
 import numpy as np
 import pytest
 import torch
@@ -121,8 +122,10 @@ def test_acting_compiles_as_one_graph_and_acts_alike(monkeypatch):
 def test_acting_never_makes_a_device_wait():
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
     acting = ActingModel(opinionated(envs))
+    cache = acting.backbone.new_cache(3, CPU)
+    cache.on_cpu = False
     with NothingWaits() as mode:
-        acting(inputs(envs, 3), acting.backbone.new_cache(3, CPU), 4)
+        acting(inputs(envs, 3), cache, 4)
     assert mode.operations > 20
 
 
@@ -162,3 +165,26 @@ def test_a_restarted_row_forgets():
     assert (through[:3] == restarted[:3]).all()
     assert (through[:, 1] == restarted[:, 1]).all(), "other rows go on"
     assert player._steps.tolist() == [3, 6]
+
+
+def test_threads_share_the_environments(monkeypatch):
+    """As one thread acts, up to rounding; and what else PyTorch does here keeps its threads."""
+    monkeypatch.setattr(acting_module, "_WORTH_A_THREAD", 2)
+    envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(7)])
+    acting, before = ActingModel(opinionated(envs)), torch.get_num_threads()
+    observations = np.random.default_rng(0).normal(size=(12, *envs.observation_space.shape)).astype(np.float32)
+    played = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            player, actions = Player(7, envs.single_action_space, np.random.default_rng(3), CPU), []
+            for t in range(12):
+                player.restart(np.arange(7) == t)
+                actions.append(player.act(acting, observations[t]).copy())
+                player.took(actions[-1])
+            played.append(np.array(actions))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (played[0] == played[1]).all()
+    assert len(np.unique(played[0])) > 1

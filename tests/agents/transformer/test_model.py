@@ -50,10 +50,12 @@ def at(timesteps, rows, t):
 # ---- backbone ----
 
 
-def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context():
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(on_cpu):
     """Rollouts of 3 to 17 steps restart at different times in 4 environments whose cache holds 6 timesteps."""
     model = make().eval()
     cache = model.backbone.new_cache(4, torch.device("cpu"))
+    cache.on_cpu = on_cpu
     lengths = [[17, 5], [3, 9, 8], [11, 11], [6, 6, 6]]
     rollouts = [[random_timesteps(1, length) for length in row] for row in lengths]
     full = [[model.states(r, torch.arange(r.start.shape[1])[None], SMALL.context) for r in row] for row in rollouts]
@@ -64,7 +66,8 @@ def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_con
         now = Timesteps(*(torch.stack([getattr(step, name) for step in steps]) for name in fields))
         with torch.no_grad():
             at_steps = torch.tensor([t for _, t in place])
-            state = model.backbone.step(model.encoder(now), at_steps, cache, used=min(max(at_steps) + 1, cache.window))
+            used = min(max(at_steps) + 1, cache.window)
+            state = model.backbone.step(model.encoder(now), at_steps, cache, used)
         for i, (r, t) in enumerate(place):
             assert torch.allclose(state[i], full[i][r][0, t], atol=1e-4)
             place[i] = [r, t + 1] if t + 1 < lengths[i][r] else [(r + 1) % len(lengths[i]), 0]
