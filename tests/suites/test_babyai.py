@@ -10,7 +10,7 @@ pytest.importorskip("numba")
 from mtbench.rollout import MetaRollout
 from mtbench.suites.babyai import MOST_WORDS, SUITE, TEST_TASKS, TRAIN_TASKS, WORDS, mission_numbers
 from mtbench.suites.babyai.game import BabyAIGame
-from mtbench.suites.babyai.layouts import Layouts
+from mtbench.suites.babyai.layouts import NOTHING, TO_X, TO_Y, WALL, Layouts
 
 # Probabilities of actions: those that change the world are more frequent than under uniform actions.
 MOSTLY = [0.15, 0.15, 0.35, 0.15, 0.08, 0.1, 0.02]
@@ -82,6 +82,16 @@ def test_drawing_other_layouts_before_changes_none():
     for seed in (2, 3):
         world, mission = used.draw(seed)
         assert (world, mission) == fresh.draw(seed)
+
+
+def test_a_layout_without_a_place_for_the_agent_is_drawn_again():
+    """Upstream never ends with this seed: in a room full of objects, the agent would look at one from everywhere."""
+    task = "BabyAI-SynthS5R2-v0"
+    drawn = [Layouts(task).draw(seed) for seed in (1741, 1741, 3586)]
+    assert drawn[0][0].tobytes() == drawn[1][0].tobytes() != drawn[2][0].tobytes()
+    world = drawn[0][0]
+    ahead = world["cells"][world["x"] + TO_X[world["facing"]], world["y"] + TO_Y[world["facing"]]]
+    assert ahead in (NOTHING, WALL)
 
 
 def test_missions_are_read_word_by_word():

@@ -32,6 +32,9 @@ ALONE, BEFORE, AFTER, AND = range(4)
 _CLAUSES = {"GoToInstr": GO_TO, "OpenInstr": OPEN_IT, "PickupInstr": PICK_UP, "PutNextInstr": PUT_NEXT}
 _JOINED = {"BeforeInstr": BEFORE, "AfterInstr": AFTER, "AndInstr": AND}
 
+# Places and directions that are tried for the agent. If there is a right one, it is among 36 in the smallest rooms.
+_MOST_TRIES = 5000
+
 _FIELDS = np.dtype(
     [
         ("cells", "u1", (SIZE, SIZE)),  # objects by [x, y]
@@ -66,15 +69,45 @@ World = npt.NDArray[Any]
 
 
 def upstream(task: str, **kwargs: Any) -> Any:
-    """Upstream's environment, without wrappers. It prints nothing when it has to draw a layout again."""
+    """Upstream's environment, without wrappers.
+
+    It prints nothing when it has to draw a layout again, and it also does so where upstream would never end.
+    """
     import minigrid  # noqa: F401 (registers)
     from minigrid.envs.babyai.core import roomgrid_level
 
     roomgrid_level.print = _say_nothing  # type: ignore[attr-defined]
-    return gym.make(task, disable_env_checker=True, **kwargs).unwrapped
+    env = gym.make(task, disable_env_checker=True, **kwargs).unwrapped
+    _give_up_on_agents_without_a_place(env)
+    return env
 
 
 def _say_nothing(*text: object) -> None: ...
+
+
+def _give_up_on_agents_without_a_place(env: Any) -> None:
+    """Let upstream draw a layout again if the agent finds no place in it.
+
+    The agent must not look at an object. In a small room that is full of them, every free cell may have one on all four
+    sides, and ``RoomGrid.place_agent`` (minigrid/core/roomgrid.py) would try for ever. Where an object finds no place,
+    upstream raises RecursionError and draws again.
+    """
+    place, generate, tries = env.place_obj, env._gen_grid, 0
+
+    def place_obj(obj: Any, *where: Any, **how: Any) -> Any:
+        nonlocal tries
+        tries = 0 if obj is not None else tries + 1  # None stands for the agent
+        if tries > _MOST_TRIES:
+            tries = 0
+            raise RecursionError("the agent finds no place")
+        return place(obj, *where, **how)
+
+    def generate_grid(width: int, height: int) -> None:
+        nonlocal tries
+        tries = 0
+        generate(width, height)
+
+    env.place_obj, env._gen_grid = place_obj, generate_grid
 
 
 class Layouts:
