@@ -155,6 +155,7 @@ class Collector:
             actions=self._actions[:length, i].copy(),
             rewards=self._rewards[:length, i].copy(),
             terminated=terminated,
+            task=_task_index(self.envs, i),
         )
         statistics = info.get("rollout")
         return rollout, None if statistics is None else np.array(statistics["returns"][i])
@@ -233,6 +234,15 @@ class Collector:
         played = self._player.to_environment(actions)
         play_again(self.envs, begun_from, length, played, compare)
         return alike and np.array_equal(self._observations[length, np.arange(len(length))], state["observation"])
+
+
+def _task_index(envs: gym.vector.VectorEnv, i: int) -> int:
+    """Privileged: of the rollout that environment i plays, for the replay."""
+    base: Any = envs.unwrapped
+    if hasattr(base, "task_index"):
+        return int(base.task_index[i])
+    single = base.envs[i].unwrapped
+    return list(single.suite.tasks).index(single.task)
 
 
 def _inside(state: dict[str, Array], prefix: str) -> dict[str, Array]:

@@ -65,6 +65,8 @@ class LearningConfig:
     # Rollouts follow the last one.
     discounts: tuple[float, ...] = number(PAPER_DISCOUNTS, 0, 1, below=True, entries=(1, 64))
     batch_size: int = number(24, 1, 10**6)  # slices
+    recency: float = number(1.0, 1, 100)  # above 1, newer rollouts are drawn more often: Replay.sample
+    balance_tasks: bool = False  # draw as many slices of every task, whatever number of rollouts it has
     rate: float = number(1e-4, 0, 10)  # of AdamW
     warmup: int = number(2000, 0, _MANY)  # updates of linear warm-up
     cooldown: int = number(0, 0, _MANY)  # updates at the end of the run in which the rate falls linearly to 0
@@ -96,6 +98,7 @@ class CollectConfig:
 
     num_envs: int = number(24, 1, 10**6)
     replay: int = number(6_000_000, 2, _MANY)  # capacity in timesteps; it is on disk, in the run's folder
+    replay_rollouts: int | None = number(None, 1, _MANY)  # and in rollouts
     epsilon_start: float = number(1.0, 0, 10)  # random actions (discrete) or noise (continuous)
     epsilon_end: float = number(0.05, 0, 10)
     epsilon_late: tuple[float, float] = number((1.0, 1.0), 0, 10)  # factors on both, reached within a rollout ...

@@ -75,6 +75,12 @@ DEPARTURES = (
         _RELEASE,
     ),
     Departure(
+        "On POPGym, the replay holds 15,000 rollouts, whatever their lengths.",
+        "A number of timesteps, as in the paper's other suites: memory and disk hold so many.",
+        ("collect.replay_rollouts=15000",),
+        "paper, Table 1",
+    ),
+    Departure(
         "Learning begins with the first data.",
         "After 1,000 steps of each environment: first batches would repeat a handful of rollouts.",
         ("collect.first_steps=0",),

@@ -31,12 +31,15 @@ class Rollout:
         actions: ``(T, ...)``.
         rewards: ``(T,)`` float32, as paid.
         terminated: Whether it ended rather than being cut off.
+        task: Its hidden task's index. It decides how often the rollout is sampled, where tasks are balanced; the agent
+            never sees it.
     """
 
     observations: Array
     actions: Array
     rewards: Array
     terminated: bool
+    task: int = 0
 
 
 @dataclass(slots=True)
@@ -64,8 +67,8 @@ class Batch:
 class Replay:
     """A ring of timesteps that holds whole rollouts; the oldest make room for new ones.
 
-    A rollout of T steps takes T + 1 places in a row. Rollouts are drawn uniformly, then a slice of each, so that tasks
-    with long rollouts do not crowd out the others.
+    A rollout of T steps takes T + 1 places in a row. Rollouts are drawn, then a slice of each, so that tasks with long
+    rollouts do not crowd out the others.
 
     Args:
         capacity: In timesteps.
@@ -74,6 +77,7 @@ class Replay:
         folder: Keep the arrays there, in files mapped into memory, for :meth:`load_state` to find; None keeps them in
             memory.
         turnover: Timesteps written between two checkpoints, about: it tells how much disk the undo log takes.
+        rollouts: Hold at most this many; None lets `capacity` alone decide.
 
     Raises:
         DiskFullError: The disk of `folder` is too small.
@@ -82,10 +86,17 @@ class Replay:
     _FIELDS = ("observations", "actions", "rewards")
 
     def __init__(
-        self, capacity: int, observation: Array, action: Array, folder: Path | None = None, turnover: int = 0
+        self,
+        capacity: int,
+        observation: Array,
+        action: Array,
+        folder: Path | None = None,
+        turnover: int = 0,
+        rollouts: int | None = None,
     ) -> None:
         shapes = (observation.shape, observation.dtype), (action.shape, action.dtype), ((), np.dtype(np.float32))
         self.capacity = capacity
+        self._most = capacity if rollouts is None else rollouts
         self._bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes)  # of a timestep
         self._undo = None if folder is None else UndoLog(folder / "undo.bin")
         if folder is not None:
@@ -105,6 +116,8 @@ class Replay:
         self._lengths = np.zeros_like(self._starts)
         self._ended = np.zeros(len(self._starts), dtype=np.bool_)
         self._checksums = np.zeros(len(self._starts), dtype=np.uint32)
+        self._tasks = np.zeros(len(self._starts), dtype=np.int32)
+        self._of_task: dict[int, _Numbers] = {}
         self._oldest = self._newest = 0  # rollouts are numbered for ever; their place is the number modulo the ring
         self._guarded = 0  # the newest checkpoint refers to rollouts below this number
         self._cursor = 0
@@ -142,10 +155,14 @@ class Replay:
         self.rewards[begin + 1 : end] = rollout.rewards
         at = self._newest % len(self._starts)
         self._starts[at], self._lengths[at], self._ended[at] = begin, length, rollout.terminated
+        self._tasks[at] = rollout.task
         if self._undo is not None:
             self._checksums[at] = self._checksum(self._newest)
         self._newest += 1
         self._cursor = end
+        self._of_task.setdefault(rollout.task, _Numbers()).add(self._newest - 1)
+        while len(self) > self._most:
+            self._drop_oldest()
 
     def _forget(self, begin: int, end: int) -> None:
         """Drop the rollouts that overlap these places. They are the oldest, since places are filled in order."""
@@ -154,19 +171,33 @@ class Replay:
             start = self._starts[at]
             if start >= end or start + self._lengths[at] + 1 <= begin:
                 return
-            if self._undo is not None and self._oldest < self._guarded:
-                self._undo.keep(self._arrays(self._oldest))
-            self._oldest += 1
+            self._drop_oldest()
 
-    def sample(self, size: int, length: int, rng: np.random.Generator) -> Batch:
+    def _drop_oldest(self) -> None:
+        if self._undo is not None and self._oldest < self._guarded:
+            self._undo.keep(self._arrays(self._oldest))
+        self._of_task[int(self._tasks[self._oldest % len(self._starts)])].drop_first()
+        self._oldest += 1
+
+    def sample(
+        self, size: int, length: int, rng: np.random.Generator, recency: float = 1.0, by_task: bool = False
+    ) -> Batch:
         """`size` slices of up to `length` transitions.
+
+        Args:
+            size: How many.
+            length: At most.
+            rng: Draws them.
+            recency: With x uniform in [0, 1), the rollout is drawn that a share ``x ** recency`` of all are newer than.
+                1 draws all alike; 2 draws the newer half 71 % of the time.
+            by_task: Draw a task first, all alike, then one of its rollouts.
 
         Raises:
             UsageError: There is no rollout yet.
         """
         if not len(self):
             raise UsageError("The replay is empty: collect a rollout before sampling.")
-        chosen = rng.integers(self._oldest, self._newest, size=size) % len(self._starts)
+        chosen = self._drawn(size, rng, recency, by_task) % len(self._starts)
         lengths = self._lengths[chosen]
         first = rng.integers(0, np.maximum(lengths - length, 0) + 1)
         count = np.minimum(lengths - first, length)
@@ -186,6 +217,18 @@ class Replay:
 
     # ---- checkpoints ----
 
+    def _drawn(self, size: int, rng: np.random.Generator, recency: float, by_task: bool) -> Array:
+        """Numbers of rollouts."""
+        if not by_task:
+            if recency == 1.0:
+                return rng.integers(self._oldest, self._newest, size=size)
+            return self._newest - 1 - _newer(rng, recency, np.full(size, len(self)))
+        present = [numbers for numbers in self._of_task.values() if len(numbers)]
+        tasks = rng.integers(len(present), size=size).tolist()
+        counts = np.array([len(present[task]) for task in tasks])
+        newer = _newer(rng, recency, counts).tolist()
+        return np.array([present[task].newest(back) for task, back in zip(tasks, newer, strict=True)])
+
     def state(self) -> dict[str, Array]:
         """What a checkpoint holds of the replay: which rollouts lie where, and their checksums.
 
@@ -201,6 +244,7 @@ class Replay:
             "lengths": self._lengths[held],
             "ended": self._ended[held],
             "checksums": self._checksums[held],
+            "tasks": self._tasks[held],
         }
 
     def guard(self) -> None:
@@ -235,8 +279,10 @@ class Replay:
             raise UsageError("The saved replay has another capacity than this run.")
         if count and (starts.min() < 0 or lengths.min() < 1 or (starts + lengths + 1).max() > capacity):
             raise UsageError("The saved replay holds rollouts beyond its capacity.")
-        tables: tuple[Array, ...] = (self._starts, self._lengths, self._ended, self._checksums)
-        saved = (starts, lengths, state["ended"], state["checksums"])
+        tables: tuple[Array, ...] = (self._starts, self._lengths, self._ended, self._checksums, self._tasks)
+        # Checkpoints of an earlier version have no tasks.
+        tasks = state.get("tasks", np.zeros(count, dtype=np.int32))
+        saved = (starts, lengths, state["ended"], state["checksums"], tasks)
         for table, values in zip(tables, saved, strict=True):
             table[:count] = values
         self._oldest, self._newest, self._cursor = 0, count, cursor
@@ -250,6 +296,8 @@ class Replay:
             for table in tables:
                 table[: whole.sum()] = table[:count][whole]
             self._newest = int(whole.sum())
+        for number, task in enumerate(self._tasks[: self._newest].tolist()):
+            self._of_task.setdefault(task, _Numbers()).add(number)
         self.guard()
 
     def _restored(self, key: bytes) -> Array:
@@ -293,6 +341,35 @@ class Replay:
 
     def _is_whole(self, number: int) -> bool:
         return self._checksum(number) == int(self._checksums[number % len(self._starts)])
+
+
+class _Numbers:
+    """Ascending numbers of the rollouts of one task: added at the end, dropped at the front, read anywhere."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._first = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers) - self._first
+
+    def add(self, number: int) -> None:
+        self._numbers.append(number)
+
+    def drop_first(self) -> None:
+        self._first += 1
+        if 2 * self._first > len(self._numbers):
+            del self._numbers[: self._first]
+            self._first = 0
+
+    def newest(self, back: int) -> int:
+        """The one that `back` others are newer than."""
+        return self._numbers[-1 - back]
+
+
+def _newer(rng: np.random.Generator, recency: float, counts: Array) -> Array:
+    """Of `counts` rollouts each, how many are newer than the one drawn."""
+    return np.minimum(np.floor(rng.random(len(counts)) ** recency * counts).astype(np.int64), counts - 1)
 
 
 def _key(state: dict[str, Array]) -> bytes:

@@ -100,7 +100,8 @@ class Trainer:
         self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.collector = Collector(envs, config.collect, config.seed, self.device)
         turnover = int(config.collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
-        self.replay = Replay(config.collect.replay, *self.collector.examples, folder / "replay", turnover)
+        kept = config.collect.replay_rollouts
+        self.replay = Replay(config.collect.replay, *self.collector.examples, folder / "replay", turnover, kept)
         self._replay_lock = threading.Lock()  # the collector adds while the learner samples
         self._returns: deque[Any] = deque(maxlen=200)
         self._unreported: dict[str, Any] | None = None  # numbers of a finished round that was not evaluated or logged
@@ -228,8 +229,10 @@ class Trainer:
             # Drawn from a stream of the update's own, for the sake of resuming.
             rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 1, update]))
             with self._replay_lock:
-                batch = self.replay.sample(self.config.learning.batch_size, self.config.model.context, rng)
+                batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks)
             return self.learner.prepare(batch)
+
+        c, context = self.config.learning, self.config.model.context
 
         updates = range(self.learner.updates, self.learner.updates + count)
         return prefetched(sample, updates) if _prefetching(self.device) else map(sample, updates)

@@ -11,6 +11,8 @@ from mtbench_agents.transformer.config import CollectConfig, LearningConfig, Mod
 from mtbench_agents.transformer.model import AgentModel
 
 from mtbench.rollout import MetaRollout
+from mtbench.suite import load_suite
+from mtbench.vector import make_vec
 from tests import toy
 
 MODEL = ModelConfig(encoder=(16,), width=16, feedforward=16, layers=1, heads=2, context=16, head=(8, 8), critics=2)
@@ -147,3 +149,19 @@ def test_other_autoreset_modes_are_refused():
     envs = SyncVectorEnv([make], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(ValueError, match="next-step"):
         Collector(envs, CollectConfig(), 0, CPU)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_rollout_comes_with_its_task(batched):
+    """RepeatFirstEasy lasts 51 steps, MineSweeperEasy a dozen at most."""
+    tasks = ["MineSweeperEasy", "RepeatFirstEasy"]
+    envs = make_vec("MTPOPGym-v0", 6, tasks=tasks, k=1)
+    if not batched:
+        envs = SyncVectorEnv([lambda: gym.make("MTPOPGym-v0", tasks=tasks, k=1)] * 6)
+    model = ActingModel(AgentModel(MODEL, LEARNING, envs.single_observation_space, envs.single_action_space))
+    collector = Collector(envs, CollectConfig(epsilon_steps=1000), 0, CPU)
+    indices = [list(load_suite("popgym").tasks).index(task) for task in tasks]
+    seen = {len(rollout.rewards) > 40: rollout.task for rollout, _ in collector.collect(model, 3000)}
+    assert seen == {False: indices[0], True: indices[1]}
+    rollouts = [(len(rollout.rewards) > 40, rollout.task) for rollout, _ in collector.collect(model, 3000)]
+    assert all(seen[long] == task for long, task in rollouts)

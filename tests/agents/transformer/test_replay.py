@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from mtbench_agents.transformer.replay import Replay, Rollout, prefetched
@@ -193,3 +195,46 @@ def test_prefetching_keeps_the_order_and_stays_one_ahead():
 def test_prefetching_passes_errors_on():
     with pytest.raises(ZeroDivisionError):
         list(prefetched(lambda i: 1 // i, [1, 0]))
+
+
+def drawn(replay, draws, **how):
+    """How often each rollout is drawn."""
+    numbers = replay.sample(draws, 1, np.random.default_rng(0), **how).observations[:, 0, 0] // 1000
+    return dict(zip(*np.unique(numbers, return_counts=True), strict=True))
+
+
+def test_newer_rollouts_are_drawn_more_often():
+    """P(rank < r of n) = (r / n)^(1 / recency), the newest first."""
+    replay = make(100)
+    for number in range(10):
+        replay.add(rollout(number, 1))
+    counts = drawn(replay, 100_000, recency=2.0)
+    expected = np.diff(np.sqrt(np.arange(11) / 10))
+    assert [counts[number] / 1e5 for number in range(9, -1, -1)] == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.parametrize("recency", [1.0, 3.0])
+def test_tasks_are_drawn_alike_whatever_they_have(recency):
+    """The first task's rollouts are forgotten on the way; one of the second and 40 of the third are left."""
+    replay = make(10_000, rollouts=41)
+    numbers = {0: range(30), 1: [30], 2: range(31, 71)}
+    for task, own in numbers.items():
+        for number in own:
+            replay.add(dataclasses.replace(rollout(number, 2), task=task))
+    counts = drawn(replay, 40_000, by_task=True, recency=recency)
+    assert set(counts) == {30, *range(31, 71)}
+    assert counts[30] / 40_000 == pytest.approx(0.5, abs=0.01)
+    newer_half = sum(counts[number] for number in range(51, 71)) / (40_000 - counts[30])
+    assert newer_half == pytest.approx(0.5 ** (1 / recency), abs=0.01)
+
+
+def test_a_number_of_rollouts_can_be_the_limit(tmp_path):
+    replay = make(1000, rollouts=3, folder=tmp_path / "replay")
+    for number in range(8):
+        replay.add(rollout(number, 1 + 10 * number))
+    assert set(drawn(replay, 1000)) == {5, 6, 7}
+    again = make(1000, rollouts=3, folder=tmp_path / "replay")
+    again.load_state(replay.state())
+    assert drawn(again, 1000, by_task=True) == drawn(replay, 1000, by_task=True)
+    again.add(rollout(8, 2))
+    assert set(drawn(again, 1000, by_task=True)) == {6, 7, 8}
