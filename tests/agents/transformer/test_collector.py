@@ -128,6 +128,8 @@ def test_each_rollout_draws_how_much_it_explores():
     assert min(shares) < 0.15
     assert max(shares) > 0.8
     assert np.std(shares) == pytest.approx(12**-0.5, abs=0.07), "as of uniform draws"
+    by_environment = np.array(shares[:80]).reshape(4, 20)  # all rollouts are equally long
+    assert np.mean(by_environment.std(axis=0)) > 0.15, "drawn anew for each rollout"
 
 
 def test_continuous_actions_reach_the_whole_range():
