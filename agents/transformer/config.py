@@ -82,6 +82,7 @@ class LearningConfig:
     least: Literal["of-expectations", "by-action"] = "of-expectations"  # what the dependent actor's minimum is of
     exact_filter: bool = False  # the filter compares with the average over all discrete actions
     filter_threshold: float = number(0.0, -1e30, 1e30)  # least advantage that is imitated
+    filter_doubt: float = number(0.0, 0, 1e6)  # standard deviations between critics, taken off the advantage first
     filter_scale: Literal["multiplied", "returns"] = "multiplied"  # the scale of the threshold
     popart_learned: bool = False  # the optimizer also moves PopArt's affine layer
     compile: bool | None = None  # torch.compile; None: where there is a GPU

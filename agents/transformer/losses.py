@@ -128,7 +128,7 @@ class Losses:
             critic = F.mse_loss(self.model.popart(raw[..., 0]), normalized.expand_as(raw[..., 0]), reduction="none")
         policy = self.model.actor(t.state)
         if self.config.actor == "independent":
-            actor, numbers = self._imitate(t, policy, self.model.raw_to_values(raw.detach())[..., 0].mean(dim=0))
+            actor, numbers = self._imitate(t, policy, self.model.raw_to_values(raw.detach())[..., 0])
         else:
             actor, numbers = self._climb(t, policy)
         numbers["target"] = targets[:, -1:]
@@ -144,28 +144,31 @@ class Losses:
     def _imitate(
         self, t: Transitions, policy: DiscretePolicy | GaussianPolicy, taken: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Filtered imitation; `taken` is the ensemble's mean value of the actions taken, ``(N, G)``."""
+        """Filtered imitation; `taken` is each critic's value of the actions taken, ``(E, N, G)``."""
         with torch.no_grad():
             average = self._policy_value(t, policy)
-            advantage = taken - average
+            advantages = taken - average
+            advantage = advantages.mean(dim=0)
+            if self.config.filter_doubt:
+                advantage = advantage - self.config.filter_doubt * advantages.std(dim=0, correction=0)
             if self.config.filter_scale == "returns":
                 advantage = advantage / self.config.reward_multiplier
         action = t.action[:, None] if self.model.actions.discrete else t.action[:, None, :]
         loss = filtered_imitation_loss(policy.log_prob(action), advantage, self.config.filter_threshold)
         kept = (advantage > self.config.filter_threshold).float()
-        return loss, {"filter": kept, "value": average[:, -1:]}
+        return loss, {"filter": kept, "value": average.mean(dim=0)[:, -1:]}
 
     def _policy_value(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> Tensor:
-        """The policy's own value, the mean of the ensemble: ``(N, G)``."""
+        """The policy's own value by each critic: ``(E, N, G)``."""
         if self.config.exact_filter and isinstance(policy, DiscretePolicy):
-            values = self.model.raw_to_values(self.model.critic(t.state, None)).mean(dim=0)
+            values = self.model.raw_to_values(self.model.critic(t.state, None))
             return (values * policy.probabilities).sum(dim=-1)
         if self.config.shared_samples:
             samples = policy.sample(self.config.value_samples)
         else:  # every critic judges actions of its own
             critics = self.model.critic.from_state.shape[0]
             samples = torch.stack(torch.chunk(policy.sample(critics * self.config.value_samples), critics, dim=2))
-        return self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=(0, -1))
+        return self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=-1)
 
     def _climb(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the ensemble's least normalized value of the policy's own actions."""

@@ -124,6 +124,20 @@ def test_a_threshold_on_the_scale_of_returns():
     assert shares[0] > 0
 
 
+@pytest.mark.parametrize("doubt", [0.0, 1.0])
+def test_what_critics_doubt_is_not_imitated(doubt):
+    losses, _, t = setting("independent", exact_filter=True, filter_doubt=doubt)
+    with torch.no_grad():
+        losses.model.critic.last.mul_(30.0)
+        values, chances = values_of_all(losses, losses.model.critic, t.state), losses.model.actor(t.state).probabilities
+        taken = values.gather(-1, t.action[None, :, None, None].expand(*values.shape[:3], 1))[..., 0]
+        advantages = taken - (values * chances).sum(dim=-1)
+        least = torch.minimum(*advantages) if doubt else advantages.mean(dim=0)  # of two: mean minus half the gap
+    share = losses.losses(t, losses.targets(t))[1]["filter"].item()
+    assert share == pytest.approx((least > 0).float().mean().item())
+    assert 0 < share < 0.6
+
+
 def test_targets_beyond_the_bins_are_counted():
     losses, _, t = setting("independent")
     limit = losses.model.bins.centers[-1].expm1().item()
