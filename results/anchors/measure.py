@@ -3,6 +3,8 @@
     python results/anchors/measure.py popgym babyai      # writes SUITE.csv here
     python results/update_references.py                  # copies them into the package
 
+A suite's file comes here when all of its tasks are measured; until then it is in ``unfinished``.
+
 A task is played until the standard error of both anchors is below 0.0045 of its scale (oracle minus random), on the
 first evaluation cases of its split, or until `--most` rollouts. The same command resumes, and a larger `--most` goes
 on: rollouts are kept in runs/anchors.
@@ -162,8 +164,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     for name in arguments.suites:
-        path, began = HERE / f"{name}.csv", time.monotonic()
+        whole, partial, began = HERE / f"{name}.csv", HERE / "unfinished" / f"{name}.csv", time.monotonic()
+        path = whole if whole.exists() else partial
         table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        partial.parent.mkdir(exist_ok=True)
         done = table.loc[(table["sem_of_scale"] < PROMISED) | (table["rollouts"] >= arguments.most), "task"]
         missing = [task for task in load_suite(name).tasks if (done == task).sum() < 2]
         with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
@@ -175,6 +179,8 @@ def main() -> None:
                 order = {task: i for i, task in enumerate(load_suite(name).tasks)}
                 table = table.sort_values("task", key=lambda tasks, order=order: tasks.map(order), kind="stable")
                 write_atomically(path, lambda temporary, table=table: table.to_csv(temporary, index=False))
+        if path == partial:
+            partial.rename(whole)
         worst = table.loc[table["sem_of_scale"].idxmax()]
         print(
             f"{name}: {len(missing)} tasks in {time.monotonic() - began:.0f} s; largest standard error "
