@@ -12,7 +12,7 @@ from mtbench.scoring.references import load_references
 from mtbench.scoring.report import render
 from mtbench.suites.babyai import SUITE, TEST_TASKS, TRAIN_TASKS, oracle
 from mtbench.suites.babyai.game import BabyAIGame
-from mtbench.suites.babyai.layouts import WALL
+from mtbench.suites.babyai.layouts import DO_NOTHING, WALL
 from tests.paths import committed
 
 # The layout cannot be solved: everything around the box would have to be picked up, which fails this mission.
@@ -74,6 +74,21 @@ def test_a_layout_that_cannot_be_solved_ends():
     # About one layout in a hundred cannot be solved; this one can.
     base.reset(seed=seed + 1)
     assert [base.step(action)[1] for action in oracle.plan_from(base.world)][-1] > 0
+
+
+def test_it_does_not_plan_again_where_it_found_nothing(monkeypatch):
+    """An attempt has 576 steps, and a failed plan takes as long as a hundred of them."""
+    task, seed = "BabyAI-Unlock-v0", 236_199
+    planned, plan_from = [], oracle.plan_from
+    monkeypatch.setattr(oracle, "plan_from", lambda world: planned.append(plan_from(world)) or planned[-1])
+    env = MetaRollout(SUITE, tasks=[task], k=2)
+    env.reset(options={"task": task, "variant": seed})
+    actions, over = [], False
+    while not over:
+        actions.append(oracle.action(env))
+        over = env.step(actions[-1])[2]
+    assert planned == [[], []]
+    assert actions == [DO_NOTHING] * (2 * SUITE.tasks[task].max_steps + 1)  # one step between the attempts
 
 
 def test_it_plans_again_where_others_acted():

@@ -77,7 +77,9 @@ def action(env: MetaRollout) -> int:
     base: Any = env.base
     played, plan = base.played, _plans.get(base, [])
     if not played or len(played) >= len(plan) or plan[: len(played)] != played:
-        plan = _plans[base] = [*played, *plan_from(base.world), DO_NOTHING]
+        found = plan_from(base.world)
+        # Without a plan, none will be found later either: doing nothing leaves the world as it is.
+        plan = _plans[base] = [*played, *(found or [DO_NOTHING] * int(base.world["max_steps"][0])), DO_NOTHING]
     return plan[len(played)]
 
 
