@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICK := runs/quickstart
-QUICK_TASKS := --env k=1 --env 'tasks=["RepeatFirstEasy","HigherLowerEasy","MultiarmedBanditEasy"]'
-QUICK_UPDATES ?= 2400
+QUICK_TASKS := --env k=1 --env 'tasks=["RepeatFirstEasy","HigherLowerEasy","MineSweeperEasy"]'
+QUICK_UPDATES ?= 1600
 QUICK_ROLLOUTS ?= 20
 
 .PHONY: help quickstart test check lint bench clean
