@@ -202,8 +202,8 @@ _DEBUG = dataclasses.replace(
 # Two minutes on two cores. It learns RepeatFirstEasy and HigherLowerEasy in that time, nothing of MineSweeperEasy.
 #   mtbench train MTPOPGym-v0 --preset quick --out runs/quick --env k=1 \
 #       --env 'tasks=["RepeatFirstEasy","HigherLowerEasy","MineSweeperEasy"]'
-# Each of these games pays at once, so one discount sees enough. Only actions better than the policy's exact average are
-# imitated: with sampled averages, RepeatFirstEasy takes some runs three times as long.
+# These games pay at once, so that one short discount sees enough. Only actions better than the policy's exact average
+# are imitated: with sampled averages, RepeatFirstEasy takes some runs three times as long.
 _QUICK = dataclasses.replace(
     _SMALL,
     updates=1600,
@@ -211,7 +211,7 @@ _QUICK = dataclasses.replace(
     evaluate_rounds=0,
     model=dataclasses.replace(_SMALL.model, context=52),
     learning=dataclasses.replace(
-        _SMALL.learning, batch_size=24, cooldown=300, discounts=(0.5,), value_samples=1, exact_filter=True
+        _SMALL.learning, batch_size=24, cooldown=300, discounts=(0.1,), value_samples=1, exact_filter=True
     ),
 )
 
