@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 
+from mtbench.rollout import MetaRollout
 from mtbench.vector import resuming
 
 from .acting import ActingModel, Player
@@ -237,12 +238,12 @@ class Collector:
 
 
 def _task_index(envs: gym.vector.VectorEnv, i: int) -> int:
-    """Privileged: of the rollout that environment i plays, for the replay."""
+    """Privileged: of the rollout that environment i plays, for the replay; 0 where it is no meta-rollout."""
     base: Any = envs.unwrapped
     if hasattr(base, "task_index"):
         return int(base.task_index[i])
     single = base.envs[i].unwrapped
-    return list(single.suite.tasks).index(single.task)
+    return list(single.suite.tasks).index(single.task) if isinstance(single, MetaRollout) else 0
 
 
 def _inside(state: dict[str, Array], prefix: str) -> dict[str, Array]:
