@@ -126,6 +126,11 @@ class MetaRollout(gym.Env[Any, Any]):
         return self._task
 
     @property
+    def task_index(self) -> int:
+        """Privileged: the task's place in the suite's order."""
+        return list(self.suite.tasks).index(self._task)
+
+    @property
     def variant(self) -> int:
         """Privileged: the variant of the current attempt."""
         return self._variants[self._progress.attempt]
@@ -327,14 +332,11 @@ class MetaRollout(gym.Env[Any, Any]):
         if self.with_reward is not None:
             encoded = self.with_reward.join(encoded, np.array([self._progress.reward], dtype=np.float32))
         if self.with_label is not None:
-            encoded = self.with_label.join(encoded, one_hot(self._task_index(), len(self.suite.tasks)))
+            encoded = self.with_label.join(encoded, one_hot(self.task_index, len(self.suite.tasks)))
         return encoded
 
     def _info(self) -> dict[str, Any]:
-        return {"task": self._task, "task_index": self._task_index()} if self.expose_task_label else {}
-
-    def _task_index(self) -> int:
-        return list(self.suite.tasks).index(self._task)
+        return {"task": self._task, "task_index": self.task_index} if self.expose_task_label else {}
 
     # ---- variants ----
 

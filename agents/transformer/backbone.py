@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -70,6 +70,20 @@ class SigmaReparamLinear(nn.Module):
             return self.gamma / torch.dot(self.left, self.weight @ self.right)
 
 
+class Places(NamedTuple):
+    """Where a timestep of B environments goes in a cache, and which slots it sees.
+
+    Attributes:
+        slot: ``(B,)``.
+        lengths: ``(B,)``: it sees that many slots, from the first on; for ``cpu_attention.py``, else None.
+        seen: ``(B, 1, 1, used)`` bool; None with `lengths`.
+    """
+
+    slot: Tensor
+    lengths: Tensor | None
+    seen: Tensor | None
+
+
 class Cache:
     """Keys and values of past timesteps; every environment is at its own step.
 
@@ -121,23 +135,30 @@ class Cache:
         part._rows = self._rows[: part.keys.shape[1]]
         return part
 
-    def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], steps: Tensor, seen: Tensor) -> Tensor:
+    def places(self, steps: Tensor, used: int) -> Places:
+        """Of a timestep of every environment, at `steps` ``(B,)`` of its rollout; see :meth:`Backbone.step`."""
+        slot = steps % self.window
+        if self.on_cpu and not torch.compiler.is_compiling():
+            return Places(slot, (steps + 1).clamp(max=self.window), None)
+        return Places(slot, None, (torch.arange(used, device=steps.device) <= steps[:, None])[:, None, None, :])
+
+    def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
         """Take in a timestep of every environment and attend to what it sees, ``(B, heads, head_dim)``.
 
         Args:
             layer: Which.
             qkv: Query, key and value of the timestep, ``(B, heads, head_dim)`` each.
-            steps: ``(B,)``: its step in its rollout.
-            seen: ``(B, 1, 1, used)`` bool: which slots it sees. None beyond them may hold a timestep.
+            places: Where it goes, and what it sees.
         """
         query, key, value = (tensor.to(self.keys.dtype) for tensor in qkv)
         keys, values = self.keys[layer], self.values[layer]
-        if self.on_cpu and not torch.compiler.is_compiling():
-            return cpu_attention.attend(query, key, value, keys, values, steps)
-        slot, used = steps % self.window, seen.shape[-1]
-        keys[self._rows, :, slot], values[self._rows, :, slot] = key, value
+        if places.lengths is not None:
+            return cpu_attention.attend(query, key, value, keys, values, places.slot, places.lengths)
+        assert places.seen is not None
+        keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
+        used = places.seen.shape[-1]
         keys, values = keys[:, :, :used], values[:, :, :used]
-        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)[:, :, 0]
+        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=places.seen)[:, :, 0]
 
 
 class Attention(nn.Module):
@@ -159,11 +180,11 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out((mixed * self.head_scale).transpose(1, 2).reshape(B, T, D))
 
-    def step(self, x_BD: Tensor, cache: Cache, layer: int, steps: Tensor, seen: Tensor) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Cache, layer: int, places: Places) -> Tensor:
         """One timestep of every environment, ``(B, D) -> (B, D)``."""
         B, D = x_BD.shape
         qkv = self.qkv(x_BD).view(B, 3, self.heads, D // self.heads).unbind(1)
-        mixed = cache.attend(layer, qkv, steps, seen)
+        mixed = cache.attend(layer, qkv, places)
         return self.out((mixed.to(x_BD.dtype)[:, :, None] * self.head_scale).reshape(B, D))
 
 
@@ -190,9 +211,9 @@ class Block(nn.Module):
         x_BTD = x_BTD + self.after_attention(self.attention(self.before_attention(x_BTD), mask))
         return self._feedforward(x_BTD)
 
-    def step(self, x_BD: Tensor, cache: Cache, layer: int, steps: Tensor, seen: Tensor) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Cache, layer: int, places: Places) -> Tensor:
         """One timestep of every environment, ``(B, D) -> (B, D)``."""
-        x_BD = x_BD + self.after_attention(self.attention.step(self.before_attention(x_BD), cache, layer, steps, seen))
+        x_BD = x_BD + self.after_attention(self.attention.step(self.before_attention(x_BD), cache, layer, places))
         return self._feedforward(x_BD)
 
 
@@ -270,12 +291,12 @@ class Backbone(nn.Module):
         Returns:
             ``(B, D)``.
         """
-        seen = (torch.arange(used, device=steps_B.device) <= steps_B[:, None])[:, None, None, :]
+        places = cache.places(steps_B, used)
         x_BD = self.input_norm(x_BD)
         x_BD = self.dropout(x_BD + sinusoids(steps_B, self.width).to(x_BD.dtype))
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x_BD = block.step(x_BD, cache, layer, steps_B, seen)
+            x_BD = block.step(x_BD, cache, layer, places)
         return self.norm(x_BD)
 
     def reparametrized(self) -> list[SigmaReparamLinear]:

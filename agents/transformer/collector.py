@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 
-from mtbench.rollout import MetaRollout
 from mtbench.vector import resuming
 
 from .acting import ActingModel, Player
@@ -242,8 +241,7 @@ def _task_index(envs: gym.vector.VectorEnv, i: int) -> int:
     base: Any = envs.unwrapped
     if hasattr(base, "task_index"):
         return int(base.task_index[i])
-    single = base.envs[i].unwrapped
-    return list(single.suite.tasks).index(single.task) if isinstance(single, MetaRollout) else 0
+    return int(getattr(base.envs[i].unwrapped, "task_index", 0))
 
 
 def _inside(state: dict[str, Array], prefix: str) -> dict[str, Array]:

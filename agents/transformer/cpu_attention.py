@@ -23,38 +23,40 @@ Integers = npt.NDArray[np.int64]
 _kernel = partial(kernel, any_order=True)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, steps: Tensor) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor
+) -> Tensor:
     """Store the new timestep's key and value, and attend to all that are stored.
 
     Args:
-        query: ``(B, heads, head_dim)`` float32, as all but `steps`.
+        query: ``(B, heads, head_dim)`` float32.
         key: Likewise, of the new timestep.
         value: Likewise.
-        keys: ``(B, heads, window, head_dim)``, a ring: step t lies in slot ``t % window``.
+        keys: ``(B, heads, window, head_dim)`` float32.
         values: Likewise.
-        steps: ``(B,)`` int64, the new timestep's place in its rollout.
+        slots: ``(B,)`` int64, where the new timestep goes in the window.
+        lengths: ``(B,)`` int64, how many slots are in use with it.
 
     Returns:
         ``(B, heads, head_dim)``.
     """
-    B, heads, window, head_dim = keys.shape
-    at = steps.numpy()
-    slots, lengths = at % window, np.minimum(at + 1, window)
+    B, heads, _, head_dim = keys.shape
     scores, mixed = torch.empty(B, heads, int(lengths.max())), torch.empty(B, heads, head_dim)
-    scale = np.float32(1 / math.sqrt(head_dim))
     # Contiguous: else the loops are compiled for any strides, and slow.
-    asked = query.contiguous().numpy(), key.contiguous().numpy(), keys.numpy()
-    _score(*asked, slots, lengths, scale, scores.numpy())
-    weights = torch.softmax(scores, dim=-1).numpy()
-    _mix(weights, value.contiguous().numpy(), values.numpy(), slots, lengths, mixed.numpy())
+    new_query, new_key, new_value = (tensor.contiguous().numpy() for tensor in (query, key, value))
+    stored, used, scale = values.numpy(), lengths.numpy(), np.float32(1 / math.sqrt(head_dim))
+    _store_and_score(new_query, new_key, new_value, keys.numpy(), stored, slots.numpy(), used, scale, scores.numpy())
+    _mix(torch.softmax(scores, dim=-1).numpy(), stored, used, mixed.numpy())
     return mixed
 
 
 @_kernel
-def _score(
+def _store_and_score(
     query: Array,
     key: Array,
+    value: Array,
     keys: Array,
+    values: Array,
     slots: Integers,
     lengths: Integers,
     scale: np.float32,
@@ -63,7 +65,7 @@ def _score(
     rows, heads, _, head_dim = keys.shape
     for b in range(rows):
         for h in range(heads):
-            keys[b, h, slots[b]] = key[b, h]
+            keys[b, h, slots[b]], values[b, h, slots[b]] = key[b, h], value[b, h]
             for t in range(lengths[b]):
                 product = np.float32(0)
                 for j in range(head_dim):
@@ -73,18 +75,10 @@ def _score(
 
 
 @_kernel
-def _mix(
-    weights: Array,
-    value: Array,
-    values: Array,
-    slots: Integers,
-    lengths: Integers,
-    mixed: Array,
-) -> None:
+def _mix(weights: Array, values: Array, lengths: Integers, mixed: Array) -> None:
     rows, heads, _, head_dim = values.shape
     for b in range(rows):
         for h in range(heads):
-            values[b, h, slots[b]] = value[b, h]
             mixed[b, h] = 0
             for t in range(lengths[b]):
                 for j in range(head_dim):

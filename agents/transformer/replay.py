@@ -296,6 +296,7 @@ class Replay:
             for table in tables:
                 table[: whole.sum()] = table[:count][whole]
             self._newest = int(whole.sum())
+        self._of_task = {}
         for number, task in enumerate(self._tasks[: self._newest].tolist()):
             self._of_task.setdefault(task, _Numbers()).add(number)
         self.guard()

@@ -224,6 +224,7 @@ class Trainer:
 
     def _batches(self, count: int) -> Iterator[Prepared]:
         """Batches for the next `count` updates; on a GPU, the next ones are sent there while one is learnt from."""
+        c, context = self.config.learning, self.config.model.context
 
         def sample(update: int) -> Prepared:
             # Drawn from a stream of the update's own, for the sake of resuming.
@@ -231,8 +232,6 @@ class Trainer:
             with self._replay_lock:
                 batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks)
             return self.learner.prepare(batch)
-
-        c, context = self.config.learning, self.config.model.context
 
         updates = range(self.learner.updates, self.learner.updates + count)
         return prefetched(sample, updates) if _prefetching(self.device) else map(sample, updates)

@@ -167,7 +167,7 @@ def main() -> None:
         whole, partial, began = HERE / f"{name}.csv", HERE / "unfinished" / f"{name}.csv", time.monotonic()
         path = whole if whole.exists() else partial
         table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
-        partial.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         done = table.loc[(table["sem_of_scale"] < PROMISED) | (table["rollouts"] >= arguments.most), "task"]
         missing = [task for task in load_suite(name).tasks if (done == task).sum() < 2]
         with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:

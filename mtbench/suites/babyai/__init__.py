@@ -56,7 +56,7 @@ DEPARTURES = (
     "Layouts of evaluation are the seeds 5,001 to 249,999 on the train split (250,000 to 299,999 for validation) "
     "and 600,000 to 1,000,000 on the test split, whose resets draw the seeds between; the release draws from 5,001 to "
     "1,000,000 for all tasks (examples/10_babyai.py).",
-    "Five training layouts of SynthS5R2 (seeds 1,741, 2,678, 3,586, 4,033 and 4,527), and as large a share of its "
+    "Five training layouts of SynthS5R2 (seeds 1,741, 2,678, 3,586, 4,033 and 4,527), and about one in 600 of its "
     "other seeds, leave the agent no place, and upstream never stops looking for one (RoomGrid.place_agent in "
     "minigrid/core/roomgrid.py): here the layout is drawn again, as upstream does where an object finds no place.",
     "Direction and attempt are two keys of the observation; the release has one vector `extra` of both, and bounds "
