@@ -106,9 +106,15 @@ class Cache:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
         self.on_cpu = device.type == "cpu" and dtype == torch.float32
+        if self.on_cpu:
+            self.keys = cpu_attention.zeros(layers, num_envs, heads, head_dim, window).transpose(-1, -2)
+            self.values = cpu_attention.zeros(layers, num_envs, heads, window, head_dim)
+            self._scratch = torch.empty(num_envs, heads, window)
+        else:
+            self.keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
+            self.values = torch.zeros_like(self.keys)
+            self._scratch = torch.empty(0, device=device)
         self._rows = torch.arange(num_envs, device=device)
 
     @property
@@ -132,7 +138,7 @@ class Cache:
         """The memory of some of the environments, in the same storage."""
         part = copy.copy(self)
         part.keys, part.values = self.keys[:, rows], self.values[:, rows]
-        part._rows = self._rows[: part.keys.shape[1]]
+        part._rows, part._scratch = self._rows[: part.keys.shape[1]], self._scratch[rows]
         return part
 
     def places(self, steps: Tensor, used: int) -> Places:
@@ -153,7 +159,7 @@ class Cache:
         query, key, value = (tensor.to(self.keys.dtype) for tensor in qkv)
         keys, values = self.keys[layer], self.values[layer]
         if places.lengths is not None:
-            return cpu_attention.attend(query, key, value, keys, values, places.slot, places.lengths)
+            return cpu_attention.attend(query, key, value, keys, values, places.slot, places.lengths, self._scratch)
         assert places.seen is not None
         keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
         used = places.seen.shape[-1]
