@@ -73,6 +73,7 @@ class LearningConfig:
     weight_decay: float = number(1e-4, 0, 1e3)
     clip: float = number(1.0, 1e-9, 1e9)  # gradient norm
     target_rate: float = number(0.003, 0, 1)  # polyak, actor and critic heads
+    ema_rate: float = number(1.0, 0, 1)  # polyak, of the weights that act; 1: the newest weights act
     critic_weight: float = number(10.0, 0, 1e9)  # lambda
     value_samples: int = number(1, 1, 10**4)  # actions per discount and critic behind a state's value
     n_step: int = number(1, 1, 65_536)  # rewards in a TD target
@@ -80,7 +81,9 @@ class LearningConfig:
     shared_samples: bool = False  # whether all critics judge the same sampled actions
     exact_expectations: bool = True  # dependent updates average over all discrete actions
     least: Literal["of-expectations", "by-action"] = "of-expectations"  # what the dependent actor's minimum is of
-    exact_filter: bool = False  # the filter compares with the average over all discrete actions
+    # So many of the likeliest discrete actions count exactly in the average that the filter compares with; samples
+    # stand for the others alone.
+    exact_actions: int = number(0, 0, 10**6)
     filter_threshold: float = number(0.0, -1e30, 1e30)  # least advantage that is imitated
     filter_doubt: float = number(0.0, 0, 1e6)  # standard deviations between critics, taken off the advantage first
     filter_scale: Literal["multiplied", "returns"] = "multiplied"  # the scale of the threshold
@@ -211,7 +214,7 @@ _QUICK = dataclasses.replace(
     evaluate_rounds=0,
     model=dataclasses.replace(_SMALL.model, context=52),
     learning=dataclasses.replace(
-        _SMALL.learning, batch_size=24, cooldown=300, discounts=(0.1,), value_samples=1, exact_filter=True
+        _SMALL.learning, batch_size=24, cooldown=300, discounts=(0.1,), value_samples=1, exact_actions=100
     ),
 )
 

@@ -7,6 +7,7 @@ stay in the cache.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,6 +36,10 @@ class NonFiniteLossError(RuntimeError):
 class Learner:
     """Owns the optimizer and performs updates.
 
+    Attributes:
+        acting: The network that acts: `model` itself, or with ``learning.ema_rate`` below 1 an average of its weights
+            over the latest updates.
+
     Args:
         model: What to train.
         config: How.
@@ -55,6 +60,7 @@ class Learner:
         context: int | None = None,
     ) -> None:
         self.model = model.to(device)
+        self.acting = self.model if config.ema_rate == 1 else copy.deepcopy(self.model).requires_grad_(False)
         self.losses = Losses(model, config, device)
         self.total, self.config, self.device = total, config, device
         self.updates = 0
@@ -144,6 +150,8 @@ class Learner:
                 setattr(self.optimizer, "found_inf", 1.0 - finite.float())  # noqa: B010
                 self.optimizer.step()
             self.model.update_targets(self.config.target_rate)
+            if self.acting is not self.model:
+                self.acting.follow(self.model, self.config.ema_rate)
         return numbers
 
     def _step_in_graph(self, parameters: list[Any], gradients: list[Tensor], finite: Tensor) -> None:

@@ -160,9 +160,10 @@ class Losses:
 
     def _policy_value(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> Tensor:
         """The policy's own value by each critic: ``(E, N, G)``."""
-        if self.config.exact_filter and isinstance(policy, DiscretePolicy):
-            values = self.model.raw_to_values(self.model.critic(t.state, None))
-            return (values * policy.probabilities).sum(dim=-1)
+        if self.config.exact_actions and isinstance(policy, DiscretePolicy):
+            actions, shares = _likeliest(policy, self.config.exact_actions, self.config.value_samples)
+            values = self.model.raw_to_values(self.model.critic(t.state, actions))
+            return (values * shares).sum(dim=-1)
         if self.config.shared_samples:
             samples = policy.sample(self.config.value_samples)
         else:  # every critic judges actions of its own
@@ -185,3 +186,20 @@ class Losses:
             raw = functional_call(self.model.critic, fixed, (state, policy.sample(1)))
             loss = -self.model.raw_to_normalized(raw)[..., 0].amin(dim=0)
         return loss, {"value": -loss.detach()[:, -1:]}
+
+
+def _likeliest(policy: DiscretePolicy, count: int, samples: int) -> tuple[Tensor | None, Tensor]:
+    """Actions whose weighted values add up to a policy's own: the likeliest, and a sample of the others.
+
+    An estimate without bias (Liu et al. 2019, "Rao-Blackwellized Stochastic Gradients for Discrete Distributions").
+
+    Returns:
+        ``(N, G, count + samples)`` int64, or None for all actions; and what each counts, ``(N, G, actions)``.
+    """
+    probabilities = policy.probabilities.detach()
+    if count + samples >= probabilities.shape[-1]:
+        return None, probabilities
+    exact, likeliest = probabilities.topk(count, dim=-1, sorted=False)
+    others = DiscretePolicy(probabilities.scatter(-1, likeliest, 0.0))
+    share = others.probabilities.sum(dim=-1, keepdim=True) / samples
+    return torch.cat([likeliest, others.sample(samples)], dim=-1), torch.cat([exact, *[share] * samples], dim=-1)

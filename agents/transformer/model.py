@@ -151,6 +151,20 @@ class AgentModel(nn.Module):
             mine, theirs = ([p.detach() for p in module.parameters()] for module in (target, online))
             torch._foreach_lerp_(mine, theirs, rate)
 
+    @torch.no_grad()
+    def follow(self, other: AgentModel, rate: float) -> None:
+        """Move what acts towards another network's, and take over its statistics."""
+        for mine, theirs in zip(self.acting_parts(), other.acting_parts(), strict=True):
+            ours, others = ([p.detach() for p in part.parameters()] for part in (mine, theirs))
+            torch._foreach_lerp_(ours, others, rate)
+            buffers = list(mine.buffers())
+            if buffers:
+                torch._foreach_copy_(buffers, list(theirs.buffers()))
+
+    def acting_parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """What acts: encoder, backbone and actor."""
+        return self.encoder, self.backbone, self.actor
+
     def optimized(self) -> list[nn.Parameter]:
         """The parameters that gradients move."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

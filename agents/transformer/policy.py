@@ -96,7 +96,7 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     path, state, _ = found
     _check_state(path, state, config, spaces)
     model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(state[_acting_name(config)])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parent, name = folder.resolve().parts[-2:]
     agent = f"{parent}-best" if name == "best" else name
@@ -133,12 +133,17 @@ def _check_files(folder: Path) -> None:
             raise UsageError(f"{state} unpacks to more than it takes on disk: it is no checkpoint of this agent.")
 
 
+def _acting_name(config: TrainConfig) -> str:
+    """The weights of a checkpoint that act."""
+    return "model" if config.learning.ema_rate == 1 else "acting"
+
+
 def _check_state(path: Path, state: Any, config: TrainConfig, spaces: Spaces) -> None:
     """Check that a checkpoint is complete, and that its weights have the sizes that the settings imply.
 
     The model is built without allocating its weights, so that settings alone cannot ask for memory.
     """
-    weights = state.get("model") if isinstance(state, dict) else None
+    weights = state.get(_acting_name(config)) if isinstance(state, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UsageError(f"{path} holds no model.")
     steps = state.get("steps")

@@ -95,7 +95,7 @@ class Trainer:
         self.learner = Learner(
             self.model, config.learning, config.seed, self.device, config.updates, config.model.context
         )
-        self._acting, self._newest = ActingModel(self.model), NewestWeights(self.model)
+        self._acting, self._newest = ActingModel(self.learner.acting), NewestWeights(self.learner.acting)
         # Of a GPU: collecting beside the learner has a stream of its own.
         self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.collector = Collector(envs, config.collect, config.seed, self.device)
@@ -201,7 +201,7 @@ class Trainer:
                 tokens += prepared.tokens
                 totals.add(self.learner.update(prepared))
                 if not c.sync and self.learner.updates % c.collect.refresh_updates == 0:
-                    self._newest.put(self.model)
+                    self._newest.put(self.learner.acting)
                 if self.stop.is_set():
                     break
             wait(self.device)
@@ -284,7 +284,7 @@ class Trainer:
     def _collect(self, steps: int, abandoned: threading.Event | None = None) -> None:
         """Collect with the newest weights. With `abandoned`, the learner works meanwhile: it says when to stop."""
         if abandoned is None:
-            self._acting.load(self.model)
+            self._acting.load(self.learner.acting)
 
         def stopped() -> bool:
             if abandoned is not None:
@@ -305,9 +305,10 @@ class Trainer:
         """
         c = self.config
         env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
+        name, acting = self.folder.resolve().name, self.learner.acting
         run = evaluate(
             c.env_id,
-            _Stoppable(self.stop, self.model, self.device, self.folder.resolve().name, c.seed, self.collector.steps),
+            _Stoppable(self.stop, acting, self.device, name, c.seed, self.collector.steps),
             self.folder / "evaluations" / f"update-{self.learner.updates:09d}",
             split=c.env.get("split", "train"),
             cases="validation",
@@ -329,7 +330,7 @@ class Trainer:
             return
         write_json(folder / "config.json", to_dict(self.config))
         state = {
-            "model": self.model.state_dict(),
+            **self._weights(),
             "updates": self.learner.updates,
             "steps": self.collector.steps,
             "spaces": self._spaces,
@@ -337,10 +338,16 @@ class Trainer:
         }
         checkpoint.save(folder / "checkpoints", self.learner.updates, state, {}, keep=1)
 
+    def _weights(self) -> dict[str, Any]:
+        weights = {"model": self.model.state_dict()}
+        if self.learner.acting is not self.model:
+            weights["acting"] = self.learner.acting.state_dict()
+        return weights
+
     def save(self) -> None:
         """Write a checkpoint."""
         state = {
-            "model": self.model.state_dict(),
+            **self._weights(),
             "optimizer": self.learner.optimizer.state_dict(),
             "updates": self.learner.updates,
             "steps": self.collector.steps,
@@ -364,6 +371,8 @@ class Trainer:
         if state["spaces"] != self._spaces:
             raise UsageError(f"{path} was trained on other spaces: {state['spaces']}, not {self._spaces}.")
         self.model.load_state_dict(state["model"])
+        if self.learner.acting is not self.model:
+            self.learner.acting.load_state_dict(state["acting"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self._saved = self.learner.updates = state["updates"]
         self.collector.steps = state["steps"]
@@ -371,7 +380,7 @@ class Trainer:
         self._unreported = json.loads(state.get("unreported", "null"))
         self._warned_of_clipping = state.get("warned_of_clipping", False)
         self.replay.load_state(collected)
-        self._newest.put(self.model)
+        self._newest.put(self.learner.acting)
         self.collector.load_state(collected, self._acting)
         # Updates after the checkpoint are repeated; they differ where collecting and learning run side by side.
         self.log.cut(self.learner.updates - (self._unreported is not None))

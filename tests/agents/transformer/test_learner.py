@@ -240,13 +240,31 @@ def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, monkey
     The filter lets everything through: an advantage near 0 may be above it in one and below it in the other.
     """
     monkeypatch.setattr(graphs, "BACKEND", "aot_eager")
-    changes = {"actions": ACTIONS[kind], "rate": 1e-4, "filter_threshold": -1e6}
+    changes = {"actions": ACTIONS[kind], "rate": 1e-4, "filter_threshold": -1e6, "ema_rate": 0.1}
     plain, compiled = (make(update, update, compile=how, **changes) for how in (False, True))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     for number in range(40):
         one, two = (floats(learner.update(batch)) for learner in (plain, compiled))
         # Rounding decides which way Adam moves a weight without a gradient: two plain runs drift apart as far.
         assert one == pytest.approx(two, rel=0.01 if number < 5 else 0.15, abs=0.05), number
+
+
+def test_the_weights_that_act_follow_the_newest():
+    """Exponential averages of what acts, with the newest statistics; learning itself is the same."""
+    plain, learner = make(), make(ema_rate=0.25)
+    assert plain.acting is plain.model
+    averages = [p.detach().clone() for part in learner.model.acting_parts() for p in part.parameters()]
+    batch = copycat().sample(8, 12, np.random.default_rng(0))
+    for _ in range(5):
+        assert floats(plain.update(batch)) == floats(learner.update(batch))
+        newest = [p.detach() for part in learner.model.acting_parts() for p in part.parameters()]
+        averages = [0.75 * average + 0.25 * new for average, new in zip(averages, newest, strict=True)]
+    found = [p for part in learner.acting.acting_parts() for p in part.parameters()]
+    for average, parameter in zip(averages, found, strict=True):
+        torch.testing.assert_close(parameter, average)
+        assert not parameter.requires_grad
+    for one, two in zip(learner.acting.encoder.buffers(), learner.model.encoder.buffers(), strict=True):
+        assert torch.equal(one, two)
 
 
 def certain(learner):

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from mtbench_agents.transformer import losses as losses_module
 from mtbench_agents.transformer.heads import CriticEnsemble, DiscretePolicy
 from mtbench_agents.transformer.losses import Losses
 from mtbench_agents.transformer.model import ActionSpec, AgentModel
@@ -90,7 +91,7 @@ def test_what_the_dependent_actors_minimum_is_of(least, by_action):
 
 def test_the_exact_filter_is_the_limit_of_many_samples():
     found = []
-    for changes in ({"exact_filter": True}, {"value_samples": 400}, {"value_samples": 400, "shared_samples": True}):
+    for changes in ({"exact_actions": 100}, {"value_samples": 400}, {"value_samples": 400, "shared_samples": True}):
         losses, _, t = setting("independent", **changes)
         with torch.no_grad():
             losses.model.critic.last.mul_(30.0)
@@ -98,6 +99,27 @@ def test_the_exact_filter_is_the_limit_of_many_samples():
     spread = found[0].std()
     assert (found[1] - found[0]).abs().mean() < 0.1 * spread
     assert (found[2] - found[0]).abs().mean() < 0.1 * spread
+
+
+@pytest.mark.parametrize(("count", "samples"), [(1, 1), (2, 3), (5, 2), (6, 2)])
+def test_the_likeliest_actions_count_exactly_and_samples_for_the_others(count, samples):
+    """The estimate's mean is the exact value; it varies less than one without exact actions."""
+    chances = torch.softmax(3 * torch.randn(20, 1, 8), dim=-1)
+    values = torch.randn(20, 1, 8)
+    exact = (chances * values).sum(-1)
+    policy = DiscretePolicy(chances.repeat(500, 1, 1))
+    actions, shares = losses_module._likeliest(policy, count, samples)
+    if count + samples >= 8:
+        assert actions is None
+        assert torch.equal(shares, policy.probabilities)
+        return
+    found = (values.repeat(500, 1, 1).gather(-1, actions) * shares).sum(-1).view(500, 20)
+    plain = values.repeat(500, 1, 1).gather(-1, policy.sample(1))[..., 0].view(500, 20)
+    error = (found.mean(dim=0) - exact[:, 0]) / (found.std(dim=0) / 500**0.5 + 1e-6)
+    assert error.abs().max() < 4
+    assert (found.std(dim=0) < plain.std(dim=0)).all()
+    likeliest = chances[:, 0].topk(count).indices.sort(dim=-1).values
+    assert torch.equal(actions[:20, 0, :count].sort(dim=-1).values, likeliest)
 
 
 def test_shared_samples_are_judged_by_all_critics(monkeypatch):
@@ -116,7 +138,7 @@ original = CriticEnsemble.forward
 def test_a_threshold_on_the_scale_of_returns():
     shares = []
     for changes in ({"filter_threshold": 0.5}, {"filter_threshold": 0.05, "filter_scale": "returns"}, {}):
-        losses, _, t = setting("independent", exact_filter=True, **changes)
+        losses, _, t = setting("independent", exact_actions=100, **changes)
         with torch.no_grad():
             losses.model.critic.last.mul_(30.0)
         shares.append(losses.losses(t, losses.targets(t))[1]["filter"].item())
@@ -126,7 +148,7 @@ def test_a_threshold_on_the_scale_of_returns():
 
 @pytest.mark.parametrize("doubt", [0.0, 1.0])
 def test_what_critics_doubt_is_not_imitated(doubt):
-    losses, _, t = setting("independent", exact_filter=True, filter_doubt=doubt)
+    losses, _, t = setting("independent", exact_actions=100, filter_doubt=doubt)
     with torch.no_grad():
         losses.model.critic.last.mul_(30.0)
         values, chances = values_of_all(losses, losses.model.critic, t.state), losses.model.actor(t.state).probabilities
@@ -204,7 +226,7 @@ def test_all_other_settings_at_once_learn(kind, actor):
         "exact_expectations": False,
         "least": "by-action",
     }
-    changes |= {"exact_filter": True, "filter_scale": "returns", "popart_learned": True}
+    changes |= {"exact_actions": 100, "filter_scale": "returns", "popart_learned": True}
     model = {"critic_norm": True, "input_limit": 1e4, "encoder_norm": True, "symlog_inputs": True}
     learner = make(actor, "independent", actions=ACTIONS[kind], model=model | {"probability_ceiling": 0.99}, **changes)
     replay = copycat(continuous=kind == "continuous")

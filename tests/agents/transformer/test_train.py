@@ -42,12 +42,14 @@ TINY = updated(
         "collect.steps_per_update": 10.0,
         "model.dropout": 0.1,
         "learning.batch_size": 4,
+        "learning.ema_rate": 0.1,
     },
 )
 
 
 def weights(trainer):
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    networks = {"model": trainer.model, "acting": trainer.learner.acting}
+    return {(who, name): t.clone() for who, network in networks.items() for name, t in network.state_dict().items()}
 
 
 def trained(folder, **changes):
@@ -193,8 +195,8 @@ def test_the_best_of_all_evaluations_is_kept(tmp_path, monkeypatch):
     best = load_run(tmp_path / "best")
     assert best.agent == f"{tmp_path.name}-best"
     assert best.step < trainer.collector.steps
-    for name, value in kept[6].items():
-        assert torch.equal(value, best._model.state_dict()[name])
+    for (who, name), value in kept[6].items():
+        assert who == "model" or torch.equal(value, best._model.state_dict()[name])
     assert [path.name for path in (tmp_path / "best" / "checkpoints").iterdir()] == ["update-000000006"]
 
 
@@ -232,12 +234,17 @@ def test_selection_is_on_the_suites_scale():
     assert selection_score(toy.SUITE, {"near": 2.0, "far": 4.0}) == 3.0
 
 
-def test_a_run_loads_as_a_policy(tmp_path):
-    trainer = trained(tmp_path)
+@pytest.mark.parametrize("ema_rate", [0.1, 1.0])
+def test_a_run_loads_as_a_policy(tmp_path, ema_rate):
+    trainer = Trainer(updated(TINY, {"learning.ema_rate": ema_rate}), tmp_path)
+    trainer.run()
     policy = load_run(tmp_path)
     assert (policy.agent, policy.train_seed, policy.step) == (tmp_path.name, 0, trainer.collector.steps)
-    for name, value in weights(trainer).items():
-        assert torch.equal(value, policy._model.state_dict()[name])
+    loaded = policy._model.state_dict()
+    for name, value in trainer.learner.acting.state_dict().items():
+        assert torch.equal(value, loaded[name])
+    newest = trainer.model.state_dict()["actor.out.weight"]
+    assert torch.equal(newest, loaded["actor.out.weight"]) == (ema_rate == 1)
     with pytest.raises(UsageError, match=r"no config\.json"):
         load_run(tmp_path / "nowhere")
 
