@@ -3,7 +3,7 @@
 Grigsby et al., "AMAGO-2", NeurIPS 2024, Section 3 and Appendix A. Where to read first:
 
 1. ``config.py``: every setting on one line, and the presets.
-2. ``encoders.py``, ``backbone.py``, ``heads.py``, ``model.py``: from timesteps to policies and values.
+2. ``encoders``, ``backbone.py``, ``heads.py``, ``model.py``: from timesteps to policies and values.
 3. ``objectives.py``: the losses, as small pure functions.
 4. ``learner.py``: one update.
 5. ``replay.py``, ``collector.py``: whole rollouts in, slices out; environments to rollouts.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -25,6 +26,7 @@ from .graphs import compiled
 from .heads import DiscretePolicy
 from .model import ActionSpec, AgentModel
 from .precision import half_precision
+from .trees import flat, tree_map, unflat
 
 Array = npt.NDArray[Any]
 
@@ -39,14 +41,14 @@ class Inputs(NamedTuple):
     """What N environments show and what is drawn for them, on the model's device.
 
     Attributes:
-        observation: ``(N, ...)``.
+        observation: A tree of ``(N, ...)``.
         previous_action: ``(N,)`` int64 or ``(N, A)`` float32.
         previous_reward: ``(N,)`` float32.
         steps: ``(N,)`` int64: steps of the rollouts so far.
         noise: ``(N, 1)`` float32 from [0, 1) for discrete actions, ``(N, A)`` from a standard normal else.
     """
 
-    observation: Tensor
+    observation: Any
     previous_action: Tensor
     previous_reward: Tensor
     steps: Tensor
@@ -219,7 +221,7 @@ class Player:
             self._cache = model.backbone.new_cache(len(self._steps), self._device, dtype)
         return self._cache
 
-    def act(self, model: ActingModel, observations: Array) -> Array:
+    def act(self, model: ActingModel, observations: Any) -> Array:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
         cache = self._memory(model)
         if self._step is None:
@@ -229,7 +231,14 @@ class Player:
         if self._on_gpu:
             used = -(-used // _SLOTS) * _SLOTS
         inputs = Inputs(
-            observation=self._sent("observation", np.ascontiguousarray(observations)),
+            observation=unflat(
+                "observation",
+                observations,
+                {
+                    name: self._sent(name, np.ascontiguousarray(o))
+                    for name, o in flat("observation", observations).items()
+                },
+            ),
             previous_action=self._sent("previous_action", self.previous_action),
             previous_reward=self._sent("previous_reward", self.previous_reward),
             steps=self._sent("steps", self._steps),
@@ -248,7 +257,7 @@ class Player:
         if count < 2:
             return self._step(inputs, cache, used)
         rows = [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
-        parts = [(Inputs(*(tensor[at] for tensor in inputs)), cache.part(at), used) for at in rows]
+        parts = [(Inputs(*(tree_map(itemgetter(at), one) for one in inputs)), cache.part(at), used) for at in rows]
         return torch.cat(list(_threads(count, os.getpid()).map(self._step, *zip(*parts, strict=True))))
 
     def _sent(self, name: str, array: Array) -> Tensor:

@@ -18,6 +18,7 @@ from mtbench.vector import resuming
 from .acting import ActingModel, Player
 from .config import CollectConfig
 from .replay import Rollout
+from .trees import flat, leaves, tree_map, unflat
 from .unfinished import play_again
 
 Array = npt.NDArray[Any]
@@ -58,7 +59,7 @@ class Collector:
         observation, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]
         n = self.envs.num_envs
         self._player = Player(n, self.envs.single_action_space, self._rng, self.device)
-        self._observation = np.array(observation)
+        self._observation = tree_map(np.array, observation)
         self._begins = np.ones(n, dtype=np.bool_)  # where the next observation is a rollout's first
         self._ended = np.zeros(n, dtype=np.bool_)  # where the last step ended a rollout
         self._curiosity = self._rng.random(n)
@@ -68,17 +69,17 @@ class Collector:
         # Rollouts under way, (place, environment, ...), grown as needed, and how far each is.
         self._length = np.zeros(n, dtype=np.int64)
         self._allocate(256)
-        self._observations[0] = self._observation
+        self._show(0, np.ones(n, dtype=np.bool_))
 
     def _allocate(self, places: int) -> None:
-        self._observations = np.empty((places, *self._observation.shape), dtype=self._observation.dtype)
+        self._observations = tree_map(lambda now: np.empty((places, *now.shape), dtype=now.dtype), self._observation)
         self._actions = np.empty((places, *self._player.previous_action.shape), self._player.previous_action.dtype)
         self._rewards = np.empty((places, self.envs.num_envs), dtype=np.float32)
 
     @property
-    def examples(self) -> tuple[Array, Array]:
+    def examples(self) -> tuple[Any, Array]:
         """One observation and one action, for their shapes and dtypes."""
-        return self._observation[0], self._player.previous_action[0]
+        return tree_map(lambda now: now[0], self._observation), self._player.previous_action[0]
 
     @property
     def epsilon(self) -> float:
@@ -113,11 +114,11 @@ class Collector:
         began, played = self._ended, ~self._ended
         player.took(actions)
         player.received(np.asarray(reward, dtype=np.float32))
-        self._observation = np.array(observation)
+        self._observation = tree_map(np.array, observation)
         self._store(played, actions, player.previous_reward)
         self.steps += int(played.sum())
         self._length = np.where(played, self._length + 1, 0)
-        self._observations[0, began] = self._observation[began]
+        self._show(0, began)
         self._curiosity[began] = self._rng.random(int(began.sum()))
         self._begins = began
         self._ended = played & (terminated | truncated)
@@ -137,21 +138,27 @@ class Collector:
     # ---- rollouts under way ----
 
     def _store(self, played: Array, actions: Array, rewards: Array) -> None:
-        if self._length.max() + 1 >= len(self._observations):
+        if self._length.max() + 1 >= len(self._rewards):
             for name in ("_observations", "_actions", "_rewards"):
-                grown = getattr(self, name)
-                setattr(self, name, np.concatenate([grown, np.empty_like(grown)]))
+                twice = tree_map(lambda held: np.concatenate([held, np.empty_like(held)]), getattr(self, name))
+                setattr(self, name, twice)
         rows, at = np.flatnonzero(played), self._length[played]
         self._actions[at, rows] = actions[rows]
         self._rewards[at, rows] = rewards[rows]
-        self._observations[at + 1, rows] = self._observation[rows]
+        self._show(at + 1, rows)
+
+    def _show(self, at: Array | int, rows: Array, observation: Any = None) -> None:
+        """Keep what these environments show, at these places of their rollouts."""
+        now = self._observation if observation is None else observation
+        for held, new in zip(leaves(self._observations), leaves(now), strict=True):
+            held[at, rows] = new[rows]
 
     def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> tuple[Rollout, Array | None]:
         self._drawn_from[i] = self._next_drawn_from[i]
         self._next_drawn_from[i] = resuming.streams(self.envs, [i])[0]
         length = int(self._length[i])
         rollout = Rollout(
-            observations=self._observations[: length + 1, i].copy(),
+            observations=tree_map(lambda held: held[: length + 1, i].copy(), self._observations),
             actions=self._actions[:length, i].copy(),
             rewards=self._rewards[:length, i].copy(),
             terminated=terminated,
@@ -176,7 +183,7 @@ class Collector:
             "ended": self._ended.copy(),
             "begins": self._begins.copy(),
             "curiosity": self._curiosity.copy(),
-            "observation": self._observation.copy(),
+            **tree_map(np.copy, flat("observation", self._observation)),
             "drawn_from": self._drawn_from.copy(),
             "next_drawn_from": self._next_drawn_from.copy(),
             "actions": _where(exists, self._actions[:longest]),
@@ -209,8 +216,9 @@ class Collector:
             )
             self.restart(self.steps)
             return
-        for name in ("length", "ended", "begins", "curiosity", "observation", "drawn_from", "next_drawn_from"):
+        for name in ("length", "ended", "begins", "curiosity", "drawn_from", "next_drawn_from"):
             setattr(self, f"_{name}", state[name].copy())
+        self._observation = tree_map(np.copy, unflat("observation", self._observation, state))
         self._rng.bit_generator.state = json.loads(str(state["rng"]))
         self._player.load_state(_inside(state, _PLAYER), model)
 
@@ -223,7 +231,7 @@ class Collector:
 
         def compare(rows: Array, steps: Array, observation: Any, reward: Array, ended: Array) -> None:
             nonlocal alike
-            self._observations[steps, rows] = observation[rows]
+            self._show(steps, rows, observation)
             later = steps > 0
             paid = np.asarray(reward, dtype=np.float32)[rows[later]]
             over = state["ended"][rows] & (steps == length[rows])
@@ -233,7 +241,9 @@ class Collector:
         begun_from = np.where(state["ended"][:, None], state["drawn_from"], state["next_drawn_from"])
         played = self._player.to_environment(actions)
         play_again(self.envs, begun_from, length, played, compare)
-        return alike and np.array_equal(self._observations[length, np.arange(len(length))], state["observation"])
+        now = tree_map(lambda held: held[length, np.arange(len(length))], self._observations)
+        saved = unflat("observation", now, state)
+        return alike and all(map(np.array_equal, leaves(now), leaves(saved)))
 
 
 def _task_index(envs: gym.vector.VectorEnv, i: int) -> int:

@@ -30,7 +30,9 @@ _MANY = 10**12
 class ModelConfig:
     """Sizes (paper Table 2)."""
 
-    encoder: tuple[int, ...] = number((512, 200), 1, 65_536)  # MLP widths of the timestep encoder
+    encoder: tuple[int, ...] = number((512, 200), 1, 65_536)  # MLP widths of the encoder of vectors
+    channels: tuple[int, ...] = number((16, 32, 32), 1, 4096, entries=(1, 8))  # of the ResNet that encodes images
+    shift: int = number(4, 0, 64)  # in training, the frames of a slice move by up to so many pixels
     width: int = number(256, 1, 16_384)  # model width D
     feedforward: int = number(1024, 1, 65_536)  # inside the feed-forward blocks
     layers: int = number(3, 1, 256)
@@ -65,6 +67,8 @@ class LearningConfig:
     # Rollouts follow the last one.
     discounts: tuple[float, ...] = number(PAPER_DISCOUNTS, 0, 1, below=True, entries=(1, 64))
     batch_size: int = number(24, 1, 10**6)  # slices
+    # Slices of lengths between this and the context, drawn log-uniformly; None: all as long as the context.
+    shortest_slice: int | None = number(None, 1, 65_536)
     recency: float = number(1.0, 1, 100)  # above 1, newer rollouts are drawn more often: Replay.sample
     balance_tasks: bool = False  # draw as many slices of every task, whatever number of rollouts it has
     rate: float = number(1e-4, 0, 10)  # of AdamW

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mtbench.errors import UsageError
 
+from .trees import leaves, tree_map
+
 #: Of torch.compile.
 BACKEND = "inductor"
 
@@ -28,8 +30,8 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
     """The function, compiled as one graph for each combination of shapes and integers.
 
     Args:
-        function: Takes a NamedTuple of tensors, and further arguments that are the same objects in every call, or
-            integers. It may change the tensors that it owns, and it returns tensors.
+        function: Takes a NamedTuple of trees of tensors, and further arguments that are the same objects in every call,
+            or integers. It may change the tensors that it owns, and it returns tensors.
         device: Where its tensors are.
 
     Raises:
@@ -72,7 +74,7 @@ class CudaGraphs:
     def __call__(self, inputs: Any, *rest: Any) -> Any:
         """The function's value, on the GPU."""
         key = (
-            tuple(None if one is None else (one.shape, one.dtype) for one in inputs),
+            tuple(None if one is None else (one.shape, one.dtype) for one in _tensors(inputs)),
             tuple(one for one in rest if isinstance(one, int)),
         )
         if key not in self._recorded:
@@ -81,16 +83,20 @@ class CudaGraphs:
                 return self._function(inputs, *rest)
             self._recorded[key] = self._record(inputs, rest)
         graph, mine, outputs = self._recorded[key]
-        for own, given in zip(mine, inputs, strict=True):
-            if own is not None:
+        for own, given in zip(mine, _tensors(inputs), strict=True):
+            if own is not None and given is not None:
                 own.copy_(given, non_blocking=True)
         graph.replay()
         return outputs
 
     def _record(self, inputs: Any, rest: tuple[Any, ...]) -> _Recorded:
-        mine = type(inputs)(*(None if one is None else one.clone() for one in inputs))
+        mine = type(inputs)(*(None if one is None else tree_map(torch.clone, one) for one in inputs))
         graph = torch.cuda.CUDAGraph()
         # "thread_local": another thread acts or learns on its own stream meanwhile.
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
             outputs = self._function(mine, *rest)
-        return _Recorded(graph, tuple(mine), outputs)
+        return _Recorded(graph, _tensors(mine), outputs)
+
+
+def _tensors(inputs: Any) -> tuple[Tensor | None, ...]:
+    return tuple(leaf for one in inputs for leaf in leaves(one))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoders import mlp
+from .encoders.base import mlp
 from .objectives import full_precision, symlog
 
 # Log-probabilities look at actions from this far inside the edge, where the tanh's inverse is infinite.

@@ -69,12 +69,14 @@ class Losses:
 
     def transitions(self, s: Slices) -> Transitions:
         """Run the trunk over the slices. In training, the statistics of inputs and spectral norms are updated first."""
-        timesteps = self.model.actions.timesteps(s.observations, s.actions, s.rewards, s.steps)
+        flattened = [t.flatten(0, 1) for t in (s.actions, s.rewards, s.steps)]
+        actions, rewards, steps = flattened if s.there is None else [t[s.there] for t in flattened]
+        timesteps = self.model.actions.timesteps(s.observations, actions, rewards, steps, s.sequence)
         if self.model.training:
             self.model.encoder.observe(timesteps, s.exists)
             for layer in self.model.backbone.reparametrized():
                 layer.update_norm()
-        states = self.model.states(timesteps, s.steps, segment=s.segment)
+        states = self.model.states(timesteps, s.steps, s.there, segment=s.segment)
         reward, discount = self._returns(s)
         return Transitions(
             state=states[s.row, s.place],

@@ -37,20 +37,23 @@ class ActionSpec:
         else:
             raise UsageError(f"The reference agent needs Discrete or bounded vector actions, not {space}.")
 
-    def timesteps(self, observation: Tensor, action: Tensor, reward: Tensor, steps: Tensor) -> Timesteps:
+    def timesteps(
+        self, observation: Any, action: Tensor, reward: Tensor, steps: Tensor, sequence: Tensor | None = None
+    ) -> Timesteps:
         """What the encoder takes of some timesteps.
 
         Args:
-            observation: ``(..., *shape)``.
+            observation: A tree of ``(M, ...)``.
             action: The action before each observation; it does not count at the start of a rollout.
-            reward: ``(...)`` float32: likewise.
-            steps: ``(...)`` int64: the step of each in its rollout.
+            reward: ``(M,)`` float32: likewise.
+            steps: ``(M,)`` int64: the step of each in its rollout.
+            sequence: ``(M,)`` int64: the slice of each, when learning.
         """
         start = (steps == 0).float()
         before = self._as_input(action) * (1 - start)[..., None]
         if self.symlog:
             before, reward = symlog(before), symlog(reward)
-        return Timesteps(observation=observation, previous_action=before, previous_reward=reward, start=start)
+        return Timesteps(observation, before, reward, start, sequence)
 
     def _as_input(self, action: Tensor) -> Tensor:
         """One-hot ``(..., A)`` float32, or as they are."""
@@ -127,10 +130,29 @@ class AgentModel(nn.Module):
             return cls(model, learning, observation_space, action_space)
 
     def states(
-        self, timesteps: Timesteps, steps: Tensor, window: int | None = None, segment: Tensor | None = None
+        self,
+        timesteps: Timesteps,
+        steps: Tensor,
+        there: Tensor | None = None,
+        window: int | None = None,
+        segment: Tensor | None = None,
     ) -> Tensor:
-        """``(B, T)`` timesteps at these steps of their rollouts to ``(B, T, D)``; see :meth:`Backbone.forward`."""
-        return self.backbone(self.encoder(timesteps), steps, window, segment)
+        """What the Transformer makes of rows of timesteps.
+
+        Args:
+            timesteps: M of them.
+            steps: ``(R, W)``: the step of each place in its rollout.
+            there: ``(M,)`` int64: where each timestep lies, in R times W. None: they are all places in order.
+            window: See :meth:`Backbone.forward`.
+            segment: Likewise.
+
+        Returns:
+            ``(R, W, D)``.
+        """
+        encoded = self.encoder(timesteps)
+        if there is not None:
+            encoded = encoded.new_zeros(steps.numel(), encoded.shape[-1]).index_copy(0, there, encoded)
+        return self.backbone(encoded.view(*steps.shape, -1), steps, window, segment)
 
     def raw_to_values(self, raw: Tensor) -> Tensor:
         """Critic outputs ``(..., G, S, outputs)`` to values on the scale of (multiplied) returns, ``(..., G, S)``."""

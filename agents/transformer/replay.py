@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from mtbench.errors import UsageError
 
 from .storage import UndoLog, claim_space, mapped
+from .trees import flat, leaves, tree_map, unflat
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -27,7 +29,7 @@ class Rollout:
     """One finished meta-rollout of T steps.
 
     Attributes:
-        observations: ``(T + 1, ...)``: the last one follows the last action.
+        observations: A tree of ``(T + 1, ...)``: the last one follows the last action.
         actions: ``(T, ...)``.
         rewards: ``(T,)`` float32, as paid.
         terminated: Whether it ended rather than being cut off.
@@ -35,7 +37,7 @@ class Rollout:
             never sees it.
     """
 
-    observations: Array
+    observations: Any
     actions: Array
     rewards: Array
     terminated: bool
@@ -47,7 +49,7 @@ class Batch:
     """B slices of L transitions, padded at the end.
 
     Attributes:
-        observations: ``(B, L + 1, ...)``.
+        observations: A tree of ``(B, L + 1, ...)``.
         actions: ``(B, L + 1, ...)``: the action *before* each observation comes first; zeros at a rollout's start. The
             action taken at timestep t is entry t + 1.
         rewards: ``(B, L + 1)`` float32, likewise.
@@ -56,7 +58,7 @@ class Batch:
         first_step: ``(B,)`` int64: step of the first timestep in its rollout.
     """
 
-    observations: Array
+    observations: Any
     actions: Array
     rewards: Array
     terminated: Array
@@ -72,7 +74,7 @@ class Replay:
 
     Args:
         capacity: In timesteps.
-        observation: An example: shape and dtype.
+        observation: An example, a tree: shapes and dtypes.
         action: Likewise.
         folder: Keep the arrays there, in files mapped into memory, for :meth:`load_state` to find; None keeps them in
             memory.
@@ -83,34 +85,34 @@ class Replay:
         DiskFullError: The disk of `folder` is too small.
     """
 
-    _FIELDS = ("observations", "actions", "rewards")
-
     def __init__(
         self,
         capacity: int,
-        observation: Array,
+        observation: Any,
         action: Array,
         folder: Path | None = None,
         turnover: int = 0,
         rollouts: int | None = None,
     ) -> None:
-        shapes = (observation.shape, observation.dtype), (action.shape, action.dtype), ((), np.dtype(np.float32))
+        example = {"observations": observation, "actions": action, "rewards": np.zeros((), dtype=np.float32)}
         self.capacity = capacity
         self._most = capacity if rollouts is None else rollouts
-        self._bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes)  # of a timestep
+        self._bytes = sum(leaf.nbytes for tree in example.values() for leaf in leaves(tree))  # of a timestep
         self._undo = None if folder is None else UndoLog(folder / "undo.bin")
         if folder is not None:
             claim_space(folder, (capacity + min(turnover, capacity)) * self._bytes)
 
-        def array(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        def array(name: str, leaf: Array) -> Array:
             if folder is None:
-                return np.zeros((capacity, *shape), dtype=dtype)
-            return mapped(folder / f"{name}.bin", (capacity, *shape), dtype)
+                return np.zeros((capacity, *leaf.shape), dtype=leaf.dtype)
+            self._maps.append(mapped(folder / f"{quote(name, safe='')}.bin", (capacity, *leaf.shape), leaf.dtype))
+            return self._maps[-1].view(np.ndarray)  # indexing NumPy's class for mapped ones is slower
 
-        made = [array(name, *shape) for name, shape in zip(self._FIELDS, shapes, strict=True)]
-        self._maps = [one for one in made if isinstance(one, np.memmap)]
-        # Plain arrays: indexing NumPy's class for mapped ones is slower.
-        self.observations, self.actions, self.rewards = (one.view(np.ndarray) for one in made)
+        self._maps: list[Any] = []
+        named = {name: array(name, leaf) for field, tree in example.items() for name, leaf in flat(field, tree).items()}
+        self._all = list(named.values())
+        self.observations = unflat("observations", observation, named)
+        self.actions, self.rewards = named["actions"], named["rewards"]
         # A ring of rollouts too; none is shorter than 2 places.
         self._starts = np.zeros(capacity // 2 + 1, dtype=np.int64)
         self._lengths = np.zeros_like(self._starts)
@@ -147,7 +149,8 @@ class Replay:
         if begin < self._cursor:  # the rest of the ring is skipped, but holds the oldest rollouts
             self._forget(self._cursor, self.capacity)
         self._forget(begin, end)
-        self.observations[begin:end] = rollout.observations
+        for kept, new in zip(leaves(self.observations), leaves(rollout.observations), strict=True):
+            kept[begin:end] = new
         # Shifted by one: what came before each observation.
         self.actions[begin] = 0
         self.actions[begin + 1 : end] = rollout.actions
@@ -180,7 +183,13 @@ class Replay:
         self._oldest += 1
 
     def sample(
-        self, size: int, length: int, rng: np.random.Generator, recency: float = 1.0, by_task: bool = False
+        self,
+        size: int,
+        length: int,
+        rng: np.random.Generator,
+        recency: float = 1.0,
+        by_task: bool = False,
+        shortest: int | None = None,
     ) -> Batch:
         """`size` slices of up to `length` transitions.
 
@@ -191,6 +200,7 @@ class Replay:
             recency: With x uniform in [0, 1), the rollout is drawn that a share ``x ** recency`` of all are newer than.
                 1 draws all alike; 2 draws the newer half 71 % of the time.
             by_task: Draw a task first, all alike, then one of its rollouts.
+            shortest: Draw the length of each slice, log-uniformly between this and `length`. None: all have `length`.
 
         Raises:
             UsageError: There is no rollout yet.
@@ -199,15 +209,18 @@ class Replay:
             raise UsageError("The replay is empty: collect a rollout before sampling.")
         chosen = self._drawn(size, rng, recency, by_task) % len(self._starts)
         lengths = self._lengths[chosen]
-        first = rng.integers(0, np.maximum(lengths - length, 0) + 1)
-        count = np.minimum(lengths - first, length)
+        wanted: Any = length
+        if shortest is not None and shortest < length:
+            wanted = np.floor(shortest * ((length + 1) / shortest) ** rng.random(size)).astype(np.int64)
+        first = rng.integers(0, np.maximum(lengths - wanted, 0) + 1)
+        count = np.minimum(lengths - first, wanted)
         longest = int(count.max())
         offset = np.minimum(np.arange(longest + 1), count[:, None])  # padding repeats the last timestep
         index = (self._starts[chosen] + first)[:, None] + offset
         steps = np.arange(longest)
         last = steps == (count - 1)[:, None]
         return Batch(
-            observations=self.observations[index],
+            observations=tree_map(lambda kept: kept[index], self.observations),
             actions=self.actions[index],
             rewards=self.rewards[index],
             terminated=last & (self._ended[chosen] & (first + count == lengths))[:, None],
@@ -332,7 +345,7 @@ class Replay:
         """A rollout's part of each array."""
         at = number % len(self._starts)
         begin = int(self._starts[at])
-        return [getattr(self, name)[begin : begin + int(self._lengths[at]) + 1] for name in self._FIELDS]
+        return [array[begin : begin + int(self._lengths[at]) + 1] for array in self._all]
 
     def _checksum(self, number: int) -> int:
         checksum = 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .replay import Batch
+from .trees import flat, tree_map
 
 Array = npt.NDArray[Any]
 
@@ -25,13 +26,16 @@ class Slices(NamedTuple):
     """Slices in R rows of W timesteps, and N transitions of them, as tensors on one device.
 
     Attributes:
-        observations: ``(R, W, ...)``. Entry t of `actions` and `rewards` is what came before observation t.
+        observations: A tree of ``(M, ...)``. Entry t of `actions` and `rewards` is what came before observation t.
         actions: ``(R, W, ...)``.
         rewards: ``(R, W)`` float32.
         steps: ``(R, W)`` int64: the step of each timestep in its rollout.
         segment: ``(R, W)`` int64: the slice of each timestep, and -1 where there is none. None if no row has more than
             one slice; a row's slice is then at its beginning.
-        exists: ``(R, W)`` bool: where there is a timestep.
+        there: ``(M,)`` int64: where each observation's timestep lies, in R times W; only those that exist are listed.
+            None: M is R times W, and all places are listed in order.
+        exists: ``(M,)`` bool: where there is a timestep.
+        sequence: ``(M,)`` int64: the slice of each.
         row: ``(N,)`` int64: the row of each transition.
         place: ``(N,)`` int64: its timestep there.
         ahead: ``(N,)`` int64: how many timesteps later its target looks at a value: n, or fewer before the slice's end.
@@ -40,12 +44,14 @@ class Slices(NamedTuple):
             every place has one.
     """
 
-    observations: Tensor
+    observations: Any
     actions: Tensor
     rewards: Tensor
     steps: Tensor
     segment: Tensor | None
+    there: Tensor | None
     exists: Tensor
+    sequence: Tensor
     row: Tensor
     place: Tensor
     ahead: Tensor
@@ -78,20 +84,19 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None,
             every place of a row counts as a transition, with weight 0 where there is none. None gives exact shapes.
         n_step: Rewards in a target.
     """
-    floats = {"observations": batch.observations, "rewards": batch.rewards}
+    floats = {**flat("observations", batch.observations), "rewards": batch.rewards}
     bad = [name for name, a in floats.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
     counts = batch.mask.sum(axis=1)
     layout = _layout(counts, fixed_length)
     rows, width = layout.source.shape
     exists = layout.source >= 0
+    # Only what exists is encoded; shapes that repeat have every place, of which packing leaves few empty.
+    there = None if fixed_length is not None or exists.all() else np.flatnonzero(exists)
+    listed = layout.source.ravel() if there is None else layout.source.ravel()[there]
     slice_of, place_of = layout.source // batch.rewards.shape[1], layout.source % batch.rewards.shape[1]
 
     def packed(array: Array) -> Array:
-        if layout.is_batch:
-            return array
-        taken = array.reshape(-1, *array.shape[2:])[np.maximum(layout.source, 0)]
-        taken[~exists] = 0
-        return taken
+        return array if layout.is_batch else _taken(array, layout.source)
 
     if fixed_length is None:
         # In the batch's order. Found on the host: a mask on a GPU would have to wait for its number of True entries.
@@ -110,12 +115,14 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None,
         return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
     slices = Slices(
-        observations=tensor(packed(batch.observations)),
+        observations=tree_map(lambda array: tensor(_taken(array, listed)), batch.observations),
         actions=tensor(packed(batch.actions)),
         rewards=tensor(packed(batch.rewards)),
         steps=tensor(np.where(exists, batch.first_step[slice_of] + place_of, 0)),
         segment=tensor(np.where(exists, slice_of, -1)) if layout.shared else None,
-        exists=tensor(exists),
+        there=None if there is None else tensor(there),
+        exists=tensor(listed >= 0),
+        sequence=tensor(np.maximum(listed, 0) // batch.rewards.shape[1]),
         row=tensor(row),
         place=tensor(place),
         ahead=tensor(ahead),
@@ -123,6 +130,13 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None,
         weight=None if fixed_length is None else tensor(real.astype(np.float32)),
     )
     return Prepared(slices, int(counts.sum()), f"The replay's {bad[0]} are not finite" if bad else None)
+
+
+def _taken(array: Array, source: Array) -> Array:
+    """The timesteps ``(B, L + 1, ...)`` at these indices into all of them, and 0 where an index is -1."""
+    taken = array.reshape(-1, *array.shape[2:])[np.maximum(source, 0)]
+    taken[source < 0] = 0
+    return taken
 
 
 class _Layout(NamedTuple):

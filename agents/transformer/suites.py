@@ -69,6 +69,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "model.feedforward": 2048,
         "model.layers": 6,
         "model.context": 768,
+        "model.channels": (20, 36, 64),
         "model.bins": 128,
         "collect.replay": 80_000_000,
     },

@@ -230,7 +230,7 @@ class Trainer:
             # Drawn from a stream of the update's own, for the sake of resuming.
             rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 1, update]))
             with self._replay_lock:
-                batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks)
+                batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks, c.shortest_slice)
             return self.learner.prepare(batch)
 
         updates = range(self.learner.updates, self.learner.updates + count)

@@ -14,6 +14,7 @@ from mtbench_agents.transformer.losses import Losses
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.replay import Replay
 from mtbench_agents.transformer.slices import prepare
+from mtbench_agents.transformer.trees import tree_map
 
 from mtbench.rollout import MetaRollout
 from tests import toy
@@ -22,7 +23,16 @@ from .waiting import NothingWaits
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(
-    encoder=(16,), width=16, feedforward=16, layers=2, heads=2, context=200, head=(8, 8), critics=2, dropout=0.0
+    encoder=(16,),
+    channels=(4, 8),
+    width=16,
+    feedforward=16,
+    layers=2,
+    heads=2,
+    context=200,
+    head=(8, 8),
+    critics=2,
+    dropout=0.0,
 )
 LEARNING = LearningConfig(discounts=(0.5, 0.9, 0.99), reward_multiplier=1.0)
 
@@ -35,6 +45,8 @@ class Moving(toy.Toy):
 SETTINGS = {
     "discrete": lambda: gym.make("MTPOPGym-v0", tasks=["HigherLowerEasy"], objective="k-episode"),
     "continuous": lambda: MetaRollout(Moving(), k=2),
+    "images": lambda: gym.make("MTProcgen-Easy-v0", tasks=["bigfish"], max_steps=60, objective="k-shot"),
+    "grids and missions": lambda: gym.make("MTBabyAI-v0", tasks=["BabyAI-GoToRedBall-v0", "BabyAI-GoToLocal-v0"]),
 }
 
 
@@ -82,11 +94,11 @@ def test_actions_are_drawn_from_the_policy_that_the_learner_sees(kind):
     rollouts = played(kind, model, envs, 1200)
     assert len(rollouts) >= 6
     for rollout, noise in rollouts:
-        replay = Replay(1000, rollout.observations[0], rollout.actions[0])
+        replay = Replay(1000, tree_map(lambda all: all[0], rollout.observations), rollout.actions[0])
         replay.add(rollout)
         batch = replay.sample(1, len(rollout.rewards), np.random.default_rng(0))
         policy = model.actor(losses.transitions(prepare(batch, CPU).slices).state)
-        if kind == "discrete":
+        if kind != "continuous":
             chances = policy.probabilities[:, -1]
             assert chances.max(dim=1).values.median() < 0.9, "sampling differs from taking the likeliest"
             expected = torch.searchsorted(chances.cumsum(dim=1), noise.contiguous())[:, 0].clamp(

@@ -305,12 +305,13 @@ def test_operations_are_counted():
     learner.update(batch)
     N, (B, L) = int(batch.mask.sum()), batch.mask.shape
     model, G, E = learner.model, len(LEARNING.discounts), MODEL.critics
-    trunk = sum(
-        p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n.startswith(("encoder", "backbone"))
+    encoder, backbone = (
+        sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n.startswith(part))
+        for part in ("encoder", "backbone")
     )
     actor = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("actor"))
     first, later = 32 * 32, 32 * 32 + 32 * 32  # of one critic
-    by_hand = 6 * B * (L + 1) * trunk
+    by_hand = 6 * (N + B) * encoder + 6 * B * (L + 1) * backbone
     by_hand += (6 + 2) * N * actor  # the policy, and the target policy
     by_hand += 6 * N * E * (first + G * later)  # actions taken
     by_hand += 2 * N * E * (2 * first + 2 * G * later)  # actions sampled, and targets

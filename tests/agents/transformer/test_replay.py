@@ -197,6 +197,38 @@ def test_prefetching_passes_errors_on():
         list(prefetched(lambda i: 1 // i, [1, 0]))
 
 
+def test_lengths_of_slices_are_drawn_log_uniformly():
+    """As many from 2 to 3 as from 4 to 7 and from 8 to 15."""
+    replay = make(1000)
+    for number in range(5):
+        replay.add(rollout(number, 100))
+    lengths = replay.sample(30_000, 15, np.random.default_rng(0), shortest=2).mask.sum(axis=1)
+    assert lengths.min() == 2
+    assert lengths.max() == 15
+    shares = [((lengths >= low) & (lengths < 2 * low)).mean() for low in (2, 4, 8)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert (replay.sample(100, 15, np.random.default_rng(0)).mask.sum(axis=1) == 15).all()
+
+
+def test_dicts_are_kept_part_by_part(tmp_path):
+    rng = np.random.default_rng(0)
+    shown = {"image": rng.integers(256, size=(8, 4, 4, 3), dtype=np.uint8), "a/b": rng.normal(size=(8, 2))}
+    replay = Replay(30, {name: part[0] for name, part in shown.items()}, np.zeros((), np.int64), tmp_path)
+    for _ in range(5):
+        replay.add(Rollout(shown, np.arange(7), np.zeros(7, dtype=np.float32), True))
+    assert sorted(path.name for path in tmp_path.glob("obs*")) == [
+        "observations.a%2Fb.bin",
+        "observations.image.bin",
+    ]
+    batch = replay.sample(4, 7, rng)
+    for name, part in shown.items():
+        assert batch.observations[name].dtype == part.dtype
+        assert all(np.array_equal(one, part) for one in batch.observations[name])
+    again = Replay(30, {name: part[0] for name, part in shown.items()}, np.zeros((), np.int64), tmp_path)
+    again.load_state(replay.state())
+    assert np.array_equal(again.sample(4, 7, rng).observations["a/b"], batch.observations["a/b"])
+
+
 def drawn(replay, draws, **how):
     """How often each rollout is drawn."""
     numbers = replay.sample(draws, 1, np.random.default_rng(0), **how).observations[:, 0, 0] // 1000

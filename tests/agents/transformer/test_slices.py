@@ -21,6 +21,15 @@ def sampled(lengths, size, context, seed=0, shape=(2,), dtype=np.float32):
     return replay.sample(size, context, rng)
 
 
+def in_places(s):
+    """Observations ``(R, W, ...)``, NaN where there is none."""
+    rows, width = s.steps.shape
+    there = torch.arange(rows * width) if s.there is None else s.there
+    placed = torch.full((rows * width, *s.observations.shape[1:]), torch.nan)
+    placed[there[s.exists]] = s.observations[s.exists].float()
+    return placed.view(rows, width, *s.observations.shape[1:])
+
+
 @pytest.mark.parametrize("fixed", [None, 40])
 @pytest.mark.parametrize("lengths", [[3, 5, 9, 40, 39, 12, 7], [40] * 6, [200, 300]])
 def test_every_slice_is_there_once(lengths, fixed):
@@ -33,7 +42,8 @@ def test_every_slice_is_there_once(lengths, fixed):
     assert real.sum() == prepared.tokens
     assert s.exists.sum() == (counts + 1).sum()
     row, place = s.row[real], s.place[real]
-    following = torch.stack([s.observations[row, place, 0], s.rewards[row, place + 1], s.actions[row, place + 1]])
+    observations = in_places(s)
+    following = torch.stack([observations[row, place, 0], s.rewards[row, place + 1], s.actions[row, place + 1]])
     wanted = [
         (batch.observations[i, t, 0], batch.rewards[i, t + 1], batch.actions[i, t + 1], batch.terminated[i, t])
         for i in range(24)
@@ -43,6 +53,10 @@ def test_every_slice_is_there_once(lengths, fixed):
     assert sorted(found) == sorted(wanted)
     if fixed is None:
         assert found == [tuple(w) for w in wanted], "in the batch's order, which fixes the random draws"
+    assert (s.exists.all() and len(s.exists) == (counts + 1).sum()) or fixed, "padding is not encoded"
+    at = torch.arange(s.steps.numel()) if s.there is None else s.there
+    if s.segment is not None:
+        assert torch.equal(s.segment.flatten()[at][s.exists], s.sequence[s.exists])
     first = torch.from_numpy(batch.first_step)
     for i in range(24) if s.segment is not None else ():
         assert s.steps[s.segment == i].tolist() == list(range(first[i], first[i] + counts[i] + 1))

@@ -1,7 +1,4 @@
-"""Timestep encoders: observation, previous action, previous reward and rollout start become one vector.
-
-An encoder for another kind of observation is a subclass of :class:`Encoder` and its name in :data:`ENCODERS`.
-"""
+"""What all encoders have in common."""
 
 from __future__ import annotations
 
@@ -13,37 +10,41 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from mtbench.errors import UsageError
-
-from .config import ModelConfig
+from ..config import ModelConfig
+from ..trees import flat
 
 
 @dataclass(slots=True)
 class Timesteps:
-    """What an agent sees of some timesteps; leading dimensions ``(B, T)`` or ``(B,)``.
+    """What an agent sees of M timesteps.
 
     Attributes:
-        observation: Batched observations of the environment.
-        previous_action: ``(..., A)`` float32: one-hot or continuous; zeros at the start of a rollout.
-        previous_reward: ``(...)`` float32, on the scale the agent is paid.
-        start: ``(...)`` float32: 1 at the first timestep of a rollout. Where attempts meet is in the observation of
+        observation: Observations of the environment, a tree of ``(M, ...)``; frames are uint8 still.
+        previous_action: ``(M, A)`` float32: one-hot or continuous; zeros at the start of a rollout.
+        previous_reward: ``(M,)`` float32, on the scale the agent is paid.
+        start: ``(M,)`` float32: 1 at the first timestep of a rollout. Where attempts meet is in the observation of
             every mtbench environment.
+        sequence: ``(M,)`` int64, below M: timesteps with one number are of one slice. None when acting.
     """
 
     observation: Any
     previous_action: Tensor
     previous_reward: Tensor
     start: Tensor
+    sequence: Tensor | None = None
 
 
 class Encoder(nn.Module):
-    """``Timesteps (...) -> (..., width)`` by its `forward`.
+    """M timesteps to ``(M, width)`` by its `forward`.
 
     Args:
         space: Observations of one environment.
         action_size: Of :attr:`Timesteps.previous_action`.
         config: Widths of hidden layers (``encoder``) and of the output (``width``), and what else it asks for.
     """
+
+    #: What it takes, in a few words, for the message that tells which encoders there are.
+    takes: str = ""
 
     @classmethod
     def accepts(cls, space: gym.Space[Any]) -> bool:
@@ -103,48 +104,55 @@ class InputNorm(nn.Module):
         return torch.where(varies, scaled.clamp(-self.limit, self.limit), x)
 
 
-class VectorEncoder(Encoder):
-    """Vector observations: normalize, then a small MLP over everything (paper Table 2, "FF")."""
+class Numbers(nn.Module):
+    """All that is a number in a timestep, as one vector.
 
-    def __init__(self, space: gym.spaces.Box, action_size: int, config: ModelConfig) -> None:
-        super().__init__(space, action_size, config)
-        observation_size = space.shape[0]
-        size = observation_size + action_size + 2
-        self.norm = InputNorm(observation_size + 1, limit=config.input_limit)
-        self.mlp = mlp(size, *config.encoder)
-        self.out = nn.Linear([size, *config.encoder][-1], config.width)
+    It has the vectors of the observation and the previous reward, normalized, the previous action, and the start.
 
-    @classmethod
-    def accepts(cls, space: gym.Space[Any]) -> bool:
-        """Vectors of numbers."""
-        return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    Args:
+        space: Of the observation.
+        names: Of its vectors, as :func:`flat` names them under ``observation``.
+        action_size: Of :attr:`Timesteps.previous_action`.
+        config: Has ``input_limit``.
 
-    @staticmethod
-    def _varying(timesteps: Timesteps) -> Tensor:
-        return torch.cat([timesteps.observation.float(), timesteps.previous_reward[..., None]], dim=-1)
+    Attributes:
+        size: Of the vector.
+    """
+
+    def __init__(self, space: gym.Space[Any], names: list[str], action_size: int, config: ModelConfig) -> None:
+        super().__init__()
+        spaces = parts(space)
+        vectors = sum(gym.spaces.flatdim(spaces[name]) for name in names)
+        self.names, self.size = names, vectors + 1 + action_size + 1
+        self.norm = InputNorm(vectors + 1, limit=config.input_limit)
+
+    def _varying(self, timesteps: Timesteps) -> Tensor:
+        observed = flat("observation", timesteps.observation)
+        vectors = [observed[name].float() for name in self.names]
+        return torch.cat([*vectors, timesteps.previous_reward[..., None]], dim=-1)
 
     def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update the statistics of observations and rewards."""
+        """Update the statistics."""
         self.norm.observe(self._varying(timesteps), mask)
 
     def forward(self, timesteps: Timesteps) -> Tensor:
-        """``(...) -> (..., width)``."""
+        """``(M, size)``."""
         normed = self.norm(self._varying(timesteps))
-        inputs = torch.cat([normed, timesteps.previous_action, timesteps.start[..., None]], dim=-1)
-        return self.out(self.mlp(inputs))
+        return torch.cat([normed, timesteps.previous_action, timesteps.start[..., None]], dim=-1)
 
 
-#: The first that accepts an observation space encodes it.
-ENCODERS: tuple[type[Encoder], ...] = (VectorEncoder,)
+def parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
+    """The spaces of an observation's leaves, as :func:`flat` names them under ``observation``."""
+    if isinstance(space, gym.spaces.Dict):
+        tree = {name: parts(branch) for name, branch in space.spaces.items()}
+        return {
+            "observation." + name + path.removeprefix("observation"): leaf
+            for name in sorted(tree)
+            for path, leaf in tree[name].items()
+        }
+    return {"observation": space}
 
 
-def make_encoder(space: gym.Space[Any], action_size: int, config: ModelConfig) -> Encoder:
-    """The encoder for an observation space.
-
-    Raises:
-        UsageError: No encoder accepts this kind of observation.
-    """
-    for encoder in ENCODERS:
-        if encoder.accepts(space):
-            return encoder(space, action_size, config)
-    raise UsageError(f"The reference agent has no encoder for the observation space {space} yet; vectors work.")
+def is_vector(space: gym.Space[Any]) -> bool:
+    """Whether it is a Box with one axis."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
