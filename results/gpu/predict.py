@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from mtbench_agents.transformer import acting, learner
 from mtbench_agents.transformer.acting import ActingModel, Inputs
-from mtbench_agents.transformer.config import PRESETS, TrainConfig
+from mtbench_agents.transformer.config import TrainConfig, preset
+from mtbench_agents.transformer.encoders.grid import GridMissionEncoder
 from mtbench_agents.transformer.learner import Learner
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.slices import Slices
 from mtbench_agents.transformer.throughput import VIEWS
+from mtbench_agents.transformer.trees import leaves, tree_map
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -33,6 +35,9 @@ HERE = Path(__file__).parent
 # The least time of a kernel within a CUDA graph, about.
 FLOPS, BANDWIDTH, LAUNCH, KERNEL = 989e12, 3.35e12, 5e-6, 1.5e-6
 BEGIN, END = "<!-- table: written by predict.py -->\n", "<!-- end -->\n"
+# The columns of the paper's tables, and the presets that are for a CPU.
+COLUMNS = ("MTPOPGym-v0", "MTProcgen-Easy-v0", "MTProcgen-MemoryHard-v0", "MTAtari-v0", "ML45-v0", "MTBabyAI-v0")
+OTHERS = ("small", "quick", "debug")
 DENSITY = 0.36  # share of a batch of MTPOPGym-v0 that is real timesteps, measured in a run on a CPU
 
 
@@ -65,27 +70,37 @@ def counted(work: Callable[[], Any]) -> dict[str, float]:
 
 
 def predicted(config: TrainConfig) -> dict[str, dict[str, float]]:
-    """Of an update and of an action of 256 environments, half a context into their rollouts."""
+    """Of an update and of an action of 256 environments, half a context into their rollouts; and sizes."""
     env = gym.make(config.env_id)
-    shape, actions = env.observation_space.shape, env.action_space
+    space, actions = env.observation_space, env.action_space
+    example = env.reset(seed=0)[0]
     env.close()
-    assert shape is not None
     B, W = config.learning.batch_size, config.model.context + 1
-    R = max(1, round(B * DENSITY * 1.05))  # rows are 5 % longer than what is in them
-    space = gym.spaces.Box(-1, 1, shape, dtype=np.float32)
+    # Rows are 5 % longer than what is in them.
+    R = max(1, round(B * DENSITY * 1.05)) if config.env_id == "MTPOPGym-v0" else B
     model = AgentModel.seeded(0, config.model, config.learning, space, actions)
     own = Learner(model, dataclasses.replace(config.learning, compile=False), 0, torch.device("cpu"))
     own.compile = True  # all timesteps at once, as on a GPU
     copy = ActingModel(model)
+    spec = model.actions
+    shape, kind = ((), torch.int64) if spec.discrete else ((spec.size,), torch.float32)
+
+    def observed(count: int) -> Any:
+        return tree_map(
+            lambda one: torch.zeros(count, *np.shape(one), dtype=torch.from_numpy(np.array(one)).dtype), example
+        )
+
     with FakeTensorMode(allow_non_fake_inputs=True):
         places = R * (W - 1)
         slices = Slices(
-            observations=torch.zeros(R, W, *shape),
-            actions=torch.zeros(R, W, dtype=torch.int64),
+            observations=observed(R * W),
+            actions=torch.zeros(R, W, *shape, dtype=kind),
             rewards=torch.zeros(R, W),
             steps=torch.zeros(R, W, dtype=torch.int64),
-            segment=torch.zeros(R, W, dtype=torch.int64),
-            exists=torch.ones(R, W, dtype=torch.bool),
+            segment=torch.zeros(R, W, dtype=torch.int64) if R < B else None,
+            there=None,
+            exists=torch.ones(R * W, dtype=torch.bool),
+            sequence=torch.zeros(R * W, dtype=torch.int64),
             row=torch.zeros(places, dtype=torch.int64),
             place=torch.zeros(places, dtype=torch.int64),
             ahead=torch.ones(places, dtype=torch.int64),
@@ -93,30 +108,48 @@ def predicted(config: TrainConfig) -> dict[str, dict[str, float]]:
             weight=torch.ones(places),
         )
         model.train()
+        if isinstance(model.encoder, GridMissionEncoder):
+            model.encoder.reads_once = copy.encoder.reads_once = False
         update = counted(lambda: own.gradients(slices))
         parameters = sum(p.numel() for p in model.optimized())
         update["bytes"] += parameters * 4 * 7  # AdamW: reads weight, gradient and moments, writes three of them
         n, used = 256, config.model.context // 2
         inputs = Inputs(
-            observation=torch.zeros(n, *shape),
-            previous_action=torch.zeros(n, dtype=torch.int64),
+            observation=observed(n),
+            previous_action=torch.zeros(n, *shape, dtype=kind),
             previous_reward=torch.zeros(n),
             steps=torch.zeros(n, dtype=torch.int64),
-            noise=torch.zeros(n, 1),
+            noise=torch.zeros(n, 1 if spec.discrete else spec.size),
         )
         cache = copy.backbone.new_cache(n, torch.device("cpu"), torch.bfloat16)
         action = counted(lambda: copy(inputs, cache, used))
-    return {"update": update, "action": action}
+    timestep = sum(np.asarray(leaf).nbytes for leaf in leaves(example)) + 4 + (8 if spec.discrete else 4 * spec.size)
+    memory = 2 * config.model.layers * config.model.context * config.model.width * 2
+    sizes = {
+        "parameters": parameters,
+        "replay": timestep * config.collect.replay,
+        "acting": memory * config.collect.num_envs,
+    }
+    return {"update": update, "action": action, "sizes": sizes}
 
 
 def rows() -> list[str]:
-    """Of the table."""
-    lines = [
-        "| preset | work | GFLOP | GB | launches | compute ms | memory ms | launches ms | bound by | a second |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    """Of both tables."""
+    sizes = [
+        "| preset | environment | parameters | replay on disk, GB | memory of acting, MB |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for name, config in PRESETS.items():
-        for work, cost in predicted(config).items():
+    lines = [
+        "| preset | environment | work | GFLOP | GB | launches | compute ms | memory ms | launches ms | bound by "
+        "| a second |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, env_id in [*(("paper", env_id) for env_id in COLUMNS), *((name, COLUMNS[0]) for name in OTHERS)]:
+        costs = predicted(preset(name, env_id))
+        size = costs.pop("sizes")
+        disk, memory = size["replay"] / 1e9, size["acting"] / 1e6
+        sizes.append(f"| {name} | {env_id} | {size['parameters']:,} | {disk:,.1f} | {memory:,.0f} |")
+        for work, cost in costs.items():
             times = {
                 "compute": cost["flops"] / FLOPS,
                 "memory": cost["bytes"] / BANDWIDTH,
@@ -125,11 +158,12 @@ def rows() -> list[str]:
             graphed = max(times["compute"] + times["memory"], cost["launches"] * KERNEL)
             unit, per = (1, "updates") if work == "update" else (256, "steps")
             lines.append(
-                f"| {name} | {work} | {cost['flops'] / 1e9:,.1f} | {cost['bytes'] / 1e9:,.2f} | {cost['launches']:,} | "
+                f"| {name} | {env_id} | {work} | {cost['flops'] / 1e9:,.1f} | {cost['bytes'] / 1e9:,.2f} "
+                f"| {cost['launches']:,} | "
                 + " | ".join(f"{1000 * value:.2f}" for value in times.values())
                 + f" | {max(times, key=times.__getitem__)} | {unit / graphed:,.0f} {per} |"
             )
-    return lines
+    return [*sizes, "", *lines]
 
 
 def main() -> None:
