@@ -76,7 +76,7 @@ class Places(NamedTuple):
     Attributes:
         slot: ``(B,)``.
         lengths: ``(B,)``: it sees that many slots, from the first on; for ``cpu_attention.py``, else None.
-        seen: ``(B, 1, 1, used)`` bool; None with `lengths`.
+        seen: ``(B, 1, 1, used)`` bool, or ``(B, heads, 1, used)`` that is added to scores; None with `lengths`.
     """
 
     slot: Tensor
@@ -94,6 +94,7 @@ class Cache:
         keys: ``(layers, B, heads, window, head_dim)``.
         values: Likewise.
         on_cpu: Whether attention is that of ``cpu_attention.py``.
+        slopes: ``(heads,)``: what a timestep's score loses with each step that it is older. All 0 without `recency`.
     """
 
     def __init__(
@@ -105,7 +106,10 @@ class Cache:
         head_dim: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        recency: bool = False,
     ) -> None:
+        self.recency = recency
+        self.slopes = slopes(heads, device) if recency else torch.zeros(heads, device=device)
         self.on_cpu = device.type == "cpu" and dtype == torch.float32
         if self.on_cpu:
             self.keys = cpu_attention.zeros(layers, num_envs, heads, head_dim, window).transpose(-1, -2)
@@ -146,7 +150,13 @@ class Cache:
         slot = steps % self.window
         if self.on_cpu and not torch.compiler.is_compiling():
             return Places(slot, (steps + 1).clamp(max=self.window), None)
-        return Places(slot, None, (torch.arange(used, device=steps.device) <= steps[:, None])[:, None, None, :])
+        slots = torch.arange(used, device=steps.device)
+        seen = (slots <= steps[:, None])[:, None, None, :]
+        if self.recency:
+            age = (slot[:, None] - slots) % self.window
+            older = -self.slopes[:, None, None] * age[:, None, None, :]
+            seen = older.masked_fill(~seen, -torch.inf).to(self.keys.dtype)
+        return Places(slot, None, seen)
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
         """Take in a timestep of every environment and attend to what it sees, ``(B, heads, head_dim)``.
@@ -159,7 +169,9 @@ class Cache:
         query, key, value = (tensor.to(self.keys.dtype) for tensor in qkv)
         keys, values = self.keys[layer], self.values[layer]
         if places.lengths is not None:
-            return cpu_attention.attend(query, key, value, keys, values, places.slot, places.lengths, self._scratch)
+            return cpu_attention.attend(
+                query, key, value, keys, values, places.slot, places.lengths, self.slopes, self._scratch
+            )
         assert places.seen is not None
         keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
         used = places.seen.shape[-1]
@@ -180,7 +192,7 @@ class Attention(nn.Module):
         self.head_scale = nn.Parameter(torch.ones(heads, 1, 1))
 
     def forward(self, x_BTD: Tensor, mask: Tensor | None) -> Tensor:
-        """``(B, T, D) -> (B, T, D)``; a mask (True where visible) replaces plain causality."""
+        """``(B, T, D) -> (B, T, D)``; a mask (True where visible, or added to scores) replaces plain causality."""
         B, T, D = x_BTD.shape
         q, k, v = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
@@ -236,6 +248,8 @@ class Backbone(nn.Module):
         recompute: Keep only the inputs of each block for the backward pass, and compute the rest again: less memory,
             about a third more time.
         input_norm: LayerNorm of the embedded timesteps.
+        recency: Each head takes a share of its own off a timestep's score for every step that it is older (ALiBi, Press
+            et al. 2022): some heads begin near-sighted, which finds what happened just before much sooner.
     """
 
     def __init__(
@@ -248,8 +262,10 @@ class Backbone(nn.Module):
         dropout: float,
         recompute: bool = False,
         input_norm: bool = False,
+        recency: bool = False,
     ) -> None:
         super().__init__()
+        self.recency = recency
         self.width, self.heads, self.window, self.recompute = width, heads, window, recompute
         self.blocks = nn.ModuleList(Block(width, feedforward, heads, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
@@ -278,6 +294,10 @@ class Backbone(nn.Module):
         if segment_BT is not None:
             causal = _band(x_BTD.shape[1], window or x_BTD.shape[1], x_BTD.device)
             mask = ((segment_BT[:, :, None] == segment_BT[:, None, :]) & causal)[:, None]
+        if self.recency:
+            older = _older(self.heads, x_BTD.shape[1], x_BTD.device)
+            visible = _band(x_BTD.shape[1], x_BTD.shape[1], x_BTD.device) if mask is None else mask
+            mask = older.masked_fill(~visible, -torch.inf)
         for block in self.blocks:
             if self.recompute and self.training:
                 x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
@@ -311,7 +331,8 @@ class Backbone(nn.Module):
 
     def new_cache(self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Cache:
         """An empty cache."""
-        return Cache(len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads, device, dtype)
+        size = self.width // self.heads
+        return Cache(len(self.blocks), num_envs, self.heads, self.window, size, device, dtype, self.recency)
 
 
 def sinusoids(steps: Tensor, width: int) -> Tensor:
@@ -319,6 +340,17 @@ def sinusoids(steps: Tensor, width: int) -> Tensor:
     half = torch.arange(0, width, 2, device=steps.device, dtype=torch.float32)
     angles = steps[..., None].float() * torch.exp(half * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
+
+
+def slopes(heads: int, device: torch.device) -> Tensor:
+    """``(heads,)``: from 1/2 in the first head to 1/256 in the last, evenly in their logarithm."""
+    return 2.0 ** -torch.linspace(1, 8, heads, device=device)
+
+
+def _older(heads: int, length: int, device: torch.device) -> Tensor:
+    """What is taken off the score of key j by query i: ``(1, heads, length, length)``."""
+    at = torch.arange(length, device=device)
+    return (slopes(heads, device)[:, None, None] * (at - at[:, None]))[None]
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

@@ -50,6 +50,7 @@ class ModelConfig:
     input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
+    recency: bool = False  # attention prefers later timesteps, each head by another measure (ALiBi)
     recompute: bool = False  # compute activations again in the backward pass, to save memory
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ def attend(
     values: Tensor,
     slots: Tensor,
     lengths: Tensor,
+    slopes: Tensor,
     scratch: Tensor,
 ) -> Tensor:
     """Store the new timestep's key and value, and attend to all that are stored.
@@ -59,6 +60,7 @@ def attend(
         values: ``(B, heads, window, head_dim)`` float32.
         slots: ``(B,)`` int64, where the new timestep goes in the window.
         lengths: ``(B,)`` int64, how many slots are in use with it.
+        slopes: ``(heads,)`` float32: what a timestep's score loses with each step that it is older.
         scratch: ``(B, heads, window)`` float32, overwritten.
 
     Returns:
@@ -73,7 +75,7 @@ def attend(
     mixed = torch.empty(B, heads, head_dim)
     _store(new_key, new_value, by_dimension, stored, slots.numpy())
     new_query = new_query * np.float32(1 / math.sqrt(head_dim))
-    _score(new_query, by_dimension, lengths.numpy(), weights.numpy())
+    _score(new_query, by_dimension, slots.numpy(), lengths.numpy(), slopes.numpy(), weights.numpy())
     torch.softmax(weights, dim=-1, out=weights)
     _mix(weights.numpy(), stored, lengths.numpy(), mixed.numpy())
     return mixed
@@ -89,12 +91,15 @@ def _store(key: Array, value: Array, keys: Array, values: Array, slots: Integers
 
 
 @_kernel
-def _score(query: Array, keys: Array, lengths: Integers, scores: Array) -> None:
-    rows, heads, head_dim, _ = keys.shape
+def _score(query: Array, keys: Array, slots: Integers, lengths: Integers, slopes: Array, scores: Array) -> None:
+    rows, heads, head_dim, window = keys.shape
     for b in range(rows):
         for h in range(heads):
             q, k, out = query[b, h], keys[b, h], scores[b, h]
-            out[: lengths[b]] = 0
+            for t in range(slots[b] + 1):
+                out[t] = -slopes[h] * (slots[b] - t)
+            for t in range(slots[b] + 1, lengths[b]):  # the window's end is older than its beginning
+                out[t] = -slopes[h] * (slots[b] + window - t)
             out[lengths[b] :] = -np.inf
             whole = head_dim - head_dim % _AT_ONCE
             for j in range(0, whole, _AT_ONCE):

@@ -94,6 +94,7 @@ class AgentModel(nn.Module):
             model.dropout,
             recompute=model.recompute,
             input_norm=model.encoder_norm,
+            recency=model.recency,
         )
         outputs = model.bins if self.independent_critic else 1
 

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from mtbench_agents.transformer import cpu_attention
 
 
+@pytest.mark.parametrize("slopes", [[0.0, 0.0], [0.5, 0.01]])
 @pytest.mark.parametrize("head_dim", [1, 8, 12, 16])
-def test_it_is_attention_to_the_slots_in_use(head_dim):
+def test_it_is_attention_to_the_slots_in_use(head_dim, slopes):
     """Rows of different lengths; heads whose size is no multiple of what the kernels add at once."""
     B, heads, window = 5, 2, 21
     lengths = torch.tensor([1, 7, 8, 20, 21])
@@ -17,11 +18,14 @@ def test_it_is_attention_to_the_slots_in_use(head_dim):
     wanted_keys, wanted_values = keys.clone(), values.clone()
     for row, slot in enumerate(slots):
         wanted_keys[row, :, slot], wanted_values[row, :, slot] = key[row], value[row]
-    seen = (torch.arange(window) < lengths[:, None])[:, None, None]
+    slopes = torch.tensor(slopes)
+    age = (slots[:, None] - torch.arange(window)) % window
+    seen = -slopes[:, None, None] * age[:, None, None]
+    seen = seen.masked_fill(~(torch.arange(window) < lengths[:, None])[:, None, None], -torch.inf)
     wanted = F.scaled_dot_product_attention(query[:, :, None], wanted_keys, wanted_values, attn_mask=seen)[:, :, 0]
 
     scratch = torch.full((B, heads, window), torch.nan)
-    mixed = cpu_attention.attend(query, key, value, keys, values, slots, lengths, scratch)
+    mixed = cpu_attention.attend(query, key, value, keys, values, slots, lengths, slopes, scratch)
 
     assert torch.equal(keys, wanted_keys)
     assert torch.equal(values, wanted_values)

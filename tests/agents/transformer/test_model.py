@@ -50,10 +50,11 @@ def at(timesteps, rows, t):
 # ---- backbone ----
 
 
+@pytest.mark.parametrize("recency", [True, False])
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(on_cpu):
+def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(on_cpu, recency):
     """Rollouts of 3 to 17 steps restart at different times in 4 environments whose cache holds 6 timesteps."""
-    model = make().eval()
+    model = AgentModel(dataclasses.replace(SMALL, recency=recency), LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
     cache = model.backbone.new_cache(4, torch.device("cpu"))
     cache.on_cpu = on_cpu
     lengths = [[17, 5], [3, 9, 8], [11, 11], [6, 6, 6]]
@@ -84,8 +85,22 @@ def test_within_the_context_the_window_changes_nothing():
     )
 
 
-def test_no_timestep_sees_the_future():
-    model = make().eval()
+def test_what_is_older_counts_less_by_a_measure_of_each_head():
+    """Where scores are alike, a head with slope m weighs a timestep of age a by exp(-m a)."""
+    backbone = Backbone(4, 4, 1, 2, 10, 0.0, recency=True)
+    captured = {}
+    backbone.blocks[0].forward = lambda x, mask: captured.update(mask=mask) or x
+    backbone(torch.zeros(1, 5, 4), torch.arange(5)[None])
+    ages = torch.arange(4, -1, -1)
+    for head, slope in enumerate((2.0**-1, 2.0**-8)):
+        expected = torch.exp(-slope * ages) / torch.exp(-slope * ages).sum()
+        assert torch.allclose(captured["mask"][0, head, 4].softmax(dim=-1), expected)
+        assert (captured["mask"][0, head].exp().triu(1) == 0).all()
+
+
+@pytest.mark.parametrize("recency", [True, False])
+def test_no_timestep_sees_the_future(recency):
+    model = AgentModel(dataclasses.replace(SMALL, recency=recency), LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
     timesteps = random_timesteps(1, 8)
     steps = torch.arange(8)[None]
     before = model.states(timesteps, steps)
