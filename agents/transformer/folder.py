@@ -17,9 +17,12 @@ _FREE = ("updates", "threads", "keep_checkpoints", "loggers")
 
 
 def claim(folder: Path, config: TrainConfig) -> None:
-    """Write the settings into the folder, or check them against those it has."""
+    """Write the settings into the folder, or check them against those of the run that it has.
+
+    Where nothing was logged or saved, there is no run: it was refused for want of disk, say.
+    """
     path = folder / "config.json"
-    if path.exists():
+    if path.exists() and ((folder / "log.jsonl").exists() or any(folder.glob("checkpoints/*"))):
         try:
             known, wanted = to_dict(read_config(path)), to_dict(config)
         except UsageError as error:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from mtbench_agents.transformer import checkpoint
 from mtbench_agents.transformer import train as train_module
-from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, to_dict, updated
+from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, read_config, to_dict, updated
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
 from mtbench_agents.transformer.train import Trainer, selection_score
@@ -257,6 +257,14 @@ def test_a_folder_with_other_settings_is_refused(tmp_path, change, message):
     trained(tmp_path)
     with pytest.raises(UsageError, match=message):
         Trainer(dataclasses.replace(TINY, **change), tmp_path)
+
+
+def test_a_run_that_never_began_keeps_no_other_out(tmp_path):
+    """Refused for a replay larger than the disk, it can be tried again with a smaller one."""
+    with pytest.raises(UsageError, match=r"lower collect\.replay"):
+        Trainer(updated(TINY, {"collect.replay": 10**12}), tmp_path)
+    assert Trainer(TINY, tmp_path).run()
+    assert read_config(tmp_path / "config.json") == TINY
 
 
 def test_a_checkpoint_of_other_spaces_is_refused(tmp_path):
