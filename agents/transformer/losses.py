@@ -112,7 +112,8 @@ class Losses:
         else:
             values = self.model.raw_to_values(self.model.target_critic(t.next_state, policy.sample(1)))[..., 0]
         pair = random_pair(values, by_discount=self.config.pairs == "discount")
-        return t.reward + t.discount * (pair.amin(dim=0) if dependent else pair.mean(dim=0))
+        least = self.config.target == "least" or (dependent and self.config.target == "by-actor")
+        return t.reward + t.discount * (pair.amin(dim=0) if least else pair.mean(dim=0))
 
     def losses(self, t: Transitions, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The critic's and the actor's loss, and numbers for the log: weighted means over the transitions.

@@ -74,6 +74,27 @@ def test_dependent_targets_are_exact_expectations():
     assert torch.allclose(losses.targets(t), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("target", ["by-actor", "mean", "least"])
+@pytest.mark.parametrize("actor", ["dependent", "independent"])
+def test_what_a_target_takes_of_its_pair(actor, target):
+    """Of two critics, the pair is both of them."""
+    losses, _, t = setting(actor, target=target)
+    values = values_of_all(losses, losses.model.target_critic, t.next_state)
+    policy = losses.model.target_actor(t.next_state)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = losses.targets(t)
+        torch.manual_seed(0)
+        sampled = policy.sample(1)
+    if actor == "dependent":
+        critics = (values * policy.probabilities).sum(dim=-1)
+    else:
+        critics = values.gather(-1, sampled.expand(*values.shape[:-1], 1))[..., 0]
+    least = target == "least" or (target == "by-actor" and actor == "dependent")
+    expected = t.reward + t.discount * (critics.amin(dim=0) if least else critics.mean(dim=0))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(("least", "by_action"), [("of-expectations", False), ("by-action", True)])
 def test_what_the_dependent_actors_minimum_is_of(least, by_action):
     losses, _, t = setting(least=least)
