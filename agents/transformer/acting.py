@@ -26,7 +26,7 @@ from .graphs import compiled
 from .heads import DiscretePolicy
 from .model import ActionSpec, AgentModel
 from .precision import half_precision
-from .trees import flat, tree_map, unflat
+from .trees import named_map, tree_map
 
 Array = npt.NDArray[Any]
 
@@ -231,14 +231,7 @@ class Player:
         if self._on_gpu:
             used = -(-used // _SLOTS) * _SLOTS
         inputs = Inputs(
-            observation=unflat(
-                "observation",
-                observations,
-                {
-                    name: self._sent(name, np.ascontiguousarray(o))
-                    for name, o in flat("observation", observations).items()
-                },
-            ),
+            observation=named_map(self._sent, "observation", tree_map(np.ascontiguousarray, observations)),
             previous_action=self._sent("previous_action", self.previous_action),
             previous_reward=self._sent("previous_reward", self.previous_reward),
             steps=self._sent("steps", self._steps),

@@ -83,7 +83,7 @@ class LearningConfig:
     value_samples: int = number(1, 1, 10**4)  # actions per discount and critic behind a state's value
     n_step: int = number(1, 1, 65_536)  # rewards in a TD target
     pairs: Literal["timestep", "discount"] = "timestep"  # whose own pair of critics makes the TD target
-    # What a TD target takes of its pair: the least with a dependent actor and the mean with an independent one, or ...
+    # What a TD target takes of its pair; by-actor: the mean if the actor is independent, the least if it is dependent.
     target: Literal["by-actor", "mean", "least"] = "by-actor"
     shared_samples: bool = False  # whether all critics judge the same sampled actions
     exact_expectations: bool = True  # dependent updates average over all discrete actions

@@ -171,15 +171,13 @@ class AgentModel(nn.Module):
     def update_targets(self, rate: float) -> None:
         """Move the target heads towards the heads."""
         for online, target in ((self.actor, self.target_actor), (self.critic, self.target_critic)):
-            mine, theirs = ([p.detach() for p in module.parameters()] for module in (target, online))
-            torch._foreach_lerp_(mine, theirs, rate)
+            _move(target, online, rate)
 
     @torch.no_grad()
     def follow(self, other: AgentModel, rate: float) -> None:
         """Move what acts towards another network's, and take over its statistics."""
         for mine, theirs in zip(self.acting_parts(), other.acting_parts(), strict=True):
-            ours, others = ([p.detach() for p in part.parameters()] for part in (mine, theirs))
-            torch._foreach_lerp_(ours, others, rate)
+            _move(mine, theirs, rate)
             buffers = list(mine.buffers())
             if buffers:
                 torch._foreach_copy_(buffers, list(theirs.buffers()))
@@ -191,3 +189,9 @@ class AgentModel(nn.Module):
     def optimized(self) -> list[nn.Parameter]:
         """The parameters that gradients move."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+
+def _move(module: nn.Module, towards: nn.Module, rate: float) -> None:
+    """Move the parameters of a module towards those of another one like it."""
+    mine, theirs = ([p.detach() for p in one.parameters()] for one in (module, towards))
+    torch._foreach_lerp_(mine, theirs, rate)

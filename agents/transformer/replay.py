@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mtbench.errors import UsageError
 
 from .storage import UndoLog, claim_space, mapped
-from .trees import flat, leaves, tree_map, unflat
+from .trees import leaves, named_map, tree_map
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -109,10 +109,9 @@ class Replay:
             return self._maps[-1].view(np.ndarray)  # indexing NumPy's class for mapped ones is slower
 
         self._maps: list[Any] = []
-        named = {name: array(name, leaf) for field, tree in example.items() for name, leaf in flat(field, tree).items()}
-        self._all = list(named.values())
-        self.observations = unflat("observations", observation, named)
-        self.actions, self.rewards = named["actions"], named["rewards"]
+        made = {field: named_map(array, field, tree) for field, tree in example.items()}
+        self.observations, self.actions, self.rewards = made.values()
+        self._all = [leaf for tree in made.values() for leaf in leaves(tree)]
         # A ring of rollouts too; none is shorter than 2 places.
         self._starts = np.zeros(capacity // 2 + 1, dtype=np.int64)
         self._lengths = np.zeros_like(self._starts)

@@ -95,8 +95,13 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None,
     listed = layout.source.ravel() if there is None else layout.source.ravel()[there]
     slice_of, place_of = layout.source // batch.rewards.shape[1], layout.source % batch.rewards.shape[1]
 
+    whole = layout.is_batch and exists.all()
+
     def packed(array: Array) -> Array:
         return array if layout.is_batch else _taken(array, layout.source)
+
+    def observed(array: Array) -> Array:
+        return array.reshape(-1, *array.shape[2:]) if whole else _taken(array, listed)
 
     if fixed_length is None:
         # In the batch's order. Found on the host: a mask on a GPU would have to wait for its number of True entries.
@@ -115,7 +120,7 @@ def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None,
         return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
     slices = Slices(
-        observations=tree_map(lambda array: tensor(_taken(array, listed)), batch.observations),
+        observations=tree_map(lambda array: tensor(observed(array)), batch.observations),
         actions=tensor(packed(batch.actions)),
         rewards=tensor(packed(batch.rewards)),
         steps=tensor(np.where(exists, batch.first_step[slice_of] + place_of, 0)),

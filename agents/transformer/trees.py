@@ -20,6 +20,11 @@ def flat(name: str, tree: Any) -> dict[str, Any]:
     return {path: leaf for key in sorted(tree) for path, leaf in flat(f"{name}.{key}", tree[key]).items()}
 
 
+def named_map(function: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
+    """The tree of what `function` makes of each leaf's name, as :func:`flat` gives it, and the leaf."""
+    return unflat(name, tree, {path: function(path, leaf) for path, leaf in flat(name, tree).items()})
+
+
 def unflat(name: str, like: Any, leaves: Mapping[str, Any]) -> Any:
     """The tree of the form of `like` with these leaves; the reverse of :func:`flat`."""
     if not isinstance(like, dict):

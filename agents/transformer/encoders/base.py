@@ -55,7 +55,10 @@ class Encoder(nn.Module):
         super().__init__()
 
     def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update input statistics, where there are any, from timesteps where `mask` is True."""
+        """Update the statistics of its :class:`Numbers` from timesteps where `mask` is True."""
+        for part in self.children():
+            if isinstance(part, Numbers):
+                part.observe(timesteps, mask)
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -143,14 +146,13 @@ class Numbers(nn.Module):
 
 def parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
     """The spaces of an observation's leaves, as :func:`flat` names them under ``observation``."""
+    return flat("observation", _tree(space))
+
+
+def _tree(space: gym.Space[Any]) -> Any:
     if isinstance(space, gym.spaces.Dict):
-        tree = {name: parts(branch) for name, branch in space.spaces.items()}
-        return {
-            "observation." + name + path.removeprefix("observation"): leaf
-            for name in sorted(tree)
-            for path, leaf in tree[name].items()
-        }
-    return {"observation": space}
+        return {name: _tree(part) for name, part in space.spaces.items()}
+    return space
 
 
 def is_vector(space: gym.Space[Any]) -> bool:

@@ -65,10 +65,6 @@ class GridMissionEncoder(Encoder):
         ]
         return counts == [1, 1] and 2 + sum(is_vector(part) for part in spaces) == len(spaces)
 
-    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update the statistics of rewards and vectors."""
-        self.numbers.observe(timesteps, mask)
-
     def forward(self, timesteps: Timesteps) -> Tensor:
         """``(M, width)``."""
         observed = flat("observation", timesteps.observation)

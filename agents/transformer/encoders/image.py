@@ -58,10 +58,6 @@ class ImageEncoder(Encoder):
         images = sum(is_image(part) for part in spaces)
         return images == 1 and images + sum(is_vector(part) for part in spaces) == len(spaces)
 
-    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update the statistics of rewards and vectors."""
-        self.numbers.observe(timesteps, mask)
-
     def forward(self, timesteps: Timesteps) -> Tensor:
         """``(M, width)``."""
         frames = flat("observation", timesteps.observation)[self.image]

@@ -27,10 +27,6 @@ class VectorEncoder(Encoder):
         """A vector, or a Dict of vectors."""
         return all(is_vector(part) for part in parts(space).values())
 
-    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update the statistics of observations and rewards."""
-        self.numbers.observe(timesteps, mask)
-
     def forward(self, timesteps: Timesteps) -> Tensor:
         """``(M, width)``."""
         encoded: Tensor = self.out(self.mlp(self.numbers(timesteps)))

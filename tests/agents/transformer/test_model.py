@@ -22,13 +22,6 @@ LEARNING = LearningConfig(discounts=(0.5, 0.9, 0.99))
 VECTOR = gym.spaces.Box(-1, 1, (5,), dtype=np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 def make(actions=None, **learning):
     return AgentModel(SMALL, dataclasses.replace(LEARNING, **learning), VECTOR, actions or gym.spaces.Discrete(4))
 

@@ -7,14 +7,6 @@ import pytest
 import torch
 from mtbench_agents.transformer import objectives as obj
 
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 VALUES = torch.tensor([-2e5, -1e5, -321.0, -1.0, -1e-3, 0.0, 0.2, 1.0, 7.7, 4321.0, 1e5, 9e9])
 
 
