@@ -136,7 +136,7 @@ def play(
     seed: Seed = 0,
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
-    """Play one meta-rollout and print what happened."""
+    """Play one meta-rollout and print what happened. A video of a trained agent also shows which return it expects."""
     from mtbench.pictures import check_every, check_video_path, write_video
     from mtbench.play import Playthrough
     from mtbench.policy import load_policy
@@ -389,9 +389,11 @@ def _announce(rollout: MetaRollout, by_default: bool) -> None:
 
 def _with_progress(played: Playthrough, rollout: MetaRollout, every: int) -> Iterator[Frame]:
     """The frames of a film, with a bar that counts steps; how many there will be is known at the end alone."""
+    from mtbench.films import film
+
     with progress_bar("steps at most") as progress:
         bar = progress.add_task("filming", total=None)
-        for frame in played.frames(every):
+        for frame in film(played, every):
             longest = rollout.k * (rollout.suite.tasks[rollout.task].max_steps + 1) - 1
             progress.update(bar, completed=played.steps, total=min(longest, rollout.max_steps or longest))
             yield frame

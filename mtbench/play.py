@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy, load_policy
+from mtbench.films import Trace
+from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy, ValuingPolicy, load_policy
 from mtbench.rollout import MetaRollout
 from mtbench.spaces import stack
 from mtbench.suite import Frame
@@ -34,6 +35,8 @@ class Playthrough:
     Attributes:
         steps: Steps taken so far.
         statistics: The last step's ``info["rollout"]``, once the rollout is over.
+        values_known: Whether the policy says which return it expects.
+        trace: Rewards and attempts so far, and the values if they are known.
     """
 
     def __init__(self, env: MetaRollout, policy: Policy, seed: int, options: dict[str, Any]) -> None:
@@ -43,6 +46,8 @@ class Playthrough:
         self._options = options
         self.steps = 0
         self.statistics: dict[str, Any] = {}
+        self.values_known = isinstance(policy, ValuingPolicy)
+        self.trace = Trace()
 
     def run(self) -> None:
         """Play to the end."""
@@ -75,15 +80,25 @@ class Playthrough:
         if isinstance(policy, PrivilegedPolicy):
             policy.bind([env])
         self.steps = 0
+        self.trace = trace = Trace(starts=[0])
         yield False
         first, over = True, False
         while not over:
-            actions = policy.act(stack(env.observation_space, [observation]), np.array([first]))
+            inputs = stack(env.observation_space, [observation]), np.array([first])
+            if isinstance(policy, ValuingPolicy):
+                actions, values = policy.act_and_value(*inputs)
+                trace.values.append(float(values[0]))
+            else:
+                actions = policy.act(*inputs)
             observation, reward, terminated, truncated, info = env.step(actions[0])
             if isinstance(policy, RewardedPolicy):
                 policy.observe_rewards(np.array([reward]))
             first, over = False, bool(terminated or truncated)
             self.steps += 1
+            trace.rewards.append(float(reward))
             if over:
                 self.statistics = info["rollout"]
+                trace.returns = [float(value) for value in self.statistics["returns"]]
+            elif env.attempt_start:
+                trace.starts.append(self.steps)
             yield over

@@ -78,6 +78,20 @@ class RewardedPolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class ValuingPolicy(Policy, Protocol):
+    """A policy that can say which return it expects. Films show it, and nothing else asks."""
+
+    def act_and_value(
+        self, observations: Any, reset_mask: npt.NDArray[np.bool_]
+    ) -> tuple[Any, npt.NDArray[np.float64]]:
+        """What ``act`` returns, and the discounted return that each row expects from its observation on.
+
+        Returns:
+            The actions, and values ``(num_envs,)`` on the scale of the rewards that the policy is paid.
+        """
+
+
+@runtime_checkable
 class TrainedPolicy(Policy, Protocol):
     """A policy that knows what records should say of it.
 

@@ -62,6 +62,9 @@ class ActingModel(nn.Module):
         model: The network; its weights are copied.
     """
 
+    #: Whether a GPU may replay the step as a graph.
+    compilable = True
+
     def __init__(self, model: AgentModel) -> None:
         super().__init__()
         self.actions = model.actions
@@ -95,13 +98,52 @@ class ActingModel(nn.Module):
         )
         device = inputs.steps.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):
-            state = self.backbone.step(self.encoder(timesteps), inputs.steps, cache, used)
-            policy = self.actor.last(state)
+            return self.acted(self.backbone.step(self.encoder(timesteps), inputs.steps, cache, used), inputs.noise)
+
+    def acted(self, state: Tensor, noise: Tensor) -> Tensor:
+        """The actions that the policy draws in states ``(N, D)``."""
+        policy = self.actor.last(state)
         if isinstance(policy, DiscretePolicy):
             cumulative = policy.probabilities.cumsum(dim=-1)
-            below = inputs.noise * cumulative[:, -1:] > cumulative
+            below = noise * cumulative[:, -1:] > cumulative
             return below.sum(dim=1).clamp(max=cumulative.shape[1] - 1)
-        return torch.tanh(policy.mean + policy.log_std.exp() * inputs.noise)
+        return torch.tanh(policy.mean + policy.log_std.exp() * noise)
+
+
+class ValuingModel(ActingModel):
+    """Also says which return it expects, for films of one environment.
+
+    Args:
+        model: The network; its critics are used as they are.
+        multiplier: Of rewards, when it learned.
+
+    Attributes:
+        values: ``(N,)`` float32, of the latest step: the policy's average over the critics, for the last discount. With
+            continuous actions, of the policy's mean action. Rewards count as they are paid.
+    """
+
+    compilable = False
+    values: Tensor
+
+    def __init__(self, model: AgentModel, multiplier: float) -> None:
+        super().__init__(model)
+        self._critics = [model]  # in a list, so that it is no part of this module
+        self._multiplier = multiplier
+
+    def acted(self, state: Tensor, noise: Tensor) -> Tensor:
+        """As the base class."""
+        policy = self.actor.last(state)
+        if isinstance(policy, DiscretePolicy):
+            values = (self._of_actions(state, None) * policy.probabilities).sum(dim=-1)
+        else:
+            values = self._of_actions(state, torch.tanh(policy.mean)[:, None, None])[:, 0]
+        self.values = values / self._multiplier
+        return super().acted(state, noise)
+
+    def _of_actions(self, state: Tensor, action: Tensor | None) -> Tensor:
+        """Values ``(N, S)`` of actions ``(N, 1, S, A)``, or of all discrete ones."""
+        (model,) = self._critics
+        return model.raw_to_values(model.critic(state, action))[:, :, -1].mean(dim=0)
 
 
 def _tensors(model: AgentModel | ActingModel) -> list[Tensor]:
@@ -225,7 +267,7 @@ class Player:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
         cache = self._memory(model)
         if self._step is None:
-            self._step = compiled(model.forward, self._device) if self._on_gpu else model.forward
+            self._step = compiled(model.forward, self._device) if self._on_gpu and model.compilable else model.forward
         draw = self._rng.random if self._discrete else self._rng.standard_normal
         used = int(self._steps.max()) + 1
         if self._on_gpu:

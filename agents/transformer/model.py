@@ -175,16 +175,13 @@ class AgentModel(nn.Module):
 
     @torch.no_grad()
     def follow(self, other: AgentModel, rate: float) -> None:
-        """Move what acts towards another network's, and take over its statistics."""
-        for mine, theirs in zip(self.acting_parts(), other.acting_parts(), strict=True):
+        """Move all but the targets towards another network's, and take over its statistics."""
+        for name in ("encoder", "backbone", "actor", "critic", "popart"):
+            mine, theirs = getattr(self, name), getattr(other, name)
             _move(mine, theirs, rate)
             buffers = list(mine.buffers())
             if buffers:
                 torch._foreach_copy_(buffers, list(theirs.buffers()))
-
-    def acting_parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """What acts: encoder, backbone and actor."""
-        return self.encoder, self.backbone, self.actor
 
     def optimized(self) -> list[nn.Parameter]:
         """The parameters that gradients move."""
@@ -194,4 +191,5 @@ class AgentModel(nn.Module):
 def _move(module: nn.Module, towards: nn.Module, rate: float) -> None:
     """Move the parameters of a module towards those of another one like it."""
     mine, theirs = ([p.detach() for p in one.parameters()] for one in (module, towards))
-    torch._foreach_lerp_(mine, theirs, rate)
+    if mine:
+        torch._foreach_lerp_(mine, theirs, rate)

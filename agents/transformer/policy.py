@@ -16,7 +16,7 @@ from mtbench.errors import UsageError
 from mtbench.untrusted import shown
 
 from . import checkpoint
-from .acting import ActingModel, Player
+from .acting import ActingModel, Player, ValuingModel
 from .config import TrainConfig, read_config
 from .model import AgentModel
 
@@ -35,6 +35,7 @@ class TransformerPolicy:
         train_seed: Seed of its training run.
         step: Environment steps it was trained for.
         digest: Of the checkpoint it was loaded from, if it was.
+        multiplier: Of rewards, when it was trained.
     """
 
     def __init__(
@@ -45,9 +46,12 @@ class TransformerPolicy:
         train_seed: int,
         step: int,
         digest: str | None = None,
+        multiplier: float = 1.0,
     ) -> None:
         self._model, self._device = model.to(device), device
         self._acting = ActingModel(self._model)
+        self._multiplier = multiplier
+        self._valuing: ValuingModel | None = None
         self.digest = digest
         self.agent, self.train_seed, self.step = agent, train_seed, step
 
@@ -57,8 +61,20 @@ class TransformerPolicy:
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         """One action per environment."""
+        return self._act(self._acting, observations, reset_mask)
+
+    def act_and_value(
+        self, observations: Any, reset_mask: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+        """Also the returns it expects; see :class:`mtbench.policy.ValuingPolicy`."""
+        if self._valuing is None:
+            self._valuing = ValuingModel(self._model, self._multiplier).to(self._device)
+        actions = self._act(self._valuing, observations, reset_mask)
+        return actions, self._valuing.values.cpu().numpy().astype(np.float64)
+
+    def _act(self, model: ActingModel, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         self._player.restart(reset_mask)
-        actions = self._player.act(self._acting, observations)
+        actions = self._player.act(model, observations)
         self._player.took(actions)
         return self._player.to_environment(actions)
 
@@ -100,7 +116,8 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parent, name = folder.resolve().parts[-2:]
     agent = f"{parent}-best" if name == "best" else name
-    return TransformerPolicy(model, device, agent, config.seed, state["steps"], state["digest"])
+    multiplier = config.learning.reward_multiplier
+    return TransformerPolicy(model, device, agent, config.seed, state["steps"], state["digest"], multiplier)
 
 
 def _spaces(folder: Path, config: TrainConfig) -> Spaces:

@@ -12,10 +12,12 @@ from mtbench_agents.transformer.collector import Collector
 from mtbench_agents.transformer.config import CollectConfig, LearningConfig, ModelConfig
 from mtbench_agents.transformer.losses import Losses
 from mtbench_agents.transformer.model import AgentModel
-from mtbench_agents.transformer.replay import Replay
+from mtbench_agents.transformer.policy import TransformerPolicy
+from mtbench_agents.transformer.replay import Replay, Rollout
 from mtbench_agents.transformer.slices import prepare
 from mtbench_agents.transformer.trees import tree_map
 
+from mtbench.policy import ValuingPolicy
 from mtbench.rollout import MetaRollout
 from tests import toy
 
@@ -108,6 +110,62 @@ def test_actions_are_drawn_from_the_policy_that_the_learner_sees(kind):
         else:
             expected = torch.tanh(policy.mean[:, -1] + policy.log_std[:, -1].exp() * noise)
             assert torch.allclose(expected, torch.from_numpy(rollout.actions), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_values_of_films_are_those_that_the_learner_sees(kind):
+    """Along a rollout: the critics' average for the last discount, of the policy's actions, in rewards as paid."""
+    envs = SyncVectorEnv([SETTINGS[kind]])
+    model = opinionated(envs)
+    policy = TransformerPolicy(model, CPU, "agent", 0, 0, multiplier=4.0)
+    assert isinstance(policy, ValuingPolicy)
+    policy.start(1, 0, envs.single_observation_space, envs.single_action_space)
+    observation, _ = envs.reset(seed=0)
+    observations, actions, rewards, values = [observation[0].copy()], [], [], []
+    over = np.array([True])
+    while not over[0] or not rewards:
+        action, value = policy.act_and_value(observation, over)
+        values.append(value[0])
+        observation, reward, terminated, truncated, _ = envs.step(action)
+        policy.observe_rewards(reward)
+        over = terminated | truncated
+        observations.append(observation[0].copy())
+        actions.append(policy._player.previous_action[0].copy())
+        rewards.append(reward[0])
+    rollout = Rollout(np.array(observations), np.array(actions), np.array(rewards, np.float32), True)
+    replay = Replay(1000, rollout.observations[0], rollout.actions[0])
+    replay.add(rollout)
+    slices = prepare(replay.sample(1, len(rewards), np.random.default_rng(0)), CPU).slices
+    with torch.no_grad():
+        states = Losses(model, LEARNING, CPU).transitions(slices).state
+        pi = model.actor(states)
+        if kind == "discrete":
+            raw = model.raw_to_values(model.critic(states, None))  # (E, N, G, S)
+            expected = (raw * pi.probabilities).sum(dim=-1)[..., -1].mean(dim=0) / 4
+        else:
+            raw = model.raw_to_values(model.critic(states, torch.tanh(pi.mean)[:, :, None]))
+            expected = raw[..., -1, 0].mean(dim=0) / 4
+    assert np.ptp(values) > 0.01 * np.abs(values).max()
+    np.testing.assert_allclose(values, expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_policy_that_says_its_values_acts_alike():
+    envs = SyncVectorEnv([SETTINGS["discrete"]])
+    actions = []
+    for valued in (False, True):
+        policy = TransformerPolicy(opinionated(envs), CPU, "agent", 0, 0)
+        policy.start(1, 3, envs.single_observation_space, envs.single_action_space)
+        observation, _ = envs.reset(seed=0)
+        over, played = np.array([True]), []
+        for _ in range(60):
+            action = policy.act_and_value(observation, over)[0] if valued else policy.act(observation, over)
+            played.append(int(action[0]))
+            observation, reward, terminated, truncated, _ = envs.step(action)
+            policy.observe_rewards(reward)
+            over = terminated | truncated
+        actions.append(played)
+    assert actions[0] == actions[1]
+    assert len(set(actions[0])) > 1
 
 
 def inputs(envs, step):

@@ -250,21 +250,25 @@ def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, monkey
 
 
 def test_the_weights_that_act_follow_the_newest():
-    """Exponential averages of what acts, with the newest statistics; learning itself is the same."""
+    """Exponential averages of all but the targets, with the newest statistics; learning itself is the same."""
     plain, learner = make(), make(ema_rate=0.25)
     assert plain.acting is plain.model
-    averages = [p.detach().clone() for part in learner.model.acting_parts() for p in part.parameters()]
+    averages = [p.detach().clone() for part in _followed(learner.model) for p in part.parameters()]
     batch = copycat().sample(8, 12, np.random.default_rng(0))
     for _ in range(5):
         assert floats(plain.update(batch)) == floats(learner.update(batch))
-        newest = [p.detach() for part in learner.model.acting_parts() for p in part.parameters()]
+        newest = [p.detach() for part in _followed(learner.model) for p in part.parameters()]
         averages = [0.75 * average + 0.25 * new for average, new in zip(averages, newest, strict=True)]
-    found = [p for part in learner.acting.acting_parts() for p in part.parameters()]
+    found = [p for part in _followed(learner.acting) for p in part.parameters()]
     for average, parameter in zip(averages, found, strict=True):
         torch.testing.assert_close(parameter, average)
         assert not parameter.requires_grad
     for one, two in zip(learner.acting.encoder.buffers(), learner.model.encoder.buffers(), strict=True):
         assert torch.equal(one, two)
+
+
+def _followed(model):
+    return model.encoder, model.backbone, model.actor, model.critic
 
 
 def certain(learner):
