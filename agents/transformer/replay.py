@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -17,11 +18,12 @@ import numpy.typing as npt
 
 from mtbench.errors import UsageError
 
-from .storage import UndoLog, claim_space, mapped
-from .trees import leaves, named_map, tree_map
+from .storage import SliceReader, UndoLog, claim_space, mapped
+from .trees import leaves, named_map
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
+
+_LARGE = 512  # bytes of a timestep from which slices are copied one by one
 
 
 @dataclass(slots=True)
@@ -105,10 +107,14 @@ class Replay:
         def array(name: str, leaf: Array) -> Array:
             if folder is None:
                 return np.zeros((capacity, *leaf.shape), dtype=leaf.dtype)
-            self._maps.append(mapped(folder / f"{quote(name, safe='')}.bin", (capacity, *leaf.shape), leaf.dtype))
+            path = folder / f"{quote(name, safe='')}.bin"
+            self._maps.append(mapped(path, (capacity, *leaf.shape), leaf.dtype))
+            if leaf.nbytes >= _LARGE and hasattr(os, "preadv"):
+                self._readers[name] = SliceReader(path, self._maps[-1])
             return self._maps[-1].view(np.ndarray)  # indexing NumPy's class for mapped ones is slower
 
         self._maps: list[Any] = []
+        self._readers: dict[str, SliceReader] = {}
         made = {field: named_map(array, field, tree) for field, tree in example.items()}
         self.observations, self.actions, self.rewards = made.values()
         self._all = [leaf for tree in made.values() for leaf in leaves(tree)]
@@ -214,20 +220,33 @@ class Replay:
         first = rng.integers(0, np.maximum(lengths - wanted, 0) + 1)
         count = np.minimum(lengths - first, wanted)
         longest = int(count.max())
-        offset = np.minimum(np.arange(longest + 1), count[:, None])  # padding repeats the last timestep
-        index = (self._starts[chosen] + first)[:, None] + offset
+        slices = partial(self._slices, begin=self._starts[chosen] + first, count=count)
         steps = np.arange(longest)
         last = steps == (count - 1)[:, None]
         return Batch(
-            observations=tree_map(lambda kept: kept[index], self.observations),
-            actions=self.actions[index],
-            rewards=self.rewards[index],
+            observations=named_map(slices, "observations", self.observations),
+            actions=slices("actions", self.actions),
+            rewards=slices("rewards", self.rewards),
             terminated=last & (self._ended[chosen] & (first + count == lengths))[:, None],
             mask=steps < count[:, None],
             first_step=first.astype(np.int64),
         )
 
-    # ---- checkpoints ----
+    def _slices(self, name: str, kept: Array, begin: Array, count: Array) -> Array:
+        """Rows of an array from each of `begin` on: ``(B, longest + 1, ...)``; padding repeats the last timestep."""
+        longest = int(count.max())
+        if kept[0].nbytes < _LARGE:
+            return np.asarray(kept[begin[:, None] + np.minimum(np.arange(longest + 1), count[:, None])])
+        found = np.empty((len(begin), longest + 1, *kept.shape[1:]), dtype=kept.dtype)
+        places = [(found[i, : count[i] + 1], int(begin[i])) for i in range(len(begin))]
+        if name in self._readers:
+            self._readers[name].read_into(places)
+        else:
+            for into, first in places:
+                into[:] = kept[first : first + len(into)]
+        for i in np.flatnonzero(count < longest):
+            found[i, count[i] + 1 :] = found[i, count[i]]
+        return found
 
     def _drawn(self, size: int, rng: np.random.Generator, recency: float, by_task: bool) -> Array:
         """Numbers of rollouts."""
@@ -240,6 +259,8 @@ class Replay:
         counts = np.array([len(present[task]) for task in tasks])
         newer = _newer(rng, recency, counts).tolist()
         return np.array([present[task].newest(back) for task, back in zip(tasks, newer, strict=True)])
+
+    # ---- checkpoints ----
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint holds of the replay: which rollouts lie where, and their checksums.
@@ -269,7 +290,9 @@ class Replay:
             self._guarded = self._newest
 
     def close(self) -> None:
-        """Close the undo log; the arrays close when nothing refers to them."""
+        """Close the undo log and what reads slices; the arrays close when nothing refers to them."""
+        for reader in self._readers.values():
+            reader.close()
         if self._undo is not None:
             self._undo.close()
 
@@ -281,9 +304,6 @@ class Replay:
         Raises:
             UsageError: It is from a replay of another capacity.
         """
-        if "observations" in state:
-            self._load_copy(state)
-            return
         cursor, capacity = (int(v) for v in state["cursor"])
         starts, lengths = state["starts"], state["lengths"]
         count = len(starts)
@@ -327,18 +347,6 @@ class Replay:
                     content = content[array.nbytes :]
                 whole[number] = self._is_whole(number)
         return whole
-
-    def _load_copy(self, state: dict[str, Array]) -> None:
-        """Of a checkpoint of an earlier version, which holds a copy of the arrays."""
-        oldest, newest, _, capacity = (int(v) for v in state["counters"])
-        if capacity != self.capacity:
-            raise UsageError("The saved replay has another capacity than this run.")
-        for number in range(oldest, newest):
-            at = number % len(self._starts)
-            begin, length = int(state["starts"][at]), int(state["lengths"][at])
-            end = begin + length + 1
-            actions, rewards = (state[name][begin + 1 : end] for name in ("actions", "rewards"))
-            self.add(Rollout(state["observations"][begin:end], actions, rewards, bool(state["ended"][at])))
 
     def _arrays(self, number: int) -> list[Array]:
         """A rollout's part of each array."""
@@ -391,16 +399,3 @@ def _key(state: dict[str, Array]) -> bytes:
     for name in ("starts", "lengths", "ended", "checksums"):
         digest.update(np.ascontiguousarray(state[name]).tobytes())
     return digest.digest()
-
-
-def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
-    """``map(make, numbers)``, with the next one made by a thread while the last one is in use."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
-        waiting: Future[T] | None = None
-        for number in numbers:
-            following = pool.submit(make, number)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()

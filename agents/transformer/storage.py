@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ from mtbench.files import DiskFullError, write_atomically
 
 Array = npt.NDArray[Any]
 
+_READERS = 4  # reads at once
 _KEY_BYTES = 32  # of the checkpoint that an undo log belongs to, at its begin
 
 
@@ -89,6 +91,41 @@ def _occupy(descriptor: int, size: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system does not support it
                 raise
+
+
+class SliceReader:
+    """Reads slices of an array that fills a file, many at once, without going through the array's mapped memory.
+
+    A mapped array brings in a page at a time, each when it is touched. Reading a slice of images in one call is twice
+    as fast where the page cache has it, and three times where only the disk has it; several calls at once keep a disk
+    busy.
+
+    Args:
+        path: The file of `array`.
+        array: ``(capacity, ...)``, mapped to it.
+    """
+
+    def __init__(self, path: Path, array: Array) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._row = array[0].nbytes
+        self._pool = ThreadPoolExecutor(_READERS, "replay")
+
+    def read_into(self, slices: Iterable[tuple[Array, int]]) -> None:
+        """Fill each array ``(n, ...)``, contiguous, with the n rows that begin at the row given."""
+        list(self._pool.map(self._read, *zip(*slices, strict=True)))
+
+    def _read(self, into: Array, first: int) -> None:
+        rest, offset = into.data.cast("B"), first * self._row
+        while rest:
+            count = os.preadv(self._file.fileno(), [rest], offset)
+            if not count:
+                raise OSError(errno.EIO, "The file is shorter than the replay", self._file.name)
+            rest, offset = rest[count:], offset + count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._pool.shutdown()
+        self._file.close()
 
 
 class UndoLog:

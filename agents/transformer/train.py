@@ -39,7 +39,8 @@ from .folder import claim, drop_evaluations, tidy
 from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
-from .replay import Replay, prefetched
+from .prefetch import prefetched
+from .replay import Replay
 from .run_log import RunLog, flat, make_loggers
 from .slices import Prepared
 from .throughput import wait

@@ -1,25 +1,28 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
-from mtbench_agents.transformer.replay import Replay, Rollout, prefetched
+from mtbench_agents.transformer.replay import Replay, Rollout
 
 from mtbench.errors import UsageError
 
+LARGE = 200  # numbers of an observation that is read from its file
 
-def rollout(number, length, terminated=True):
+
+def rollout(number, length, terminated=True, width=1):
     """Everything in it says which rollout and which step it is from: 1000 * number + step."""
     at = 1000 * number + np.arange(length + 1)
     return Rollout(
-        observations=at[:, None].astype(np.float32),
+        observations=np.repeat(at[:, None], width, axis=1).astype(np.float32),
         actions=at[:-1].astype(np.int64),
         rewards=at[:-1].astype(np.float32),
         terminated=terminated,
     )
 
 
-def make(capacity, **kwargs):
-    return Replay(capacity, np.zeros(1, np.float32), np.zeros((), np.int64), **kwargs)
+def make(capacity, width=1, **kwargs):
+    return Replay(capacity, np.zeros(width, np.float32), np.zeros((), np.int64), **kwargs)
 
 
 def check(batch, length):
@@ -29,6 +32,8 @@ def check(batch, length):
         assert batch.mask[row, :count].all()
         assert not batch.mask[row, count:].any()
         observed = batch.observations[row, : count + 1, 0]
+        assert (batch.observations[row, : count + 1] == observed[:, None]).all()
+        assert (batch.observations[row, count + 1 :] == observed[-1]).all(), "padding repeats the last one"
         first = observed[0]
         assert np.array_equal(observed, first + np.arange(count + 1))
         assert batch.first_step[row] == first % 1000
@@ -42,14 +47,15 @@ def check(batch, length):
         assert not batch.terminated[row, : count - 1].any()
 
 
+@pytest.mark.parametrize("width", [1, LARGE])
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_slices_are_true_whatever_was_forgotten(tmp_path, on_disk):
+def test_slices_are_true_whatever_was_forgotten(tmp_path, on_disk, width):
     rng = np.random.default_rng(0)
-    replay = make(300, folder=tmp_path / "replay" if on_disk else None)
+    replay = make(300, width, folder=tmp_path / "replay" if on_disk else None)
     held = []
     for number in range(1, 400):
         length = int(rng.integers(1, 60))
-        replay.add(rollout(number, length))
+        replay.add(rollout(number, length, width=width))
         held.append((number, length))
         batch = replay.sample(16, 20, rng)
         check(batch, 20)
@@ -92,6 +98,15 @@ def test_sampling_is_seeded_and_copies():
     assert np.array_equal(one.observations, two.observations)
     one.observations[:] = -1
     assert (replay.observations[:31] >= 0).all()
+
+
+def test_a_file_cut_while_training_is_an_error_not_data(tmp_path):
+    """Zeros would be learnt from."""
+    replay = make(100, LARGE, folder=tmp_path)
+    replay.add(rollout(1, 30, width=LARGE))
+    os.truncate(tmp_path / "observations.bin", 4 * LARGE * 10)
+    with pytest.raises(OSError, match="shorter than the replay"):
+        replay.sample(8, 30, np.random.default_rng(0))
 
 
 def filled(rollouts, **kwargs):
@@ -161,40 +176,12 @@ def test_a_checkpoint_does_not_copy_the_replay(tmp_path):
     assert sum(array.nbytes for array in replay.state().values()) < 22 * len(replay) + 100
 
 
-def test_a_copy_of_an_earlier_version_is_read(tmp_path):
-    """Its checkpoints held the arrays, and tables in the order of the ring."""
-    old = filled(25)
-    state = {name: getattr(old, name) for name in ("observations", "actions", "rewards")}
-    state |= {"starts": old._starts, "lengths": old._lengths, "ended": old._ended}
-    state["counters"] = np.array([old._oldest, old._newest, old._cursor, 200])
-    restored = make(200, folder=tmp_path)
-    restored.load_state(state)
-    one, two = (replay.sample(8, 10, np.random.default_rng(3)) for replay in (old, restored))
-    assert np.array_equal(one.observations, two.observations)
-    assert np.array_equal(one.actions, two.actions)
-
-
 def test_misuse_is_explained():
     with pytest.raises(UsageError, match="empty"):
         make(10).sample(1, 1, np.random.default_rng(0))
     with pytest.raises(UsageError, match="does not fit a replay of 10"):
         make(10).add(rollout(1, 10))
     make(10).add(rollout(1, 9))
-
-
-def test_prefetching_keeps_the_order_and_stays_one_ahead():
-    made = []
-    numbers = prefetched(lambda i: made.append(i) or i, range(5))
-    assert next(numbers) == 0
-    assert made in ([0], [0, 1]), "no more than the next one"
-    assert list(numbers) == [1, 2, 3, 4]
-    assert made == [0, 1, 2, 3, 4]
-    assert list(prefetched(str, [])) == []
-
-
-def test_prefetching_passes_errors_on():
-    with pytest.raises(ZeroDivisionError):
-        list(prefetched(lambda i: 1 // i, [1, 0]))
 
 
 def test_lengths_of_slices_are_drawn_log_uniformly():
