@@ -16,6 +16,7 @@ from .learner import Learner
 from .model import AgentModel
 from .replay import Replay, Rollout
 from .throughput import wait
+from .trees import tree_map
 
 _ACTIONS = 20
 
@@ -49,7 +50,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
     seconds = _timed(update, updates)
 
     acting = ActingModel(model)
-    observations = np.stack([replay.observations[0]] * config.collect.num_envs)
+    observations = tree_map(lambda kept: np.stack([kept[0]] * config.collect.num_envs), replay.observations)
     player.restart(np.ones(config.collect.num_envs, dtype=np.bool_))
     nothing = np.zeros(config.collect.num_envs, dtype=np.bool_)
 
@@ -77,20 +78,31 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
 
 def _filled(env: gym.Env[Any, Any], player: Player, length: int, rng: np.random.Generator) -> Replay:
     """A replay with rollouts of exactly `length` steps."""
-    space = env.observation_space
-    assert isinstance(space, gym.spaces.Box)
     action = player.previous_action[0]
-    replay = Replay(8 * (length + 1), np.zeros(space.shape, dtype=space.dtype), action)
+    example = observations(env.observation_space, 1, rng)
+    replay = Replay(8 * (length + 1), tree_map(lambda array: array[0], example), action)
     for _ in range(8):
-        observations = rng.normal(size=(length + 1, *space.shape)).astype(np.float32)
         actions: Any
         if action.ndim:
             actions = rng.uniform(-1, 1, size=(length, *action.shape)).astype(np.float32)
         else:
             assert isinstance(env.action_space, gym.spaces.Discrete)
             actions = rng.integers(env.action_space.n, size=length)
-        replay.add(Rollout(observations, actions, rng.normal(size=length).astype(np.float32) / length, True))
+        rewards = rng.normal(size=length).astype(np.float32) / length
+        replay.add(Rollout(observations(env.observation_space, length + 1, rng), actions, rewards, True))
     return replay
+
+
+def observations(space: gym.Space[Any], count: int, rng: np.random.Generator) -> Any:
+    """Random observations of one rollout, a tree of ``(count, ...)``. A mission lasts for all of it."""
+    if isinstance(space, gym.spaces.Dict):
+        return {name: observations(part, count, rng) for name, part in space.spaces.items()}
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return np.repeat(rng.integers(space.nvec)[None].astype(space.dtype), count, axis=0)
+    assert isinstance(space, gym.spaces.Box), f"The agent has no encoder for {space}."
+    if np.issubdtype(space.dtype, np.integer):
+        return rng.integers(space.low, space.high, size=(count, *space.shape), dtype=space.dtype, endpoint=True)
+    return rng.normal(size=(count, *space.shape)).astype(space.dtype)
 
 
 def _timed(work: Any, times: int) -> float:
