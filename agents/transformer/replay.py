@@ -293,6 +293,7 @@ class Replay:
         """Close the undo log and what reads slices; the arrays close when nothing refers to them."""
         for reader in self._readers.values():
             reader.close()
+        self._readers.clear()
         if self._undo is not None:
             self._undo.close()
 

@@ -12,7 +12,7 @@ from .test_resume import same
 
 # Batches, memories and rollouts that a CPU works through in a test; everything else is the preset's.
 REDUCED = {
-    **{"sync": True, "updates": 6, "round_updates": 3, "checkpoint_rounds": 1, "evaluate_rounds": 0, "threads": 1},
+    **{"sync": True, "updates": 50, "round_updates": 25, "checkpoint_rounds": 1, "evaluate_rounds": 0, "threads": 1},
     **{
         "learning.batch_size": 1,
         "learning.cooldown": 0,
@@ -33,18 +33,18 @@ IDS = {row.kwargs["suite"]: row.id for row in TABLE}  # one of each suite
 def test_it_trains_and_resumes_to_the_last_bit(env_id, name, tmp_path):
     config = updated(preset(name, env_id), REDUCED)
 
-    def trained(folder, updates=6):
+    def trained(folder, updates=50):
         trainer = Trainer(updated(config, {"updates": updates}), folder)
         assert trainer.run()
         return trainer
 
     whole = trained(tmp_path / "whole")
-    trained(tmp_path / "cut", 3)
+    trained(tmp_path / "cut", 25)
     resumed = trained(tmp_path / "cut")
-    assert resumed.learner.updates == 6
+    assert resumed.learner.updates == 50
     same(whole, resumed)
     lines = whole.log.read()
-    assert [line["updates"] for line in lines] == [3, 6]
+    assert [line["updates"] for line in lines] == [25, 50]
     policy = load_run(tmp_path / "whole")
     acting = whole.learner.acting.state_dict()
     assert all(torch.equal(value, acting[key]) for key, value in policy._model.state_dict().items())
