@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtbench.audit import NORMAL, Condition, other_variants
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.suite import Split, Suite, VariantRange, Variants
 
@@ -46,7 +47,13 @@ class Case:
 
 
 def evaluation_cases(
-    suite: Suite, split: str, tasks: Sequence[str], rollouts_per_task: int, k: int, use: Use = "evaluation"
+    suite: Suite,
+    split: str,
+    tasks: Sequence[str],
+    rollouts_per_task: int,
+    k: int,
+    use: Use = "evaluation",
+    condition: Condition = NORMAL,
 ) -> list[Case]:
     """The fixed cases of an evaluation, in a fixed order that mixes the tasks.
 
@@ -61,13 +68,14 @@ def evaluation_cases(
         rollouts_per_task: Cases per task.
         k: Attempts per case.
         use: ``"evaluation"``, or ``"validation"`` for choosing between models.
+        condition: Of the adaptation audit. The cases of ``"other-variants"`` depend on their number, too.
 
     Raises:
         ValueError: No such split or use, or the split has no validation cases.
     """
     cases = []
     for task in tasks:
-        variants = case_variants(suite, split, task, rollouts_per_task, k, use).tolist()
+        variants = case_variants(suite, split, task, rollouts_per_task, k, use, condition).tolist()
         seeds = _stream(suite, split, task, use, 0).integers(2**32, size=rollouts_per_task).tolist()
         cases += [Case(task, i, seeds[i], tuple(variants[i])) for i in range(rollouts_per_task)]
     order = np.random.default_rng(EVALUATION_VERSION).permutation(len(cases))
@@ -75,13 +83,20 @@ def evaluation_cases(
 
 
 def case_variants(
-    suite: Suite, split: str, task: str, rollouts: int, k: int, use: Use = "evaluation"
+    suite: Suite,
+    split: str,
+    task: str,
+    rollouts: int,
+    k: int,
+    use: Use = "evaluation",
+    condition: Condition = NORMAL,
 ) -> npt.NDArray[np.int64]:
     """The variants of a task's cases: shape (rollouts, k), int64. Arguments as in :func:`evaluation_cases`."""
     drawn_from = _variants(suite.split(split), use)
     streams = [_stream(suite, split, task, use, 1 + attempt) for attempt in range(k)]
     if suite.attempt_variants == "same":
-        return np.repeat(_drawn(drawn_from, rollouts, streams[0])[:, None], k, axis=1)
+        repeated = np.repeat(_drawn(drawn_from, rollouts, streams[0])[:, None], k, axis=1)
+        return other_variants(repeated) if condition == "other-variants" else repeated
     return np.stack([_drawn(drawn_from, rollouts, stream) for stream in streams], axis=1)
 
 

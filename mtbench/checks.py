@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench import registration
+from mtbench.audit import CONDITIONS, NORMAL, audit_conditions
 from mtbench.cases import EVALUATION_VERSION, USES, case_variants
 from mtbench.errors import RecordError, UsageError, unknown_name_error
 from mtbench.registration import Row
@@ -143,10 +144,15 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> Suite:
         raise RecordError(f"{path}: objective should be k-shot or k-episode, it is {shown(manifest['objective'])}.")
     if manifest.get("cases", "evaluation") not in USES:
         raise RecordError(f"{path}: cases should be {' or '.join(USES)}, it is {shown(manifest['cases'])}.")
+    if manifest.get("condition", NORMAL) not in CONDITIONS:
+        raise RecordError(
+            f"{path}: condition should be {' or '.join(CONDITIONS)}, it is {shown(manifest['condition'])}."
+        )
     _check_version(path, manifest["evaluation_version"])
     try:
         row, suite = registered_environment(manifest["env_id"], manifest["env_kwargs"])
         _check_tasks(suite, manifest["split"], manifest["tasks"])
+        _check_condition(suite, manifest)
     except UsageError as error:
         raise RecordError(f"{path}: {error}") from None
     _check_agreement(path, manifest, row, suite)
@@ -174,6 +180,12 @@ def _check_tasks(suite: Suite, split: str, tasks: list[str]) -> None:
     for task in tasks:
         if task not in offered:
             raise unknown_name_error("task", task, offered, f"split {split!r} of suite {suite.name!r}")
+
+
+def _check_condition(suite: Suite, manifest: Mapping[str, Any]) -> None:
+    condition = manifest.get("condition", NORMAL)
+    if condition != NORMAL and condition not in audit_conditions(suite, manifest["k"]):
+        raise UsageError(f"the condition {condition} is not one of the audit of suite {suite.name!r}.")
 
 
 def _check_agreement(path: Path, manifest: Mapping[str, Any], row: Row, suite: Suite) -> None:
@@ -315,4 +327,5 @@ def _variants(suite: Suite, manifest: Mapping[str, Any]) -> npt.NDArray[np.int64
     """The fixed variants of the run's cases, ``(tasks, rollouts, k)``."""
     split, tasks, use = manifest["split"], manifest["tasks"], manifest.get("cases", "evaluation")
     sizes = manifest["rollouts_per_task"], manifest["k"]
-    return np.stack([case_variants(suite, split, task, *sizes, use) for task in tasks])
+    condition = manifest.get("condition", NORMAL)
+    return np.stack([case_variants(suite, split, task, *sizes, use, condition) for task in tasks])

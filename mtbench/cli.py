@@ -198,6 +198,12 @@ def evaluate(
     ] = None,
     train_seed: Annotated[int | None, typer.Option(help="Seed of the agent's training run.")] = None,
     step: Annotated[int | None, typer.Option(help="Environment steps the agent was trained for.")] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Also play the same cases without memory between attempts, and with other variants."
+        ),
+    ] = False,
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
     """Evaluate a policy on every task and write a run folder; the same command resumes."""
@@ -235,6 +241,7 @@ def evaluate(
                 env_kwargs=_env_kwargs(env),
                 train_seed=train_seed,
                 step=step,
+                audit=audit,
                 command=["mtbench", *sys.argv[1:]],
                 on_start=lambda rollout: _announce(rollout, by_default=split is None),
                 on_rollout=show,
@@ -247,7 +254,8 @@ def evaluate(
     if not played:
         say(f"{path}: finished already ({run.manifest['started']}), nothing was played")
     else:
-        say(f"{path}: {len(run.episodes)} attempts, {time.monotonic() - began:.1f} s")
+        attempts = sum(len(each.episodes) for each in (run, *run.audits.values()))
+        say(f"{path}: {attempts} attempts, {time.monotonic() - began:.1f} s")
 
 
 @app.command()

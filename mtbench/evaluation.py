@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 
 from mtbench import records, registration
+from mtbench.audit import NORMAL, Condition, audit_conditions
 from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
@@ -72,6 +73,7 @@ def evaluate(
     env_kwargs: Mapping[str, Any] | None = None,
     train_seed: int | None = None,
     step: int | None = None,
+    audit: bool = False,
     command: Sequence[str] = (),
     on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
@@ -101,6 +103,8 @@ def evaluate(
         env_kwargs: Further arguments of the environment, such as ``{"tasks": ["RepeatFirstEasy"]}``.
         train_seed: Seed of the agent's training run, if it has one.
         step: Environment steps the agent was trained for, if it was.
+        audit: Also play the conditions of the adaptation audit (:mod:`mtbench.audit`), on the same cases; their runs
+            are in :attr:`Run.audits`, and on disk in folders inside `out`.
         command: The command line, for the manifest.
         on_start: Called with an environment like those that will be played, once the arguments are checked.
         on_rollout: Called with (rollouts done, rollouts in all) after each one.
@@ -143,10 +147,11 @@ def evaluate(
     }
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
     plan = _Plan(known, settings, one.suite, jobs, tuple(command), on_rollout)
+    conditions = audit_conditions(one.suite, one.k) if audit else []
     if out is not None:
-        return _carry_out(plan, Path(out))
+        return _carry_out_all(plan, conditions, Path(out))
     with tempfile.TemporaryDirectory(prefix="mtbench-") as folder:
-        return dataclasses.replace(_carry_out(plan, Path(folder)), path=None)
+        return _carry_out_all(plan, conditions, Path(folder)).in_memory()
 
 
 class _Plan(NamedTuple):
@@ -160,13 +165,40 @@ class _Plan(NamedTuple):
     on_rollout: OnRollout | None
 
 
-def _carry_out(plan: _Plan, out: Path) -> Run:
+def _carry_out_all(plan: _Plan, audit: Sequence[Condition], out: Path) -> Run:
+    """The normal condition, and then those of the audit, in folders inside."""
+    plans = [plan._replace(settings=_under(plan.settings, condition)) for condition in (NORMAL, *audit)]
+    cases = [_cases(each) for each in plans]  # before anything is played: an audit may have too few of them
+    total, before = sum(map(len, cases)), 0
+
+    def report(done: int, _: int) -> None:
+        if plan.on_rollout is not None:
+            plan.on_rollout(before + done, total)
+
+    runs = []
+    for each, own, condition in zip(plans, cases, (NORMAL, *audit), strict=True):
+        folder = out if condition == NORMAL else out / condition
+        runs.append(_carry_out(each._replace(on_rollout=report), own, folder))
+        before += len(own)
+    return dataclasses.replace(runs[0], audits={**runs[0].audits, **dict(zip(audit, runs[1:], strict=True))})
+
+
+def _under(settings: dict[str, Any], condition: Condition) -> dict[str, Any]:
+    """The settings of a condition; those of the normal one do not mention it."""
+    return settings if condition == NORMAL else {**settings, "condition": condition}
+
+
+def _cases(plan: _Plan) -> list[Case]:
+    s = plan.settings
+    sizes = s["rollouts_per_task"], s["k"]
+    return evaluation_cases(plan.suite, s["split"], s["tasks"], *sizes, s["cases"], s.get("condition", NORMAL))
+
+
+def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:
     settings = plan.settings
     finished = _finished(out, settings)
     if finished is not None:
         return finished
-    names = ("split", "tasks", "rollouts_per_task", "k", "cases")
-    cases = evaluation_cases(plan.suite, *(settings[name] for name in names))
     origin = provenance(plan.suite.distributions)
     with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
         _play(journal, plan, cases)
@@ -264,7 +296,7 @@ def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
     size = settings["num_envs"] * _ROLLOUTS_PER_ENV_AND_SHARD
     for index, start in enumerate(range(0, len(cases), size)):
         seed = int(np.random.SeedSequence([settings["seed"], index]).generate_state(1)[0])
-        yield Shard(index, cases[start : start + size], seed)
+        yield Shard(index, cases[start : start + size], seed, settings.get("condition") == "no-memory")
 
 
 def _setup(known: _Known, settings: dict[str, Any], cases: int) -> Setup:

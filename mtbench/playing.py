@@ -47,11 +47,13 @@ class Shard:
         index: Its place in the evaluation.
         cases: In the order in which they begin.
         seed: Seeds the policy's draws.
+        forgetful: Whether the policy's memory is emptied at the start of every attempt (the adaptation audit).
     """
 
     index: int
     cases: list[Case]
     seed: int
+    forgetful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,9 @@ class Rows(Protocol):
         Returns:
             Rewards ``(num_envs,)``, and the statistics of the rollouts that this step ended, by row.
         """
+
+    def attempts_began(self) -> npt.NDArray[np.bool_]:
+        """``(num_envs,)``: in which rows an attempt began with the latest step."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -140,6 +145,10 @@ class SingleRows:
                 ended[i] = info["rollout"]
                 self._waiting[i] = True
         return rewards, ended
+
+    def attempts_began(self) -> npt.NDArray[np.bool_]:
+        """In which rows an attempt began with the latest step."""
+        return np.array([environment.attempt_start for environment in self.environments])
 
     def close(self) -> None:
         """Close the environments."""
@@ -210,6 +219,11 @@ class VectorRows:
                 batch[i] = box_action(actions[i], space)
         return batch
 
+    def attempts_began(self) -> npt.NDArray[np.bool_]:
+        """In which rows an attempt began with the latest step."""
+        began: npt.NDArray[np.bool_] = self._venv.attempt_began
+        return began
+
     def close(self) -> None:
         """Close the environments."""
         self._venv.close()
@@ -239,7 +253,9 @@ def make_rows(
     return SingleRows(env_id, arguments, num_envs)
 
 
-def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterator[list[Played]]:
+def play(
+    rows: Rows, policy: Policy, cases: Sequence[Case], seed: int, forgetful: bool = False
+) -> Iterator[list[Played]]:
     """Play cases, each once.
 
     Args:
@@ -247,6 +263,7 @@ def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterat
         policy: The policy.
         cases: In the order in which they begin.
         seed: Seeds the policy's draws.
+        forgetful: Tell the policy at the start of every attempt that a rollout begins, so that it forgets.
 
     Yields:
         After every step, the rollouts that it ended.
@@ -268,8 +285,8 @@ def play(rows: Rows, policy: Policy, cases: Sequence[Case], seed: int) -> Iterat
         actions = policy.act(rows.observations(), reset_mask.copy())
         if len(actions) != n:
             raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
-        reset_mask[:] = False
         rewards, ended = rows.step(actions)
+        reset_mask[:] = rows.attempts_began() if forgetful else False
         yield [Played(playing.pop(i), statistics) for i, statistics in ended.items()]
         begins = dict(zip(ended, waiting, strict=False))
         if begins:
@@ -291,7 +308,7 @@ def play_shard(rows: Rows, policy: Policy, shard: Shard, on_step: Callable[[int]
     """
     began = time.monotonic()
     played: list[Played] = []
-    for ended in play(rows, policy, shard.cases, shard.seed):
+    for ended in play(rows, policy, shard.cases, shard.seed, shard.forgetful):
         played += ended
         on_step(len(ended))
     return PlayedShard(shard.index, columns(played), time.monotonic() - began)

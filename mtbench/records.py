@@ -25,10 +25,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtbench.audit import CONDITIONS, NORMAL, Condition
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
 from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
 from mtbench.errors import UsageError
@@ -74,6 +76,12 @@ _CODECS = {"SNAPPY", "UNCOMPRESSED"}
 
 MAX_MANIFEST = 1 << 20  # bytes
 
+# What an audit has in common with the run that it belongs to.
+_SAME_IN_AUDITS = (
+    *("env_id", "env_kwargs", "suite", "split", "cases", "tasks", "k", "objective", "rollouts_per_task", "agent"),
+    *("policy", "policy_sha256", "privileged", "train_seed", "step", "evaluation_version"),
+)
+
 _REQUIRED = ("suite", "split", "task", "variant", "rollout", "attempt", "return", "length", "agent")
 
 
@@ -85,11 +93,14 @@ class Run:
         path: The folder; None for a run that is only in memory.
         episodes: One row per attempt, columns as in :data:`COLUMNS`.
         manifest: How the rows were made.
+        audits: The same evaluation under the conditions of the adaptation audit (:mod:`mtbench.audit`), where it was
+            asked for.
     """
 
     path: Path | None
     episodes: pd.DataFrame
     manifest: dict[str, Any]
+    audits: Mapping[Condition, Run] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -121,7 +132,13 @@ class Run:
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not an empty folder: save the run somewhere else.")
-        return write_run(folder, self.episodes, self.manifest)
+        for condition, audit in self.audits.items():
+            write_run(folder / condition, audit.episodes, audit.manifest)
+        return replace(write_run(folder, self.episodes, self.manifest), audits=_read_audits(folder, self.manifest))
+
+    def in_memory(self) -> Run:
+        """The run without its folder."""
+        return replace(self, path=None, audits={name: run.in_memory() for name, run in self.audits.items()})
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else f"in {plain(self.path, 4096)}"
@@ -211,7 +228,29 @@ def read_run(path: Path | str) -> Run:
         )
     episodes = _parsed(path / EPISODES, content, rows)
     check_episodes(path, episodes, manifest, suite)
-    return Run(path, episodes, manifest)
+    audits = _read_audits(path, manifest) if manifest.get("condition", NORMAL) == NORMAL else {}
+    return Run(path, episodes, manifest, audits)
+
+
+def _read_audits(path: Path, manifest: dict[str, Any]) -> dict[Condition, Run]:
+    """The runs of the audit inside a run's folder; each must be of the same evaluation.
+
+    Raises:
+        RecordError: One of them cannot be read, or is of another evaluation.
+    """
+    audits: dict[Condition, Run] = {}
+    for condition in CONDITIONS:
+        if condition == NORMAL or not os.path.lexists(path / condition / MANIFEST):
+            continue
+        audits[condition] = audit = read_run(path / condition)
+        for key in (*_SAME_IN_AUDITS, "condition"):
+            wanted = condition if key == "condition" else manifest.get(key)
+            if audit.manifest.get(key) != wanted:
+                raise RecordError(
+                    f"{audit.path} is no audit of {path}: {key} is {shown(audit.manifest.get(key))}, not "
+                    f"{shown(wanted)}."
+                )
+    return audits
 
 
 def validate(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> None:

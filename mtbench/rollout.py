@@ -379,12 +379,8 @@ class MetaRollout(gym.Env[Any, Any]):
         if not isinstance(variant, (Sequence, np.ndarray)) or isinstance(variant, str):
             return task, self._checked_variant(variant)
         each = [self._checked_variant(v) for v in variant]
-        kept = self.suite.attempt_variants == "same"
-        if len(each) != self.k or (kept and len(set(each)) > 1):
-            raise UsageError(
-                f"Pin one variant, or one for each of the {self.k} attempts{' (all equal on this suite)' * kept}, "
-                f"got {variant!r}."
-            )
+        if len(each) != self.k:
+            raise UsageError(f"Pin one variant, or one for each of the {self.k} attempts, got {variant!r}.")
         return task, each
 
     def _checked_variant(self, variant: Any) -> int:

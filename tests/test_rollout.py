@@ -101,9 +101,17 @@ def test_same_step_shows_the_last_reward_with_the_new_attempt():
     assert (reward, terminated, truncated) == (1.0, False, False)
 
 
-def test_unequal_variants_are_refused_where_the_variant_is_kept():
-    with pytest.raises(ValueError, match="all equal"):
-        MetaRollout(toy.SUITE, k=2).reset(options={"variant": [1, 2]})
+def test_pinned_variants_may_differ_where_the_variant_is_kept():
+    """The adaptation audit plays them."""
+    env = MetaRollout(toy.SUITE, k=2)
+    env.reset(options={"variant": [1, 2]})  # goals at 2 and 3
+    returns = steps(env, 6)[-1][4]["rollout"]["returns"]
+    assert returns.tolist() == [2.0, 3.0]
+
+
+def test_one_variant_is_pinned_for_each_attempt():
+    with pytest.raises(ValueError, match="one for each of the 2 attempts"):
+        MetaRollout(toy.SUITE, k=2).reset(options={"variant": [1, 2, 3]})
 
 
 def test_a_box_action_outside_its_space_is_refused():

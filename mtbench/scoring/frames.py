@@ -10,7 +10,8 @@ scale     string  a scale of the suite (0 and 1 are its references), ``return`` 
 task      string  task name; empty for an aggregate over tasks
 statistic string  of a task: ``mean`` (what counts under the objective), ``attempt 1``, ``attempt 2``, ...,
                   ``last - first``; over tasks: an aggregate, such as ``IQM``, ``mean`` or ``coverage``. Aggregates that
-                  end in ``, new tasks`` leave out test tasks that repeat a training task.
+                  end in ``, new tasks`` leave out test tasks that repeat a training task. Of an audited agent also
+                  ``audit: memory`` and ``audit: this variant`` (:mod:`mtbench.audit`).
 value     float64 the estimate
 low       float64 lower end of its 95 % interval
 high      float64 upper end of its 95 % interval
@@ -84,6 +85,11 @@ def _estimates(own: AgentScores) -> Iterator[tuple[str, str, str, Estimate]]:
             yield "return", task, f"attempt {i + 1}", estimate
     for task, estimate in own.adaptation.items():
         yield "return", task, "last - first", estimate
+    for measured, lost in own.audit.items():
+        for task, estimate in lost.returns.items():
+            yield "return", task, f"audit: {measured}", estimate
+        for scale, estimate in lost.means.items():
+            yield scale, "", f"audit: {measured}", estimate
     for task, attempts in own.success.items():
         for i, estimate in enumerate(attempts):
             yield "success", task, f"attempt {i + 1}", estimate

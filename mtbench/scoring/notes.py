@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mtbench.audit import DESCRIPTIONS, MEASURES, NORMAL
 from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES
 from mtbench.scoring.intervals import MOST_DELETED_SINGLY, Estimate, t_quantile
 from mtbench.scoring.scores import AgentScores, Scores
@@ -24,6 +25,13 @@ def _protocol(scores: Scores) -> Iterator[str]:
         f"{scores.env_id}, {scores.split} split, {_count(len(scores.tasks), 'task')}, k = {scores.k} "
         f"({scores.objective}): the return of {counted} counts. normalized = (return - low) / (high - low)."
     )
+    if scores.condition != NORMAL:
+        yield f"Condition {scores.condition} of the adaptation audit: {DESCRIPTIONS[scores.condition]}."
+    if any(own.audit for own in scores.agents):
+        yield (
+            "Adaptation audit: the same cases were played again under other conditions, and the table has what the "
+            f"agent loses, paired by case. {_audited()}. 0: the agent gains nothing by it, however well it plays."
+        )
     for task, twin in scores.repeated.items():
         yield f"{task} is the same environment as {twin} of the train split: 'new tasks' leaves it out."
     if scores.seen:
@@ -43,6 +51,10 @@ def _protocol(scores: Scores) -> Iterator[str]:
             "P(X > Y): how likely X scores above Y on a random task. Runs are compared where both agents have "
             "several, else single rollouts."
         )
+
+
+def _audited() -> str:
+    return "; ".join(f"{measured!r}: {DESCRIPTIONS[condition]}" for condition, measured in MEASURES.items())
 
 
 def _intervals(scores: Scores) -> Iterator[str]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtbench.audit import MEASURES, NORMAL, Condition
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.records import RecordError, Run
 from mtbench.registration import find
+from mtbench.scoring.adaptation import Lost, lost
 from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, performance_profile
 from mtbench.scoring.improvement import improvement
 from mtbench.scoring.intervals import METHODS, Estimate, Estimates, Floats, Sample, Statistic
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What two runs must share for their scores to be comparable.
-_SAME = ("env_id", "suite", "split", "cases", "tasks", "k", "objective", "evaluation_version")
+_SAME = ("env_id", "suite", "split", "cases", "condition", "tasks", "k", "objective", "evaluation_version")
 
 PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
 
@@ -52,6 +54,7 @@ class AgentScores:
             no success.
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
+        audit: What the adaptation audit measures, by name (:data:`mtbench.audit.MEASURES`), where all runs have one.
     """
 
     agent: str
@@ -69,6 +72,7 @@ class AgentScores:
     success: dict[str, list[Estimate]] = field(default_factory=dict)
     successes: dict[str, Estimate] = field(default_factory=dict)
     profiles: dict[str, Floats] = field(default_factory=dict)
+    audit: dict[str, Lost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,6 +86,7 @@ class Scores:
         tasks: In the suite's order.
         k: Attempts per rollout.
         objective: ``"k-shot"``: the last attempt is scored; ``"k-episode"``: the mean of all.
+        condition: Of the adaptation audit; ``"normal"`` unless it is its runs that are scored.
         agents: In the order given.
         improvement: By ordered pair of agents, the probability that the first scores above the second.
         references: The constants used; every scale covers all tasks.
@@ -99,6 +104,7 @@ class Scores:
     tasks: list[str]
     k: int
     objective: str
+    condition: Condition
     agents: list[AgentScores]
     improvement: dict[tuple[str, str], Estimate]
     references: References
@@ -212,11 +218,16 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
     names = _shown_names(list(by_agent))
     references = known.covering(tasks)
     agents = []
-    for name, own, sample in zip(names, by_agent.values(), samples, strict=True):
+    for name, own, sample, values in zip(names, by_agent.values(), samples, returns, strict=True):
         agents.append(_score_agent(name, own, sample, references, set(repeated)))
         if all(run.episodes["success"].notna().all() for run in own):
             successes = Sample(_values(own, "success"), interval, replicates=replicates, rng=rng)
             _add_successes(agents[-1], tasks, successes)
+        for condition, measured in MEASURES.items():
+            if all(condition in run.audits for run in own):
+                other = _values([run.audits[condition] for run in own])
+                both = (values, other, tasks, first["objective"], references, interval)
+                agents[-1].audit[measured] = lost(*both, replicates=replicates, rng=rng)
     counted = [scored(values, first["objective"]) for values in returns]
     pairs = {
         (names[i], names[j]): improvement(counted[i], counted[j], interval, replicates=replicates, rng=rng)
@@ -230,6 +241,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         tasks=tasks,
         k=int(first["k"]),
         objective=first["objective"],
+        condition=first.get("condition", NORMAL),
         agents=agents,
         improvement=pairs,
         references=references,

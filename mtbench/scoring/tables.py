@@ -28,6 +28,8 @@ def tables(scores: Scores) -> list[Table]:
     built = [aggregate_table(scores), _task_table(scores)]
     if scores.k > 1:
         built.append(_adaptation_table(scores))
+    if any(own.audit for own in scores.agents):
+        built.append(_audit_table(scores))
     if any(own.success for own in scores.agents):
         built += [_successes_table(scores), _success_table(scores)]
     if scores.improvement:
@@ -90,6 +92,15 @@ def _adaptation_table(scores: Scores) -> Table:
             row += [_fixed(attempt.value) for attempt in own.attempts[task]] + [_bracket(own.adaptation[task])]
         rows.append(row)
     return Table("Return of each attempt", header, rows)
+
+
+def _audit_table(scores: Scores) -> Table:
+    columns = [(own, measured, lost) for own in scores.agents for measured, lost in own.audit.items()]
+    rows = [[task, *(_bracket(lost.returns[task]) for _, _, lost in columns)] for task in scores.tasks]
+    for scale in scores.references.scales:
+        rows.append([f"mean over tasks, {scale}", *(_bracket(lost.means[scale]) for _, _, lost in columns)])
+    header = ["task", *(f"{own.agent}: {measured}" for own, measured, _ in columns)]
+    return Table("Adaptation audit: what the scored return owes to", header, rows)
 
 
 def _successes_table(scores: Scores) -> Table:

@@ -321,6 +321,11 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
     def _empty(self) -> Batch:
         return cast(Batch, create_empty_array(self.single_observation_space, self.num_envs, np.empty))
 
+    @property
+    def attempt_began(self) -> Array:
+        """``(num_envs,)`` bool: in which rows an attempt began with the latest step or reset."""
+        return np.asarray(self._follows != loops.GOES_ON)
+
     def latest_step(self, task: Array) -> tuple[Array, Array, Array]:
         """What the latest step did in each row, for wrappers that add the inputs of RL^2.
 
@@ -334,7 +339,7 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         played = self._played >= 0
         earned = np.where(played, self._earned, 0.0)
         clipped = np.clip(earned, -1.0, 1.0) if self._one.clip_rewards else earned
-        return played, clipped * self._scales[task], self._follows != loops.GOES_ON
+        return played, clipped * self._scales[task], self.attempt_began
 
     # ---- infos, laid out as gymnasium.vector.VectorEnv does ----
 
