@@ -168,6 +168,8 @@ class _Plan(NamedTuple):
 def _carry_out_all(plan: _Plan, audit: Sequence[Condition], out: Path) -> Run:
     """The normal condition, and then those of the audit, in folders inside."""
     plans = [plan._replace(settings=_under(plan.settings, condition)) for condition in (NORMAL, *audit)]
+    for each in plans:
+        check_manifest(out, {**each.settings, "episodes_sha256": ""})  # what could not be read back is not played
     cases = [_cases(each) for each in plans]  # before anything is played: an audit may have too few of them
     total, before = sum(map(len, cases)), 0
 
@@ -252,7 +254,6 @@ def _default_num_envs(rollouts: int, policy: Policy) -> int:
 
 def _finished(out: Path, settings: dict[str, Any]) -> Run | None:
     """The evaluation that the folder holds, if it is finished; an error if it is another one."""
-    check_manifest(out, {**settings, "episodes_sha256": ""})  # what could not be read back is not played
     if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
         raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
     if not (out / records.MANIFEST).exists():

@@ -200,7 +200,7 @@ def test_the_audit_of_another_evaluation_is_refused(tmp_path):
         played("tests.test_audit:Walker", tmp_path / agent, agent=agent)
     (tmp_path / "one/no-memory").rename(tmp_path / "kept")
     (tmp_path / "two/no-memory").rename(tmp_path / "one/no-memory")
-    with pytest.raises(RecordError, match="is no audit of .*: agent is 'two', not 'one'"):
+    with pytest.raises(RecordError, match=r"is no audit of .*: agent is 'two', not 'one'"):
         read_run(tmp_path / "one")
 
 

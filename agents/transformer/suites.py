@@ -4,7 +4,8 @@ The reward multiplier, the bins and the discounts decide together whether the re
 with POPGym's multiplier, a solved task of ML45 (a return of 5,000) would exceed them tenfold.
 
 The presets hold POPGym's settings. For another suite, every preset takes :data:`REWARDS`; the preset ``paper`` also
-takes :data:`PAPER`, and those for a CPU take :data:`SMALL`. A setting that the user gives comes first. A training run's config.json holds the values it used.
+takes :data:`PAPER`, and those for a CPU take :data:`SMALL`. A setting that the user gives comes first. A training run's
+config.json holds the values it used.
 
 Sources: Grigsby et al. 2024 (the paper), Tables 1 and 2 and Appendix A; their released agent, version 3.3.0, for what
 the paper leaves open: multipliers, warm-up and exploration schedules.
@@ -95,8 +96,6 @@ PAPER: dict[str, dict[str, Any]] = {
 _SMALL_IMAGES: dict[str, Any] = {
     "learning.batch_size": 16,
     "learning.discounts": (0.97,),
-    "learning.reward_multiplier": 1.0,
-    "model.bin_limit": 100.0,
     "model.channels": (8, 16, 16),
     "model.context": 32,
 }
