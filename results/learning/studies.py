@@ -4,8 +4,8 @@
     python results/learning/studies.py collect                       # curves.csv, runs.csv and learning.png, here
 
 A run that is complete is not run again, and one that was interrupted goes on. Training keeps the agent of its best
-validation, on cases of the train split. The cart pole's kept agents then play the test split, once; their records are
-committed in ``kept``.
+validation, on cases of the train split. Where a study says so (:data:`KEPT`), the kept agents then play the final
+cases, once; their records are committed in ``kept``.
 """
 
 import argparse
@@ -27,14 +27,19 @@ from scipy import stats
 
 from mtbench.provenance import provenance
 from mtbench.records import EPISODES, MANIFEST, read_run, write_atomically
+from mtbench.registration import find
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
 
-ORACLE = load_references("popgym").scales["oracle"]
 HERE = Path(__file__).parent
 RUNS = Path("runs/learning")
 FRESH = 500  # rollouts of a kept agent
-KEPT = ("cartpole",)  # the studies whose kept agents play the test split and whose records are committed
+# The studies whose kept agents play final cases, and how: BabyAI's are layouts that training never draws.
+KEPT: dict[str, tuple[str, ...]] = {
+    "cartpole": ("--split", "test"),
+    "babyai-two": ("--split", "train-distinct", "--audit"),
+    "babyai-six": ("--split", "train-distinct", "--audit"),
+}
 _BEGIN, _END = "<!-- table: written by `studies.py collect` -->", "<!-- end of table -->"
 
 
@@ -49,6 +54,7 @@ class Run:
     seed: int
     settings: tuple[str, ...] = ()
     env: dict[str, object] = field(default_factory=dict)
+    env_id: str = "MTPOPGym-v0"
 
     @property
     def folder(self) -> Path:
@@ -64,15 +70,15 @@ class Run:
     def command(self) -> list[str]:
         """What repeats it."""
         return [
-            *("mtbench", "train", "MTPOPGym-v0", "--preset", "small", "--sync", *self._env),
+            *("mtbench", "train", self.env_id, "--preset", "small", "--sync", *self._env),
             *(f"seed={self.seed}", *self.settings, "--out", str(self.folder)),
         ]
 
     @property
     def play_kept(self) -> list[str]:
-        """What plays its kept agent, on the split of test."""
+        """What plays its kept agent."""
         return [
-            *("mtbench", "evaluate", "MTPOPGym-v0", "--policy", str(self.folder / "best"), "--split", "test"),
+            *("mtbench", "evaluate", self.env_id, "--policy", str(self.folder / "best"), *KEPT[self.study]),
             *("--rollouts-per-task", str(FRESH), *self._env, "--out", str(self.folder / "kept")),
         ]
 
@@ -81,6 +87,11 @@ class Run:
         """Where the records of its kept agent are committed."""
         return HERE / "kept" / self.name
 
+    def oracle_score(self, task: str, mean: float) -> float:
+        """A mean scored return of a task on the oracle scale."""
+        scale = load_references(find(self.env_id).suite).scales["oracle"]
+        return float(scale.normalize(task, np.array(mean)))
+
     @property
     def kept(self) -> float | None:
         """Its kept agent's score on the oracle scale, from the committed records; None without them."""
@@ -88,7 +99,7 @@ class Run:
             return None
         kept = read_run(self.kept_records)
         means = mean_scores(kept.episodes, kept.manifest["objective"])
-        return round(float(np.mean([ORACLE.normalize(task, np.array(mean)) for task, mean in means.items()])), 4)
+        return round(float(np.mean([self.oracle_score(task, mean) for task, mean in means.items()])), 4)
 
 
 def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
@@ -139,7 +150,21 @@ def _scales() -> list[Run]:
 
 _MIXED = (("independent", "dependent"), ("dependent", "independent"))
 
+_TWO = ("BabyAI-GoToRedBallNoDists-v0", "BabyAI-GoToRedBall-v0")
+_SIX = (*_TWO, *(f"BabyAI-{name}-v0" for name in ("GoToRedBlueBall", "GoToLocal", "GoToLocalS8N4", "GoToLocalS7N5")))
+
+
+def _babyai(study: str, tasks: tuple[str, ...], *settings: str) -> list[Run]:
+    """The preset as it is: what belongs to the suite is in it."""
+    return [
+        Run(study, f"{len(tasks)}-goto-tasks-k2-seed{seed}", tasks, 2, seed, settings, env_id="MTBabyAI-v0")
+        for seed in range(3)
+    ]
+
+
 STUDIES: dict[str, list[Run]] = {
+    "babyai-two": _babyai("babyai-two", _TWO),
+    "babyai-six": _babyai("babyai-six", _SIX, "updates=40000", "learning.cooldown=12000"),
     "scales": _scales(),
     "cartpole": _single("cartpole", "PositionOnlyCartPoleEasy", 3, *_CARTPOLE),
     "repeat-previous": [
@@ -185,17 +210,19 @@ def collect() -> None:
         if lines[-1]["updates"] < json.loads((r.folder / "config.json").read_text())["updates"]:
             continue
         if r.study in KEPT and (r.folder / "kept" / MANIFEST).exists():
-            r.kept_records.mkdir(parents=True, exist_ok=True)
-            for name in (EPISODES, MANIFEST):
-                shutil.copy(r.folder / "kept" / name, r.kept_records / name)
+            for manifest in (r.folder / "kept").rglob(MANIFEST):  # its audits too
+                into = r.kept_records / manifest.parent.relative_to(r.folder / "kept")
+                into.mkdir(parents=True, exist_ok=True)
+                for name in (EPISODES, MANIFEST):
+                    shutil.copy(manifest.parent / name, into / name)
         seconds = 0.0
         for line in lines:
             seconds += line["seconds"]
             row = {"study": r.study, "run": r.name, **{name: line[name] for name in ("updates", "steps")}}
             row |= {"seconds": round(seconds), "training_return": line["returns"][-1]}
             for task, value in line.get("evaluation", {}).items():
-                score = float(ORACLE.normalize(task, np.array(value)))
-                curves.append({**row, "task": task, "return": value, "oracle_score": round(score, 4)})
+                score = round(r.oracle_score(task, value), 4)
+                curves.append({**row, "task": task, "return": value, "oracle_score": score})
         last = lines[-1]
         runs.append(
             {
