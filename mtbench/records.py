@@ -132,9 +132,8 @@ class Run:
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not an empty folder: save the run somewhere else.")
-        for condition, audit in self.audits.items():
-            write_run(folder / condition, audit.episodes, audit.manifest)
-        return replace(write_run(folder, self.episodes, self.manifest), audits=_read_audits(folder, self.manifest))
+        audits = {name: write_run(folder / name, run.episodes, run.manifest) for name, run in self.audits.items()}
+        return replace(write_run(folder, self.episodes, self.manifest), audits=audits)
 
     def in_memory(self) -> Run:
         """The run without its folder."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .backbone import Cache
 from .graphs import compiled
-from .heads import DiscretePolicy
+from .heads import DiscretePolicy, GaussianPolicy
 from .model import ActionSpec, AgentModel
 from .precision import half_precision
 from .trees import named_map, tree_map
@@ -98,16 +98,18 @@ class ActingModel(nn.Module):
         )
         device = inputs.steps.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):
-            return self.acted(self.backbone.step(self.encoder(timesteps), inputs.steps, cache, used), inputs.noise)
-
-    def acted(self, state: Tensor, noise: Tensor) -> Tensor:
-        """The actions that the policy draws in states ``(N, D)``."""
-        policy = self.actor.last(state)
+            state = self.backbone.step(self.encoder(timesteps), inputs.steps, cache, used)
+            policy = self.actor.last(state)
+            self.judge(state, policy)
+        noise = inputs.noise
         if isinstance(policy, DiscretePolicy):
             cumulative = policy.probabilities.cumsum(dim=-1)
             below = noise * cumulative[:, -1:] > cumulative
             return below.sum(dim=1).clamp(max=cumulative.shape[1] - 1)
         return torch.tanh(policy.mean + policy.log_std.exp() * noise)
+
+    def judge(self, state: Tensor, policy: DiscretePolicy | GaussianPolicy) -> None:
+        """What else is made of states ``(N, D)`` and the policy there: nothing, in acting alone."""
 
 
 class ValuingModel(ActingModel):
@@ -130,15 +132,13 @@ class ValuingModel(ActingModel):
         self._critics = [model]  # in a list, so that it is no part of this module
         self._multiplier = multiplier
 
-    def acted(self, state: Tensor, noise: Tensor) -> Tensor:
-        """As the base class."""
-        policy = self.actor.last(state)
+    def judge(self, state: Tensor, policy: DiscretePolicy | GaussianPolicy) -> None:
+        """Their values."""
         if isinstance(policy, DiscretePolicy):
             values = (self._of_actions(state, None) * policy.probabilities).sum(dim=-1)
         else:
             values = self._of_actions(state, torch.tanh(policy.mean)[:, None, None])[:, 0]
         self.values = values / self._multiplier
-        return super().acted(state, noise)
 
     def _of_actions(self, state: Tensor, action: Tensor | None) -> Tensor:
         """Values ``(N, S)`` of actions ``(N, 1, S, A)``, or of all discrete ones."""

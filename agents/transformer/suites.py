@@ -92,7 +92,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "collect.replay": 8_000_000,
     },
 }
-# What one core works through: a frame costs this ResNet a fifth of what it costs the paper's.
+# What one core works through: a frame costs this ResNet a quarter of the operations of the paper's.
 _SMALL_IMAGES: dict[str, Any] = {
     "learning.batch_size": 16,
     "learning.discounts": (0.97,),

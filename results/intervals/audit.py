@@ -8,10 +8,10 @@ and noise of its own. Memory adds to it by task, and more in some runs than in o
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mtbench.records import write_atomically
 from mtbench.scoring.adaptation import lost
@@ -86,14 +86,7 @@ def table(rows: list[dict[str, object]]) -> str:
 def main() -> None:
     """Simulate and write."""
     rows = [row for shared in SHARED for runs in RUNS for row in simulate(shared, runs)]
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(HERE / "audit.csv", write)
+    write_atomically(HERE / "audit.csv", lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))
     page = HERE / "README.md"
     before, begin, rest = page.read_text().partition(BEGIN)
     text = before + begin + table(rows) + END + rest.partition(END)[2]

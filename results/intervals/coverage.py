@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mtbench.records import write_atomically
 from mtbench.scoring.aggregates import AGGREGATES, Aggregate, performance_profile
@@ -171,14 +172,7 @@ def main() -> None:
         experiments = EXPERIMENTS if tasks == "spread" else HARD_EXPERIMENTS
         rows += [row for shared in SHARED for runs in RUNS for row in simulate(tasks, shared, runs, experiments)]
     rows += simulate_one_run()
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(HERE / "coverage.csv", write)
+    write_atomically(HERE / "coverage.csv", lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))
     readme = HERE / "README.md"
     text = page(readme.read_text(), read_table())
     write_atomically(readme, lambda temporary: temporary.write_text(text))
