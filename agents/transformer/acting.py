@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Cache
-from .graphs import compiled
+from .graphs import one_graph, replayed
 from .heads import DiscretePolicy, GaussianPolicy
 from .model import ActionSpec, AgentModel
 from .precision import half_precision
@@ -267,7 +267,9 @@ class Player:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
         cache = self._memory(model)
         if self._step is None:
-            self._step = compiled(model.forward, self._device) if self._on_gpu and model.compilable else model.forward
+            self._step = model.forward
+            if self._on_gpu and model.compilable:
+                self._step = replayed(one_graph(model.forward), self._device)
         draw = self._rng.random if self._discrete else self._rng.standard_normal
         used = int(self._steps.max()) + 1
         if self._on_gpu:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from typing import Any
@@ -14,11 +15,15 @@ from .acting import ActingModel, Player
 from .config import TrainConfig
 from .learner import Learner
 from .model import AgentModel
+from .prefetch import batches
 from .replay import Replay, Rollout
+from .slices import Prepared
 from .throughput import wait
 from .trees import tree_map
 
 _ACTIONS = 20
+# Of a shape, and not timed: they count operations, compile, and record what is replayed.
+_FIRST_ON_GPU = 4
 
 
 def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
@@ -26,11 +31,12 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
 
     Args:
         config: Sizes and environment; nothing is collected from it.
-        updates: Timed updates, after one that is not.
+        updates: Timed updates, after a few that are not; 0 times actions alone.
 
     Returns:
         ``seconds_per_update``, ``ms_per_batched_action``, ``tokens_per_s``, ``flop_utilization`` (1 is the speed of a
-        large matrix product), ``peak_memory_gib``, ``parameters``, ``device`` and the sizes they are for.
+        large matrix product), ``peak_memory_gib``, ``parameters``, ``device`` and the sizes they are for. What was not
+        timed is NaN.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     env = gym.make(config.env_id, **config.env)
@@ -42,25 +48,36 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
     player = Player(config.collect.num_envs, env.action_space, rng, device)
     replay = _filled(env, player, L, rng)
 
-    def update() -> None:
-        learner.update(replay.sample(B, L, rng))
-        wait(device)
+    def update(times: int) -> float:
+        def sample(number: int) -> Prepared:
+            return learner.prepare(replay.sample(B, L, rng))
 
-    update()
-    seconds = _timed(update, updates)
+        wait(device)
+        began = time.perf_counter()
+        for batch in batches(sample, range(times), device):
+            learner.update(batch)
+        wait(device)
+        return (time.perf_counter() - began) / times
+
+    first = _FIRST_ON_GPU if device.type == "cuda" else 1
+    seconds = math.nan
+    if updates:
+        update(first)
+        seconds = update(updates)
 
     acting = ActingModel(model)
-    observations = tree_map(lambda kept: np.stack([kept[0]] * config.collect.num_envs), replay.observations)
-    player.restart(np.ones(config.collect.num_envs, dtype=np.bool_))
-    nothing = np.zeros(config.collect.num_envs, dtype=np.bool_)
+    shown = tree_map(lambda kept: np.stack([kept[0]] * config.collect.num_envs), replay.observations)
+    # Half a context into a rollout: the average length that attention sees. What it remembers does not change the time.
+    player.load_state({**player.state(), "steps": np.full(config.collect.num_envs, L // 2)}, acting)
 
-    def act() -> None:
-        player.took(player.act(acting, observations))
-        player.restart(nothing)
+    def act(times: int) -> float:
+        began = time.perf_counter()
+        for _ in range(times):
+            player.took(player.act(acting, shown))
+        return (time.perf_counter() - began) / times
 
-    for _ in range(max(1, L // 2)):  # half a context into a rollout, the average length that attention sees
-        act()
-    action_seconds = _timed(act, _ACTIONS)
+    act(first)
+    action_seconds = act(_ACTIONS)
     env.close()
     return {
         "seconds_per_update": seconds,
@@ -79,7 +96,7 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
 def _filled(env: gym.Env[Any, Any], player: Player, length: int, rng: np.random.Generator) -> Replay:
     """A replay with rollouts of exactly `length` steps."""
     action = player.previous_action[0]
-    example = observations(env.observation_space, 1, rng)
+    example = random_observations(env.observation_space, 1, rng)
     replay = Replay(8 * (length + 1), tree_map(lambda array: array[0], example), action)
     for _ in range(8):
         actions: Any
@@ -89,27 +106,20 @@ def _filled(env: gym.Env[Any, Any], player: Player, length: int, rng: np.random.
             assert isinstance(env.action_space, gym.spaces.Discrete)
             actions = rng.integers(env.action_space.n, size=length)
         rewards = rng.normal(size=length).astype(np.float32) / length
-        replay.add(Rollout(observations(env.observation_space, length + 1, rng), actions, rewards, True))
+        replay.add(Rollout(random_observations(env.observation_space, length + 1, rng), actions, rewards, True))
     return replay
 
 
-def observations(space: gym.Space[Any], count: int, rng: np.random.Generator) -> Any:
+def random_observations(space: gym.Space[Any], count: int, rng: np.random.Generator) -> Any:
     """Random observations of one rollout, a tree of ``(count, ...)``. A mission lasts for all of it."""
     if isinstance(space, gym.spaces.Dict):
-        return {name: observations(part, count, rng) for name, part in space.spaces.items()}
+        return {name: random_observations(part, count, rng) for name, part in space.spaces.items()}
     if isinstance(space, gym.spaces.MultiDiscrete):
         return np.repeat(rng.integers(space.nvec)[None].astype(space.dtype), count, axis=0)
     assert isinstance(space, gym.spaces.Box), f"The agent has no encoder for {space}."
     if np.issubdtype(space.dtype, np.integer):
         return rng.integers(space.low, space.high, size=(count, *space.shape), dtype=space.dtype, endpoint=True)
     return rng.normal(size=(count, *space.shape)).astype(space.dtype)
-
-
-def _timed(work: Any, times: int) -> float:
-    began = time.perf_counter()
-    for _ in range(times):
-        work()
-    return (time.perf_counter() - began) / times
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -135,7 +135,7 @@ def bench_agent(
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, metavar="B")] = None,
     context: Annotated[int | None, typer.Option("--context", min=1, metavar="L")] = None,
     envs: Annotated[int | None, typer.Option("--envs", min=1, help="Environments in a batched action.")] = None,
-    updates: Annotated[int, typer.Option("--updates", min=1, help="Timed updates, after one warm-up.")] = 3,
+    updates: Annotated[int, typer.Option("--updates", min=0, help="Timed updates; 0: actions alone.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on a line.")] = False,
 ) -> None:
     """Time an update and a batched action of the reference agent on this device."""
@@ -155,4 +155,4 @@ def bench_agent(
     for key, number in numbers.items():
         typer.echo(f"{key:24} {number:.4g}" if isinstance(number, float) else f"{key:24} {number}")
     if as_json:
-        typer.echo(json.dumps(numbers))
+        typer.echo(json.dumps({key: None if number != number else number for key, number in numbers.items()}))

@@ -1,18 +1,17 @@
 """Compile whole steps, and replay them as CUDA graphs.
 
-A function is traced by ``torch.compile`` as one graph: a break in it is an error. On a GPU the compiled function's
-kernels are recorded once for each shape, and then started by one call.
+A function is traced by ``torch.compile`` as one graph: a break in it is an error. On a GPU a function's kernels are
+recorded once for each shape, and then started by one call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from mtbench.errors import UsageError
 
 from .trees import leaves, tree_map
 
@@ -26,34 +25,36 @@ _MOST_GRAPHS = 256
 _ORDINARY = 2
 
 
-def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+def one_graph(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled as one graph for each combination of shapes and integers.
 
     Args:
         function: Takes a NamedTuple of trees of tensors, and further arguments that are the same objects in every call,
             or integers. It may change the tensors that it owns, and it returns tensors.
-        device: Where its tensors are.
-
-    Raises:
-        UsageError: This PyTorch cannot trace gradients within a graph.
     """
-    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        raise UsageError("`learning.compile` needs PyTorch 2.13 or newer. Set learning.compile=false, or upgrade.")
 
     def traced(*arguments: Any) -> Any:
-        with torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=_MOST_GRAPHS):
+        with torch._dynamo.config.patch(recompile_limit=_MOST_GRAPHS):
             return whole(*arguments)
 
     whole = torch.compile(function, fullgraph=True, dynamic=False, backend=BACKEND)
-    return CudaGraphs(traced) if device.type == "cuda" else traced
+    return traced
 
 
-class _Recorded(NamedTuple):
-    """A graph, and where it reads and writes."""
+def replayed(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """On a GPU, the function as :class:`CudaGraphs`; elsewhere the function."""
+    return CudaGraphs(function) if device.type == "cuda" else function
 
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor | None, ...]
-    outputs: Any
+
+@dataclass
+class _Shapes:
+    """What belongs to one combination of shapes: inputs of its own, as a tree and as a list, and what they become."""
+
+    inputs: Any
+    leaves: tuple[Tensor | None, ...]
+    calls: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    outputs: Any = None
 
 
 class CudaGraphs:
@@ -62,14 +63,14 @@ class CudaGraphs:
     What a call returns is overwritten by the next one.
 
     Args:
-        function: As for :func:`compiled`.
+        function: As for :func:`one_graph`; it need not be compiled.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._calls: dict[Any, int] = {}
-        self._recorded: dict[Any, _Recorded] = {}
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._memory = torch.cuda.graph_pool_handle()
+        self._shapes: dict[Any, _Shapes] = {}
 
     def __call__(self, inputs: Any, *rest: Any) -> Any:
         """The function's value, on the GPU."""
@@ -77,25 +78,34 @@ class CudaGraphs:
             tuple(None if one is None else (one.shape, one.dtype) for one in _tensors(inputs)),
             tuple(one for one in rest if isinstance(one, int)),
         )
-        if key not in self._recorded:
-            self._calls[key] = self._calls.get(key, 0) + 1
-            if self._calls[key] <= _ORDINARY:
-                return self._function(inputs, *rest)
-            self._recorded[key] = self._record(inputs, rest)
-        graph, mine, outputs = self._recorded[key]
-        for own, given in zip(mine, _tensors(inputs), strict=True):
+        if key not in self._shapes:
+            own = type(inputs)(*(None if one is None else tree_map(torch.clone, one) for one in inputs))
+            self._shapes[key] = _Shapes(own, _tensors(own))
+        of = self._shapes[key]
+        for own, given in zip(of.leaves, _tensors(inputs), strict=True):
             if own is not None and given is not None:
                 own.copy_(given, non_blocking=True)
-        graph.replay()
-        return outputs
+        of.calls += 1
+        if of.calls <= _ORDINARY:
+            return self._ordinary(of.inputs, rest)
+        if of.graph is None:
+            of.graph = torch.cuda.CUDAGraph()
+            # "thread_local": another thread acts or learns on its own stream meanwhile.
+            with torch.cuda.graph(of.graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"):
+                of.outputs = self._function(of.inputs, *rest)
+        of.graph.replay()
+        return of.outputs
 
-    def _record(self, inputs: Any, rest: tuple[Any, ...]) -> _Recorded:
-        mine = type(inputs)(*(None if one is None else tree_map(torch.clone, one) for one in inputs))
-        graph = torch.cuda.CUDAGraph()
-        # "thread_local": another thread acts or learns on its own stream meanwhile.
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            outputs = self._function(mine, *rest)
-        return _Recorded(graph, _tensors(mine), outputs)
+    def _ordinary(self, inputs: Any, rest: tuple[Any, ...]) -> Any:
+        """On the stream, and with the memory, that will be recorded: nothing is compiled again then."""
+        now = torch.cuda.current_stream()
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            outputs = self._function(inputs, *rest)
+        now.wait_stream(self._stream)
+        for output in leaves(outputs):
+            output.record_stream(now)
+        return outputs
 
 
 def _tensors(inputs: Any) -> tuple[Tensor | None, ...]:

@@ -1,7 +1,7 @@
 """One update: slices in, one optimizer step on the shared trunk, targets moved. Nothing waits for the device.
 
-On a GPU, or with ``learning.compile``, the whole update is one compiled graph. On a CPU the heads work in parts that
-stay in the cache.
+On a GPU, or with ``learning.compile``, the loss and its gradients are compiled as one graph; a GPU replays the whole
+update. On a CPU the heads work in parts that stay in the cache.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from .config import LearningConfig
-from .graphs import compiled
-from .losses import Losses, Transitions
+from .graphs import one_graph, replayed
+from .losses import Losses
 from .model import AgentModel
 from .precision import half_precision
 from .replay import Batch
@@ -67,6 +65,8 @@ class Learner:
         self._seed = seed
         self._flops_per_token = 0.0
         self._parameters = model.optimized()
+        # On a GPU the rate is a tensor too: a recorded step reads it anew.
+        self._rate: Tensor | None = torch.zeros((), device=device) if device.type == "cuda" else None
         self.optimizer = torch.optim.AdamW(
             self._parameters, lr=config.rate, weight_decay=config.weight_decay, fused=True
         )
@@ -78,12 +78,13 @@ class Learner:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-        self._rate = torch.zeros((), device=device)
         self.compile = device.type == "cuda" if config.compile is None else config.compile
         self._fixed_length = context if self.compile else None
-        self._run: Callable[[Slices], dict[str, Tensor]] = (
-            compiled(self._update, device) if self.compile else self._update
-        )
+        self._run: Callable[[Slices], dict[str, Tensor]] = self._update
+        self._loss: Callable[[Slices], tuple[Tensor, dict[str, Tensor]]] = self._loss_at_once
+        if self.compile:
+            self._loss = one_graph(self._loss_at_once)
+            self._run = replayed(self._update, device)
 
     def prepare(self, batch: Batch) -> Prepared:
         """Copy a batch to the device without waiting, so that an earlier batch can be learnt from meanwhile."""
@@ -105,9 +106,9 @@ class Learner:
             raise NonFiniteLossError(f"{prepared.fault} at update {self.updates}.")
         if not self.model.training:
             self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        self._rate.fill_(self.rate)
+        rate: float | Tensor = self.rate if self._rate is None else self._rate.fill_(self.rate)
+        for group in self.optimizer.param_groups:  # a checkpoint may be of another device
+            group.update(lr=rate, capturable=self._rate is not None)
         with _seeded(self._seed, self.updates, self.device):
             if self._flops_per_token:
                 numbers = self._run(prepared.slices)
@@ -141,66 +142,50 @@ class Learner:
             numbers["gradient_norm"] = norm
             finite = torch.stack([number.float() for number in numbers.values()]).isfinite().all()
             clipped = list(torch._foreach_mul(present, (self.config.clip / (norm + 1e-6)).clamp(max=1.0)))
-            if torch.compiler.is_compiling():
-                self._step_in_graph(used, clipped, finite)
-            else:
-                for parameter, gradient in zip(used, clipped, strict=True):
-                    parameter.grad = gradient
-                # Where this is 1, the step does nothing.
-                setattr(self.optimizer, "found_inf", 1.0 - finite.float())  # noqa: B010
-                self.optimizer.step()
+            for parameter, gradient in zip(used, clipped, strict=True):
+                parameter.grad = gradient
+            # Where this is 1, the step does nothing.
+            setattr(self.optimizer, "found_inf", 1.0 - finite.float())  # noqa: B010
+            self.optimizer.step()
+            for parameter in used:  # its memory is the recorded step's own
+                parameter.grad = None
             self.model.update_targets(self.config.target_rate)
             if self.acting is not self.model:
                 self.acting.follow(self.model, self.config.ema_rate)
         return numbers
 
-    def _step_in_graph(self, parameters: list[Any], gradients: list[Tensor], finite: Tensor) -> None:
-        """What ``self.optimizer.step()`` does, in operations that torch.compile can trace."""
-        group = self.optimizer.param_groups[0]
-        states = [self.optimizer.state[parameter] for parameter in parameters]
-        steps = [state["step"] for state in states]
-        adamw(
-            parameters,
-            [torch.where(finite, gradient, 0.0) for gradient in gradients],
-            exp_avgs=[state["exp_avg"] for state in states],
-            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
-            max_exp_avg_sqs=[],
-            state_steps=steps,
-            foreach=True,
-            capturable=True,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=torch.where(finite, self._rate, 0.0),
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-        torch._foreach_add_(steps, finite.float() - 1.0)
-
     def gradients(self, slices: Slices) -> tuple[list[Tensor | None], dict[str, Tensor]]:
-        """Gradients of the loss by parameter (None for one that has no part in it), and numbers for the log.
+        """Gradients of the loss by parameter (None for one that has no part in it), and numbers for the log."""
+        size = self._at_once()
+        if size is not None and size < len(slices.row):
+            return self._gradients_in_parts(slices, size)
+        total, numbers = self._loss(slices)
+        return list(torch.autograd.grad(total, self._parameters, allow_unused=True)), numbers
 
-        The heads work through the timesteps in parts and pass the trunk its gradient once, in the end: their hidden
-        layers, one for every critic, discount and sampled action, are by far the largest tensors of an update.
-        """
-        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half_precision(self.device))
-        with autocast:
+    def _loss_at_once(self, slices: Slices) -> tuple[Tensor, dict[str, Tensor]]:
+        with self._autocast():
             t = self.losses.transitions(slices)
-            size = self._part(t)
+            targets = self.losses.targets(t)
+        self.model.popart.update(targets, t.weight)
+        with self._autocast():
+            losses, numbers = self.losses.losses(t, targets)
+        return self._total(losses), {name: value.detach() for name, value in (losses | numbers).items()}
+
+    def _gradients_in_parts(self, slices: Slices, size: int) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+        """The heads work through the timesteps in parts and pass the trunk its gradient once, in the end.
+
+        Their hidden layers, one for every critic, discount and sampled action, are by far the largest tensors of an
+        update.
+        """
+        with self._autocast():
+            t = self.losses.transitions(slices)
             targets = torch.cat([self.losses.targets(part) for part in t.split(size)])
         self.model.popart.update(targets, t.weight)
-        if size >= len(t):
-            with autocast:
-                losses, numbers = self.losses.losses(t, targets)
-            found = torch.autograd.grad(self._total(losses), self._parameters, allow_unused=True)
-            return list(found), {name: value.detach() for name, value in (losses | numbers).items()}
-        assert t.weight is None, "only exact shapes come in parts"
         self.optimizer.zero_grad(set_to_none=True)
         trunk, t.state = t.state, t.state.detach().requires_grad_()
         sums: dict[str, Tensor] = {}
         for part, target in zip(t.split(size), torch.split(targets, size), strict=True):
-            with autocast:
+            with self._autocast():
                 losses, numbers = self.losses.losses(part, target)
             share = len(part) / len(t)
             torch.autograd.backward(share * self._total(losses))
@@ -209,13 +194,16 @@ class Learner:
         torch.autograd.backward(trunk, t.state.grad)
         return [parameter.grad for parameter in self._parameters], sums
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half_precision(self.device))
+
     def _total(self, losses: dict[str, Tensor]) -> Tensor:
         return losses["actor"] + self.config.critic_weight * losses["critic"]
 
-    def _part(self, t: Transitions) -> int:
-        """Timesteps for the heads at once: all in a compiled graph or on a GPU, else what a CPU's cache holds."""
+    def _at_once(self) -> int | None:
+        """Timesteps at once whose hidden layers a CPU's cache holds; None: all, in a compiled graph or on a GPU."""
         if self.compile or self.device.type == "cuda":
-            return len(t)
+            return None
         critics, actions, hidden = self.model.critic.from_action.shape
         judged = self.config.value_samples
         if self.config.actor == "dependent":

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
 
 
@@ -20,3 +22,11 @@ def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
             waiting = following
         if waiting is not None:
             yield waiting.result()
+
+
+def batches(make: Callable[[int], T], numbers: Iterable[int], device: torch.device) -> Iterator[T]:
+    """``map(make, numbers)``; for a GPU, the next one is made and sent there while one is learnt from.
+
+    A CPU that makes the next batch ready is not learning meanwhile.
+    """
+    return prefetched(make, numbers) if device.type == "cuda" else map(make, numbers)

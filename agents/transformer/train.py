@@ -39,7 +39,7 @@ from .folder import claim, drop_evaluations, tidy
 from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
-from .prefetch import prefetched
+from .prefetch import batches
 from .replay import Replay
 from .run_log import RunLog, flat, make_loggers
 from .slices import Prepared
@@ -235,7 +235,7 @@ class Trainer:
             return self.learner.prepare(batch)
 
         updates = range(self.learner.updates, self.learner.updates + count)
-        return prefetched(sample, updates) if _prefetching(self.device) else map(sample, updates)
+        return batches(sample, updates, self.device)
 
     def _turns(self, updates: int) -> Iterator[int]:
         """Numbers of updates to do in a row, with collecting between (sync) or beside them."""
@@ -414,7 +414,3 @@ def selection_score(suite: Suite, returns: dict[str, float]) -> float:
     """
     scale = next(iter(load_references(suite).covering(list(returns)).scales.values()))
     return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))
-
-
-def _prefetching(device: torch.device) -> bool:
-    return device.type == "cuda"  # a CPU that makes the next batch ready is not learning meanwhile

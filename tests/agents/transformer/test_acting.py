@@ -183,7 +183,7 @@ def test_acting_compiles_as_one_graph_and_acts_alike(monkeypatch):
     monkeypatch.setattr(graphs, "BACKEND", "eager")
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
     acting = ActingModel(opinionated(envs))
-    step = graphs.compiled(acting.forward, CPU)
+    step = graphs.one_graph(acting.forward)
     caches = [acting.backbone.new_cache(3, CPU) for _ in range(2)]
     for t in range(20):
         assert torch.equal(step(inputs(envs, t), caches[0], 64), acting.forward(inputs(envs, t), caches[1], t + 1))

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from mtbench_agents.transformer.bench import measure, observations
+from mtbench_agents.transformer.bench import measure, random_observations
 from mtbench_agents.transformer.config import preset, updated
 from mtbench_agents.transformer.trees import flat, tree_map
 
@@ -23,7 +23,7 @@ def test_every_suite_is_timed(env_id):
 @pytest.mark.parametrize("env_id", ["MTBabyAI-v0", "MTProcgen-Easy-v0", "ML10-v0"])
 def test_observations_are_of_the_space_and_differ(env_id):
     space = gym.make(env_id).observation_space
-    shown = observations(space, 5, np.random.default_rng(0))
+    shown = random_observations(space, 5, np.random.default_rng(0))
     for i in range(5):
         one = tree_map(lambda array: array[i], shown)  # noqa: B023
         bounds = flat("o", space if not isinstance(space, gym.spaces.Dict) else dict(space.spaces))

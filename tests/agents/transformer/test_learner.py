@@ -38,14 +38,14 @@ LEARNING = LearningConfig(
 COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
 
 
-def make(actor="independent", critic="independent", actions=None, model=None, **changes):
+def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, **changes):
     learning = dataclasses.replace(LEARNING, actor=actor, critic=critic, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         space = gym.spaces.Box(-5, 5, (3,), dtype=np.float32)
         sizes = dataclasses.replace(MODEL, **(model or {}))
         network = AgentModel(sizes, learning, space, actions or gym.spaces.Discrete(3))
-    return Learner(network, learning, 0, CPU)
+    return Learner(network, learning, 0, device, context=sizes.context)
 
 
 def copycat(continuous=False, rollouts=300, seed=0):
@@ -88,11 +88,11 @@ def trained_until(learnt, learner, replay, most_updates):
     return False
 
 
-def answers(model, continuous=False):
+def answers(model, continuous=False, device=CPU):
     """How often (or how closely) the policy names the previous observation."""
     rng = np.random.default_rng(99)
     space = gym.spaces.Box(-1, 1, (1,), dtype=np.float32) if continuous else gym.spaces.Discrete(3)
-    play = Player(200, space, rng, CPU)
+    play = Player(200, space, rng, device)
     acting = ActingModel(model)
     play.restart(np.ones(200, dtype=bool))
     shown = rng.integers(3, size=(9, 200))
@@ -338,7 +338,7 @@ def test_losses_of_20_updates_are_the_golden_ones(actor, critic, kind):
         assert now[name] == pytest.approx(values, rel=0.05, abs=5e-3)
 
 
-def near_the_fixed_point(half, target_rate, updates, monkeypatch):
+def near_the_fixed_point(half, target_rate, updates, monkeypatch, device=CPU):
     """A third of a point in every step, for ever, and gamma = 0.999: values are 333.3, and no action is better.
 
     A rollout's last timestep has a value that others learn from and nothing is learnt of, and a thousandfold of its
@@ -353,8 +353,10 @@ def near_the_fixed_point(half, target_rate, updates, monkeypatch):
         LEARNING, discounts=(0.999,), rate=1e-3, warmup=100, target_rate=target_rate, reward_multiplier=1.0
     )
     space, rng = gym.spaces.Box(-1, 1, (3,), dtype=np.float32), np.random.default_rng(0)
-    learner = Learner(AgentModel.seeded(0, model, learning, space, gym.spaces.Discrete(3)), learning, 0, CPU)
-    label = learner.model.bins.labels(torch.tensor(300.0)).clamp(min=1e-6).log()
+    learner = Learner(
+        AgentModel.seeded(0, model, learning, space, gym.spaces.Discrete(3)), learning, 0, device, context=4
+    )
+    label = learner.model.bins.labels(torch.tensor(300.0, device=device)).clamp(min=1e-6).log()
     with torch.no_grad():
         for critic in (learner.model.critic, learner.model.target_critic):
             critic.last_bias.copy_(label.expand_as(critic.last_bias))

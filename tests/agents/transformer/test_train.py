@@ -18,6 +18,7 @@ from mtbench_agents.transformer import train as train_module
 from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, read_config, to_dict, updated
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
+from mtbench_agents.transformer.prefetch import prefetched
 from mtbench_agents.transformer.train import Trainer, selection_score
 
 from mtbench.errors import UsageError
@@ -78,7 +79,7 @@ def test_training_2n_equals_training_n_and_resuming_to_the_last_bit(tmp_path):
 def test_prefetching_changes_nothing(tmp_path, monkeypatch):
     """What a GPU would do, here without one."""
     plain = trained(tmp_path / "plain")
-    monkeypatch.setattr(train_module, "_prefetching", lambda device: True)
+    monkeypatch.setattr(train_module, "batches", lambda make, numbers, device: prefetched(make, numbers))
     ahead = trained(tmp_path / "ahead")
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(ahead)[name]), name
