@@ -6,7 +6,9 @@ recorded once for each shape, and then started by one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,44 @@ def one_graph(function: Callable[..., Any]) -> Callable[..., Any]:
 def replayed(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """On a GPU, the function as :class:`CudaGraphs`; elsewhere the function."""
     return CudaGraphs(function) if device.type == "cuda" else function
+
+
+_change = threading.Condition()
+_replaying, _someone_alone = 0, False
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Replay, at the same time as other threads, but not while one of them is :func:`alone`."""
+    global _replaying
+    with _change:
+        _change.wait_for(lambda: not _someone_alone)
+        _replaying += 1
+    try:
+        yield
+    finally:
+        with _change:
+            _replaying -= 1
+            _change.notify_all()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Compile, record, or draw random numbers in ordinary calls, while no other thread does, or replays.
+
+    All of these use a GPU's one default generator, which refuses whatever happens beside a recording.
+    """
+    global _someone_alone
+    with _change:
+        _change.wait_for(lambda: not _someone_alone)
+        _someone_alone = True
+        _change.wait_for(lambda: not _replaying)
+    try:
+        yield
+    finally:
+        with _change:
+            _someone_alone = False
+            _change.notify_all()
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .config import LearningConfig
-from .graphs import one_graph, replayed
+from .graphs import alone, one_graph, replayed
 from .losses import Losses
 from .model import AgentModel
 from .precision import half_precision
@@ -65,6 +65,8 @@ class Learner:
         self._seed = seed
         self._flops_per_token = 0.0
         self._parameters = model.optimized()
+        # Autograd's own may lie otherwise in memory than their parameters, which a fused optimizer step does not take.
+        self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
         # On a GPU the rate is a tensor too: a recorded step reads it anew.
         self._rate: Tensor | None = torch.zeros((), device=device) if device.type == "cuda" else None
         self.optimizer = torch.optim.AdamW(
@@ -113,7 +115,8 @@ class Learner:
             if self._flops_per_token:
                 numbers = self._run(prepared.slices)
             else:
-                numbers, flops = counted_flops(lambda: self._update(prepared.slices))
+                with alone():
+                    numbers, flops = counted_flops(lambda: self._update(prepared.slices))
                 self._flops_per_token = flops / prepared.tokens
         self.updates += 1
         return numbers
@@ -135,20 +138,25 @@ class Learner:
 
     def _update(self, slices: Slices) -> dict[str, Tensor]:
         gradients, numbers = self.gradients(slices)
-        used = [p for p, gradient in zip(self._parameters, gradients, strict=True) if gradient is not None]
         present = [gradient for gradient in gradients if gradient is not None]
+        used = [
+            (parameter, own)
+            for parameter, own, gradient in zip(self._parameters, self._gradients, gradients, strict=True)
+            if gradient is not None
+        ]
         with torch.no_grad():
-            norm = torch.nn.utils.get_total_norm(present)
+            clipped = [own for _, own in used]
+            torch._foreach_copy_(clipped, present)
+            norm = torch.nn.utils.get_total_norm(clipped)
             numbers["gradient_norm"] = norm
             finite = torch.stack([number.float() for number in numbers.values()]).isfinite().all()
-            clipped = list(torch._foreach_mul(present, (self.config.clip / (norm + 1e-6)).clamp(max=1.0)))
-            for parameter, gradient in zip(used, clipped, strict=True):
-                parameter.grad = gradient
+            torch._foreach_mul_(clipped, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))
+            for parameter, own in used:
+                parameter.grad = own
             # Where this is 1, the step does nothing.
             setattr(self.optimizer, "found_inf", 1.0 - finite.float())  # noqa: B010
             self.optimizer.step()
-            for parameter in used:  # its memory is the recorded step's own
-                parameter.grad = None
+            self.optimizer.zero_grad(set_to_none=True)
             self.model.update_targets(self.config.target_rate)
             if self.acting is not self.model:
                 self.acting.follow(self.model, self.config.ema_rate)
@@ -181,7 +189,6 @@ class Learner:
             t = self.losses.transitions(slices)
             targets = torch.cat([self.losses.targets(part) for part in t.split(size)])
         self.model.popart.update(targets, t.weight)
-        self.optimizer.zero_grad(set_to_none=True)
         trunk, t.state = t.state, t.state.detach().requires_grad_()
         sums: dict[str, Tensor] = {}
         for part, target in zip(t.split(size), torch.split(targets, size), strict=True):

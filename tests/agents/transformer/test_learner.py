@@ -233,6 +233,26 @@ def test_the_rate_cools_down_before_the_end():
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0])
 
 
+def test_every_weight_moves_by_its_own_gradient():
+    """Against the plain optimizer: the fused one takes a gradient's numbers in the order of memory, which may not be
+    its parameter's.
+    """
+    learner = make(clip=1e9)
+    batch = copycat().sample(8, 12, np.random.default_rng(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # as the learner does for this update
+        gradients, _ = make(clip=1e9).gradients(learner.prepare(batch).slices)
+    assert any(not gradient.is_contiguous() for gradient in gradients)
+    wanted = [p.detach().clone().requires_grad_() for p in learner.model.optimized()]
+    plain = torch.optim.AdamW(wanted, lr=learner.rate, weight_decay=LEARNING.weight_decay, fused=False, foreach=False)
+    for parameter, gradient in zip(wanted, gradients, strict=True):
+        parameter.grad = gradient
+    plain.step()
+    learner.update(batch)
+    for mine, theirs in zip(learner.model.optimized(), wanted, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+
+
 @pytest.mark.parametrize(("kind", "update"), [("discrete", "independent"), ("continuous", "dependent")])
 def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, monkeypatch):
     """Traced by torch.compile, where a break is an error, and run without a code generator, to compare numbers.
