@@ -221,11 +221,23 @@ class CriticEnsemble(nn.Module):
         rows = self.from_action.to(dtype)
         if action is None:
             return rows[:, None, None]
-        critics, actions, width = self.from_action.shape
         if not self.discrete:
-            if action.dim() == 4:
-                action = action[None]
-            return torch.matmul(action, rows[:, None, None])
-        # One lookup in the tables of all critics, laid one behind the other.
+            return self._multiplied(action, rows)
+        if action.device.type == "cpu":
+            return self._looked_up(action, rows)
+        # A GPU adds up a lookup's gradient slowly, and in no fixed order.
+        one_hot = action[..., None] == torch.arange(rows.shape[1], device=action.device)
+        return self._multiplied(one_hot.to(dtype), rows)
+
+    def _looked_up(self, action: Tensor, rows: Tensor) -> Tensor:
+        """One lookup in the tables of all critics, laid one behind the other."""
+        critics, actions, width = rows.shape
         table = torch.arange(critics, device=action.device)[:, None, None, None] * actions
         return F.embedding(action + table, rows.view(-1, width))
+
+    def _multiplied(self, action: Tensor, rows: Tensor) -> Tensor:
+        """One product for each critic."""
+        if action.dim() == 4:
+            action = action[None]
+        product = torch.matmul(action.flatten(1, 3).to(rows.dtype), rows)
+        return product.view(rows.shape[0], *action.shape[1:4], rows.shape[2])

@@ -78,8 +78,10 @@ class Losses:
                 layer.update_norm()
         states = self.model.states(timesteps, s.steps, s.there, segment=s.segment)
         reward, discount = self._returns(s)
+        # Every place of a row, in order: the gradient of a slice is a copy, that of a lookup is added up.
+        state = states[s.row, s.place] if s.weight is None else states[:, :-1].flatten(0, 1)
         return Transitions(
-            state=states[s.row, s.place],
+            state=state,
             next_state=states[s.row, s.place + s.ahead].detach(),
             action=s.actions[s.row, s.place + 1],
             reward=reward * self.config.reward_multiplier,

@@ -145,9 +145,6 @@ def test_nothing_waits_for_the_gpu():
         torch.cuda.set_sync_debug_mode("error")
         for _ in range(3):
             learner.update(batch)
-        eager = make(device=GPU, compile=False)
-        slices = eager.prepare(batch).slices
-        eager._update(slices)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

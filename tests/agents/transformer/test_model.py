@@ -237,6 +237,19 @@ def test_all_actions_at_once_equal_each_in_turn():
     assert torch.allclose(critic(state, None), critic(state, each), atol=1e-6)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_gpus_way_to_a_discrete_action_is_that_of_a_cpu(own):
+    """Products with one-hot actions, and lookups; E critics judge the same actions, or each its own."""
+    critic = CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, True, 5, 2)
+    action = torch.randint(3, ((2,) if own else ()) + (4, 2, 5), generator=torch.Generator().manual_seed(0))
+    one_hot = (action[..., None] == torch.arange(3)).float()
+    ways = critic._looked_up(action, critic.from_action), critic._multiplied(one_hot, critic.from_action)
+    assert torch.allclose(*ways, atol=1e-6)
+    weights = torch.randn(ways[0].shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((way * weights).sum(), critic.from_action)[0] for way in ways]
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
 def test_discrete_policies_sample_what_they_say():
     policy = DiscretePolicy.from_logits(torch.tensor([[[2.0, 0.0, -40.0]]]), (0.01, 1.0))
     assert policy.probabilities.sum().item() == pytest.approx(1.0)
