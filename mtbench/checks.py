@@ -148,6 +148,8 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> Suite:
         raise RecordError(
             f"{path}: condition should be {' or '.join(CONDITIONS)}, it is {shown(manifest['condition'])}."
         )
+    if not isinstance(manifest.get("actions_sha256", ""), str):
+        raise RecordError(f"{path}: actions_sha256 should be text, it is {shown(manifest['actions_sha256'])}.")
     _check_version(path, manifest["evaluation_version"])
     try:
         row, suite = registered_environment(manifest["env_id"], manifest["env_kwargs"])

@@ -15,6 +15,8 @@ import typer
 
 import mtbench
 from mtbench import registration
+from mtbench.cli_options import AsJson, EnvId, EnvOptions, PolicyName, Seed, SplitName, SuiteModules
+from mtbench.cli_runs import add_commands
 from mtbench.errors import UnknownArgumentError, UsageError, unknown_name_error
 from mtbench.options import parsed_options
 from mtbench.printing import print_table, progress_bar, say, say_json, shown_path, tell, tell_error
@@ -34,35 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-EnvId = Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID from `mtbench list`.")]
-PolicyName = Annotated[
-    str, typer.Option("--policy", help="random, oracle, a training run, module:attribute or file.py:attribute.")
-]
-EnvOptions = Annotated[
-    list[str],
-    typer.Option(
-        "--env",
-        metavar="KEY=VALUE",
-        help="An argument of the environment, its value as JSON: --env k=1 --env 'tasks=[\"RepeatFirstEasy\"]'.",
-    ),
-]
-SplitName = Annotated[str, typer.Option("--split", help="train or test.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seeds every draw.")]
-Interval = Annotated[str, typer.Option("--interval", help="jackknife (whole runs) or stratified-bootstrap.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SkipUnfinished = Annotated[
-    bool, typer.Option("--skip-unfinished", help="Leave out unfinished and damaged evaluations, and name them.")
-]
-SuiteModules = Annotated[
-    list[str],
-    typer.Option(
-        "--suite",
-        metavar="MODULE",
-        help="Import a suite of another package, such as my_package.my_suite, which registers its IDs.",
-    ),
-]
-RunFolders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of them.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -204,6 +177,9 @@ def evaluate(
             "--audit", help="Also play the same cases without memory between attempts, and with other variants."
         ),
     ] = False,
+    save_actions: Annotated[
+        bool, typer.Option("--save-actions", help="Also keep every action, for `mtbench verify`.")
+    ] = False,
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
     """Evaluate a policy on every task and write a run folder; the same command resumes."""
@@ -242,6 +218,7 @@ def evaluate(
                 train_seed=train_seed,
                 step=step,
                 audit=audit,
+                save_actions=save_actions,
                 command=["mtbench", *sys.argv[1:]],
                 on_start=lambda rollout: _announce(rollout, by_default=split is None),
                 on_rollout=show,
@@ -256,41 +233,6 @@ def evaluate(
     else:
         attempts = sum(len(each.episodes) for each in (run, *run.audits.values()))
         say(f"{path}: {attempts} attempts, {time.monotonic() - began:.1f} s")
-
-
-@app.command()
-def score(
-    folders: RunFolders,
-    format: Annotated[str, typer.Option("--format", help="md, csv, json, latex or html.")] = "md",
-    interval: Interval = "jackknife",
-    seed: Seed = 0,
-    skip_unfinished: SkipUnfinished = False,
-) -> None:
-    """Print normalized score tables of one or more runs."""
-    from mtbench.scoring import score as score_runs
-    from mtbench.scoring.report import FORMATS, render
-
-    if format not in FORMATS:
-        raise unknown_name_error("format", format, list(FORMATS), "mtbench score")
-    runs = _read_runs(folders, skip_unfinished)
-    sys.stdout.write(render(score_runs(runs, seed=seed, interval=interval), format))
-
-
-@app.command()
-def plot(
-    folders: RunFolders,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf file.")],
-    scale: Annotated[str | None, typer.Option(help="A scale of the suite; by default its first.")] = None,
-    interval: Interval = "jackknife",
-    seed: Seed = 0,
-    skip_unfinished: SkipUnfinished = False,
-) -> None:
-    """Draw normalized scores of one or more runs."""
-    from mtbench.scoring import score as score_runs
-    from mtbench.scoring.figures import save_figure
-
-    save_figure(score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval), out, scale)
-    say(f"wrote {shown_path(out)}")
 
 
 def _add_agent_commands() -> None:
@@ -325,6 +267,7 @@ def _takes_suites(command: Callable[..., None]) -> Callable[..., None]:
 def command_line() -> typer.Typer:
     """The whole command line."""
     if not app.registered_groups:
+        add_commands(app)
         _add_agent_commands()
         for commands in (app, *(group.typer_instance for group in app.registered_groups)):
             assert commands is not None
@@ -405,25 +348,6 @@ def _with_progress(played: Playthrough, rollout: MetaRollout, every: int) -> Ite
             longest = rollout.k * (rollout.suite.tasks[rollout.task].max_steps + 1) - 1
             progress.update(bar, completed=played.steps, total=min(longest, rollout.max_steps or longest))
             yield frame
-
-
-def _read_runs(folders: list[Path], skip_unfinished: bool) -> list[Any]:
-    """Read every run in these folders; an unfinished or damaged one is an error, or named and left out."""
-    from mtbench.api import run_folders
-    from mtbench.evaluation import is_run
-    from mtbench.records import RecordError, read_run
-
-    runs = []
-    for path in (path for folder in folders for path in run_folders(folder)):
-        try:
-            runs.append(read_run(path))
-        except RecordError as error:
-            if not skip_unfinished or not is_run(path):
-                raise
-            tell(f"left out: {error}")
-    if not runs:
-        raise UsageError(f"No evaluation in {', '.join(map(str, folders))} is finished: there is nothing to score.")
-    return runs
 
 
 def _write_contact_sheet(rollout: MetaRollout, path: Path) -> None:

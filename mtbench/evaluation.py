@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 
-from mtbench import records, registration
+from mtbench import records, registration, traces
 from mtbench.audit import NORMAL, Condition, audit_conditions
 from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
@@ -74,6 +75,7 @@ def evaluate(
     train_seed: int | None = None,
     step: int | None = None,
     audit: bool = False,
+    save_actions: bool = False,
     command: Sequence[str] = (),
     on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
@@ -105,6 +107,8 @@ def evaluate(
         step: Environment steps the agent was trained for, if it was.
         audit: Also play the conditions of the adaptation audit (:mod:`mtbench.audit`), on the same cases; their runs
             are in :attr:`Run.audits`, and on disk in folders inside `out`.
+        save_actions: Also keep every action (:mod:`mtbench.traces`), so that others can play the rollouts again
+            (``mtbench verify``). It needs a folder.
         command: The command line, for the manifest.
         on_start: Called with an environment like those that will be played, once the arguments are checked.
         on_rollout: Called with (rollouts done, rollouts in all) after each one.
@@ -145,8 +149,12 @@ def evaluate(
         "num_envs": num_envs or _default_num_envs(rollouts, known.policy),
         "evaluation_version": EVALUATION_VERSION,
     }
+    if save_actions:
+        if out is None:
+            raise UsageError("Actions are kept in a folder: give `out`.")
+        settings[traces.SAVED] = True
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    plan = _Plan(known, settings, one.suite, jobs, tuple(command), on_rollout)
+    plan = _Plan(known, settings, one.suite, one.action_space, jobs, tuple(command), on_rollout)
     conditions = audit_conditions(one.suite, one.k) if audit else []
     if out is not None:
         return _carry_out_all(plan, conditions, Path(out))
@@ -160,6 +168,7 @@ class _Plan(NamedTuple):
     known: _Known
     settings: dict[str, Any]
     suite: Suite
+    actions: gym.Space[Any]
     jobs: int | None
     command: Sequence[str]
     on_rollout: OnRollout | None
@@ -202,10 +211,16 @@ def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:
     if finished is not None:
         return finished
     origin = provenance(plan.suite.distributions)
-    with full_disk_explained(out), Journal(out / _PARTIAL, {**settings, "versions": origin["versions"]}) as journal:
+    space = plan.actions if settings.get(traces.SAVED) else None
+    planned = {**settings, "versions": origin["versions"]}
+    with full_disk_explained(out), Journal(out / _PARTIAL, planned, space) as journal:
         _play(journal, plan, cases)
         manifest = {"command": list(plan.command), **settings, **origin, **journal.times()}
-        run = records.write_run(out, _sorted(journal.frames(), settings["tasks"]), manifest)
+        order = _order(journal.frames(), settings["tasks"])
+        if space is not None:
+            actions, rollouts = journal.actions(), order[:: settings["k"]] // settings["k"]
+            manifest[traces.DIGEST] = traces.write_actions(out / traces.ACTIONS, [actions[i] for i in rollouts])
+        run = records.write_run(out, journal.frames().iloc[order].reset_index(drop=True), manifest)
         journal.remove()
         return run
 
@@ -284,7 +299,8 @@ def _play(journal: Journal, plan: _Plan, cases: list[Case]) -> None:
             report(done, len(cases))
 
     def on_shard(played: PlayedShard) -> None:
-        journal.add(played.index, records.episodes_frame({**labels, **played.columns}), played.seconds)
+        frame = records.episodes_frame({**labels, **played.columns})
+        journal.add(played.index, frame, played.seconds, played.actions)
 
     if missing:
         setup = _setup(known, settings, len(cases))
@@ -297,7 +313,8 @@ def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
     size = settings["num_envs"] * _ROLLOUTS_PER_ENV_AND_SHARD
     for index, start in enumerate(range(0, len(cases), size)):
         seed = int(np.random.SeedSequence([settings["seed"], index]).generate_state(1)[0])
-        yield Shard(index, cases[start : start + size], seed, settings.get("condition") == "no-memory")
+        forgetful, recorded = settings.get("condition") == "no-memory", settings.get(traces.SAVED, False)
+        yield Shard(index, cases[start : start + size], seed, forgetful, recorded)
 
 
 def _setup(known: _Known, settings: dict[str, Any], cases: int) -> Setup:
@@ -320,11 +337,11 @@ def _number_of_jobs(wanted: int | None, setup: Setup, shards: int) -> int:
     return min(wanted or cpus(), shards)
 
 
-def _sorted(frame: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+def _order(frame: pd.DataFrame, tasks: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The places of the rows in order of task, rollout and attempt."""
     order = {task: i for i, task in enumerate(tasks)}
-    keys = frame.assign(task=frame["task"].map(order))
-    index = keys.sort_values(["task", "rollout", "attempt"]).index
-    return frame.loc[index].reset_index(drop=True)
+    keys = frame.assign(task=frame["task"].map(order)).reset_index(drop=True)
+    return np.asarray(keys.sort_values(["task", "rollout", "attempt"]).index, dtype=np.int64)
 
 
 def is_run(path: Path) -> bool:

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
+import numpy.typing as npt
 from gymnasium import logger
 
-from mtbench import records
+from mtbench import records, traces
 from mtbench.errors import UsageError
 from mtbench.files import sweep, write_json
 from mtbench.locking import LOCK, FolderLock
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from mtbench.cases import Case
 
 
+Array = npt.NDArray[Any]
+
+
 class Journal:
     """Holds the folder of an evaluation against others, and keeps its finished shards.
 
@@ -40,21 +45,23 @@ class Journal:
     Args:
         path: The run's ``.partial``.
         settings: What the shards depend on.
+        space: Of actions, where they are kept, too.
 
     Raises:
         UsageError: Another process evaluates into this folder, or the shards there have other settings.
         RecordError: The plan is damaged.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self._path = path
+    def __init__(self, path: Path, settings: dict[str, Any], space: gym.Space[Any] | None = None) -> None:
+        self._path, self._space = path, space
+        self._actions: dict[int, list[Array]] = {}
         self._plan = path / "plan.json"
         self._lock = FolderLock(path, "evaluates into")
         try:
             if (path.parent / records.MANIFEST).exists():
                 raise UsageError(f"Another process has just finished {path.parent}: run the same command again.")
             sweep(path)
-            sweep(path.parent, (records.EPISODES, records.MANIFEST))
+            sweep(path.parent, (records.EPISODES, records.MANIFEST, traces.ACTIONS))
             self._content = self._read(settings)
         except BaseException:
             self._lock.release()
@@ -82,15 +89,28 @@ class Journal:
             return False
         if {(c.task, c.rollout) for c in shard} != set(zip(frame["task"], frame["rollout"], strict=True)):
             return False
+        if self._space is not None:
+            try:
+                counts = traces.steps(frame, self._content["settings"])
+                self._actions[index] = traces.read_packed(
+                    self._trace(index), entry.get("actions_sha256", ""), counts, self._space
+                )
+            except (RecordError, OSError) as error:
+                logger.warn(f"Playing shard {index} again: {error}")
+                return False
         self._frames[index] = frame
         return True
 
-    def add(self, index: int, frame: pd.DataFrame, seconds: float) -> None:
+    def add(self, index: int, frame: pd.DataFrame, seconds: float, actions: list[Array] | None = None) -> None:
         """Write a finished shard; it is on disk when this returns."""
         path = self._shard(index)
+        entry: dict[str, Any] = {"seconds": round(seconds, 3)}
+        if actions is not None:
+            entry["actions_sha256"] = traces.write_actions(self._trace(index), actions)
+            self._actions[index] = actions
         records.write_frame(path, frame)
         self._frames[index] = frame
-        self._content["shards"][str(index)] = {"sha256": _sha256(path.read_bytes()), "seconds": round(seconds, 3)}
+        self._content["shards"][str(index)] = {"sha256": _sha256(path.read_bytes()), **entry}
         write_json(self._plan, {**self._content, "sha256": _checksum(self._content)})
 
     def frames(self) -> pd.DataFrame:
@@ -98,6 +118,10 @@ class Journal:
         import pandas as pd
 
         return pd.concat([self._frames[index] for index in sorted(self._frames)], ignore_index=True)
+
+    def actions(self) -> list[Array]:
+        """By rollout, in the order of :meth:`frames`."""
+        return [rollout for index in sorted(self._frames) for rollout in self._actions[index]]
 
     def times(self) -> dict[str, Any]:
         """When the evaluation first began, and how long its shards took together, in seconds."""
@@ -114,6 +138,9 @@ class Journal:
 
     def _shard(self, index: int) -> Path:
         return self._path / f"shard-{index:05d}.parquet"
+
+    def _trace(self, index: int) -> Path:
+        return self._path / f"shard-{index:05d}.actions"
 
     def _read(self, settings: dict[str, Any]) -> dict[str, Any]:
         if not self._plan.exists():
@@ -136,6 +163,8 @@ def refuse_other(out: Path, existing: dict[str, Any], settings: dict[str, Any]) 
     """Raise a UsageError if a folder's evaluation has other settings."""
     for key, value in settings.items():
         if existing.get(key) != value:
+            if key == traces.SAVED:
+                raise UsageError(f"{out} holds an evaluation without its actions: give another folder with --out.")
             raise UsageError(
                 f"{out} holds an evaluation with {key} = {existing.get(key)!r}, not {value!r}. "
                 "Give another folder with --out, or delete this one."

@@ -21,6 +21,7 @@ from mtbench.errors import UsageError
 from mtbench.policy import Policy, PrivilegedPolicy, RewardedPolicy
 from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index, box_action, stack
+from mtbench.traces import Recorder, Replayed
 
 Statistics = dict[str, npt.NDArray[Any]]
 # The columns of the records that differ from row to row.
@@ -33,10 +34,12 @@ class Played(NamedTuple):
     Attributes:
         case: What was played.
         statistics: Its ``info["rollout"]``: ``returns``, ``lengths`` and perhaps ``successes``, one for each attempt.
+        actions: All of its actions, where they are recorded.
     """
 
     case: Case
     statistics: Statistics
+    actions: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,16 @@ class Shard:
         cases: In the order in which they begin.
         seed: Seeds the policy's draws.
         forgetful: Whether the policy's memory is emptied at the start of every attempt (the adaptation audit).
+        recorded: Whether the actions are to be recorded.
+        actions: By case, what is played in place of the policy's actions; they are recorded, too.
     """
 
     index: int
     cases: list[Case]
     seed: int
     forgetful: bool = False
+    recorded: bool = False
+    actions: list[npt.NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +71,13 @@ class PlayedShard:
         index: Its place in the evaluation.
         columns: A row for each attempt.
         seconds: How long it took to play.
+        actions: Of each rollout, in the order of the rows, where they are recorded.
     """
 
     index: int
     columns: Columns
     seconds: float
+    actions: list[npt.NDArray[Any]] | None = None
 
 
 class Rows(Protocol):
@@ -254,7 +263,7 @@ def make_rows(
 
 
 def play(
-    rows: Rows, policy: Policy, cases: Sequence[Case], seed: int, forgetful: bool = False
+    rows: Rows, policy: Policy, cases: Sequence[Case], seed: int, forgetful: bool = False, recorded: bool = False
 ) -> Iterator[list[Played]]:
     """Play cases, each once.
 
@@ -264,6 +273,7 @@ def play(
         cases: In the order in which they begin.
         seed: Seeds the policy's draws.
         forgetful: Tell the policy at the start of every attempt that a rollout begins, so that it forgets.
+        recorded: Record the actions.
 
     Yields:
         After every step, the rollouts that it ended.
@@ -279,6 +289,7 @@ def play(
         assert isinstance(rows, SingleRows)
         policy.bind(rows.environments)
     rewarded = policy if isinstance(policy, RewardedPolicy) else None  # looked up once: it takes as long as a step
+    recorder = Recorder(rows.action_space, n) if recorded else None
     rows.begin(playing)
     reset_mask = np.ones(n, dtype=np.bool_)
     while playing:
@@ -286,8 +297,13 @@ def play(
         if len(actions) != n:
             raise UsageError(f"{type(policy).__name__}.act returned {len(actions)} actions for {n} observations.")
         rewards, ended = rows.step(actions)
+        if recorder is not None:
+            recorder.add(actions, np.fromiter(playing, np.int64, len(playing)))
         reset_mask[:] = rows.attempts_began() if forgetful else False
-        yield [Played(playing.pop(i), statistics) for i, statistics in ended.items()]
+        yield [
+            Played(playing.pop(i), statistics, None if recorder is None else recorder.taken(i))
+            for i, statistics in ended.items()
+        ]
         begins = dict(zip(ended, waiting, strict=False))
         if begins:
             rows.begin(begins)
@@ -308,10 +324,14 @@ def play_shard(rows: Rows, policy: Policy, shard: Shard, on_step: Callable[[int]
     """
     began = time.monotonic()
     played: list[Played] = []
-    for ended in play(rows, policy, shard.cases, shard.seed, shard.forgetful):
+    if shard.actions is not None:
+        policy = Replayed(shard.actions)
+    recorded = shard.recorded or shard.actions is not None
+    for ended in play(rows, policy, shard.cases, shard.seed, shard.forgetful, recorded):
         played += ended
         on_step(len(ended))
-    return PlayedShard(shard.index, columns(played), time.monotonic() - began)
+    actions = [rollout.actions for rollout in played if rollout.actions is not None]
+    return PlayedShard(shard.index, columns(played), time.monotonic() - began, actions if recorded else None)
 
 
 def columns(played: Sequence[Played]) -> Columns:

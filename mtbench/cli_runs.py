@@ -1,0 +1,132 @@
+"""The commands on finished evaluations: score, plot, compare, verify."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mtbench.cli_options import AsJson, Interval, RunFolders, Seed, SkipUnfinished
+from mtbench.errors import UsageError, unknown_name_error
+from mtbench.printing import progress_bar, say, say_json, shown_path, tell
+
+if TYPE_CHECKING:
+    from mtbench.records import Run
+    from mtbench.verification import Verification
+
+_MOST_SHOWN = 20
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add them to the command line."""
+    for command in (score, plot, verify):
+        app.command()(command)
+
+
+def score(
+    folders: RunFolders,
+    format: Annotated[str, typer.Option("--format", help="md, csv, json, latex or html.")] = "md",
+    interval: Interval = "jackknife",
+    seed: Seed = 0,
+    skip_unfinished: SkipUnfinished = False,
+) -> None:
+    """Print normalized score tables of one or more runs."""
+    from mtbench.scoring import score as score_runs
+    from mtbench.scoring.report import FORMATS, render
+
+    if format not in FORMATS:
+        raise unknown_name_error("format", format, list(FORMATS), "mtbench score")
+    runs = _read_runs(folders, skip_unfinished)
+    sys.stdout.write(render(score_runs(runs, seed=seed, interval=interval), format))
+
+
+def plot(
+    folders: RunFolders,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf file.")],
+    scale: Annotated[str | None, typer.Option(help="A scale of the suite; by default its first.")] = None,
+    interval: Interval = "jackknife",
+    seed: Seed = 0,
+    skip_unfinished: SkipUnfinished = False,
+) -> None:
+    """Draw normalized scores of one or more runs."""
+    from mtbench.scoring import score as score_runs
+    from mtbench.scoring.figures import save_figure
+
+    save_figure(score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval), out, scale)
+    say(f"wrote {shown_path(out)}")
+
+
+def verify(
+    folders: RunFolders,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes that play. Default: one for each core.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play recorded actions again and compare every return, length and success, to the last bit.
+
+    Needs runs of `mtbench evaluate --save-actions`. Exits with 1 where something differs.
+    """
+    results = []
+    for run in _read_runs(folders, skip_unfinished=False):
+        for each in (run, *run.audits.values()):
+            found = _verified(each, jobs)
+            results.append(found)
+            if not as_json:
+                _tell_verified(found)
+    if as_json:
+        say_json(
+            [
+                {
+                    **{"run": shown_path(found.run.name), "rollouts": found.rollouts, "steps": found.steps},
+                    **{"action_bytes": found.action_bytes, "seconds": round(found.seconds, 3)},
+                    "differences": found.differences,
+                }
+                for found in results
+            ]
+        )
+    if any(found.differences for found in results):
+        raise typer.Exit(1)
+
+
+def _verified(run: Run, jobs: int | None) -> Verification:
+    from mtbench.verification import verify as verify_run
+
+    with progress_bar("rollouts") as progress:
+        bar = progress.add_task(shown_path(run.name), total=None)
+        return verify_run(
+            run, jobs=jobs, on_rollout=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+
+
+def _tell_verified(found: Verification) -> None:
+    size = f"{found.rollouts:,} rollouts, {found.steps:,} steps, {found.action_bytes:,} bytes of actions"
+    if not found.differences:
+        say(f"{shown_path(found.run.name)}: as recorded, to the last bit ({size}, {found.seconds:.1f} s)")
+        return
+    say(f"{shown_path(found.run.name)}: {len(found.differences):,} differences ({size})")
+    for sentence in found.differences[:_MOST_SHOWN]:
+        say(f"  {sentence}", indent=4)
+    if len(found.differences) > _MOST_SHOWN:
+        say(f"  ... and {len(found.differences) - _MOST_SHOWN:,} more (--json has all)")
+
+
+def _read_runs(folders: list[Path], skip_unfinished: bool) -> list[Run]:
+    """Read every run in these folders; an unfinished or damaged one is an error, or named and left out."""
+    from mtbench.api import run_folders
+    from mtbench.evaluation import is_run
+    from mtbench.records import RecordError, read_run
+
+    runs: list[Run] = []
+    for path in (path for folder in folders for path in run_folders(folder)):
+        try:
+            runs.append(read_run(path))
+        except RecordError as error:
+            if not skip_unfinished or not is_run(path):
+                raise
+            tell(f"left out: {error}")
+    if not runs:
+        raise UsageError(f"No evaluation in {', '.join(map(str, folders))} is finished: there is nothing to score.")
+    return runs
