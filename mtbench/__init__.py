@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mtbench.registration import Row, register, register_environments
 
 if TYPE_CHECKING:
+    from mtbench.api import compare as compare
     from mtbench.api import score as score
     from mtbench.evaluation import evaluate as evaluate
     from mtbench.policy import Policy as Policy
@@ -41,6 +42,7 @@ _PUBLIC = {
     "Split": "mtbench.suite",
     "Suite": "mtbench.suite",
     "Task": "mtbench.suite",
+    "compare": "mtbench.api",
     "evaluate": "mtbench.evaluation",
     "load_policy": "mtbench.policy",
     "read_run": "mtbench.records",

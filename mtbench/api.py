@@ -8,6 +8,8 @@ from pathlib import Path
 from mtbench.errors import UsageError
 from mtbench.evaluation import is_run
 from mtbench.records import Run, read_run
+from mtbench.scoring.comparison import Comparison
+from mtbench.scoring.comparison import compare as compare_runs
 from mtbench.scoring.scores import Scores
 from mtbench.scoring.scores import score as score_runs
 
@@ -34,6 +36,28 @@ def score(
     """
     given = [runs] if isinstance(runs, (Run, Path, str)) else runs
     return score_runs(list(_read(given)), seed=seed, replicates=replicates, interval=interval)
+
+
+def compare(
+    one: Run | Path | str | Iterable[Run | Path | str],
+    two: Run | Path | str | Iterable[Run | Path | str],
+    *,
+    seed: int = 0,
+    replicates: int = 2000,
+) -> Comparison:
+    """Compare two agents, paired by case; several runs of an agent are its training seeds.
+
+    Args:
+        one: Runs, run folders or folders of run folders, of one agent.
+        two: Likewise, of another agent on the same environment.
+        seed: Seeds the bootstrap.
+        replicates: Bootstrap replicates, where a bootstrap is used.
+
+    Raises:
+        RecordError: A run cannot be read, or the runs cannot be compared; the message names what differs.
+    """
+    runs = [list(_read([given] if isinstance(given, (Run, Path, str)) else given)) for given in (one, two)]
+    return compare_runs(*runs, seed=seed, replicates=replicates)
 
 
 def _read(runs: Iterable[Run | Path | str]) -> Iterator[Run]:

@@ -7,7 +7,8 @@ much of that is about this very variant. A policy without memory loses nothing u
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,12 @@ DESCRIPTIONS: dict[Condition, str] = {
 }
 #: What the difference between the normal condition and another one measures.
 MEASURES: dict[Condition, str] = {"no-memory": "memory", "other-variants": "this variant"}
+
+
+def condition_of(manifest: Mapping[str, Any]) -> Condition:
+    """The condition under which a checked manifest's run was played."""
+    condition: Condition = manifest.get("condition", NORMAL)
+    return condition
 
 
 def audit_conditions(suite: Suite, k: int) -> list[Condition]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench import registration
-from mtbench.audit import CONDITIONS, NORMAL, audit_conditions
+from mtbench.audit import CONDITIONS, NORMAL, audit_conditions, condition_of
 from mtbench.cases import EVALUATION_VERSION, USES, case_variants
 from mtbench.errors import RecordError, UsageError, unknown_name_error
 from mtbench.registration import Row
@@ -144,7 +144,7 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> Suite:
         raise RecordError(f"{path}: objective should be k-shot or k-episode, it is {shown(manifest['objective'])}.")
     if manifest.get("cases", "evaluation") not in USES:
         raise RecordError(f"{path}: cases should be {' or '.join(USES)}, it is {shown(manifest['cases'])}.")
-    if manifest.get("condition", NORMAL) not in CONDITIONS:
+    if condition_of(manifest) not in CONDITIONS:
         raise RecordError(
             f"{path}: condition should be {' or '.join(CONDITIONS)}, it is {shown(manifest['condition'])}."
         )
@@ -185,7 +185,7 @@ def _check_tasks(suite: Suite, split: str, tasks: list[str]) -> None:
 
 
 def _check_condition(suite: Suite, manifest: Mapping[str, Any]) -> None:
-    condition = manifest.get("condition", NORMAL)
+    condition = condition_of(manifest)
     if condition != NORMAL and condition not in audit_conditions(suite, manifest["k"]):
         raise UsageError(f"the condition {condition} is not one of the audit of suite {suite.name!r}.")
 
@@ -329,5 +329,5 @@ def _variants(suite: Suite, manifest: Mapping[str, Any]) -> npt.NDArray[np.int64
     """The fixed variants of the run's cases, ``(tasks, rollouts, k)``."""
     split, tasks, use = manifest["split"], manifest["tasks"], manifest.get("cases", "evaluation")
     sizes = manifest["rollouts_per_task"], manifest["k"]
-    condition = manifest.get("condition", NORMAL)
+    condition = condition_of(manifest)
     return np.stack([case_variants(suite, split, task, *sizes, use, condition) for task in tasks])

@@ -235,6 +235,9 @@ def evaluate(
         say(f"{path}: {attempts} attempts, {time.monotonic() - began:.1f} s")
 
 
+add_commands(app)
+
+
 def _add_agent_commands() -> None:
     """``train`` and ``bench agent`` belong to the reference agent; PyTorch loads when they run."""
     from mtbench_agents.transformer.cli import bench_agent, train
@@ -267,7 +270,6 @@ def _takes_suites(command: Callable[..., None]) -> Callable[..., None]:
 def command_line() -> typer.Typer:
     """The whole command line."""
     if not app.registered_groups:
-        add_commands(app)
         _add_agent_commands()
         for commands in (app, *(group.typer_instance for group in app.registered_groups)):
             assert commands is not None

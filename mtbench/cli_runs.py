@@ -21,25 +21,51 @@ _MOST_SHOWN = 20
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    for command in (score, plot, verify):
+    for command in (score, compare, plot, verify):
         app.command()(command)
 
 
 def score(
     folders: RunFolders,
     format: Annotated[str, typer.Option("--format", help="md, csv, json, latex or html.")] = "md",
+    export: Annotated[
+        str | None, typer.Option("--export", help="rliable: normalized scores by agent, run and task, as JSON.")
+    ] = None,
     interval: Interval = "jackknife",
     seed: Seed = 0,
     skip_unfinished: SkipUnfinished = False,
 ) -> None:
     """Print normalized score tables of one or more runs."""
     from mtbench.scoring import score as score_runs
-    from mtbench.scoring.report import FORMATS, render
+    from mtbench.scoring.report import FORMATS, for_rliable, render
 
     if format not in FORMATS:
         raise unknown_name_error("format", format, list(FORMATS), "mtbench score")
-    runs = _read_runs(folders, skip_unfinished)
-    sys.stdout.write(render(score_runs(runs, seed=seed, interval=interval), format))
+    if export not in (None, "rliable"):
+        raise unknown_name_error("layout", export, ["rliable"], "mtbench score --export")
+    scores = score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval)
+    sys.stdout.write(for_rliable(scores) if export else render(scores, format))
+
+
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="A", help="A run, or a folder of one agent's runs.")],
+    two: Annotated[Path, typer.Argument(metavar="B", help="Likewise, of another agent on the same environment.")],
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print how much more A scores than B, paired by case, per task and overall."""
+    from dataclasses import asdict
+
+    from mtbench.scoring.comparison import compare as compare_runs
+    from mtbench.scoring.report import markdown_table
+    from mtbench.text import for_markdown
+
+    found = compare_runs(_read_runs([one], False), _read_runs([two], False), seed=seed)
+    if as_json:
+        say_json(asdict(found))
+        return
+    table = found.table()
+    sys.stdout.write(f"### {for_markdown(table.title)}\n\n{markdown_table(table)}\n- {for_markdown(found.note)}\n")
 
 
 def plot(

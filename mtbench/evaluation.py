@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench import records, registration, traces
-from mtbench.audit import NORMAL, Condition, audit_conditions
+from mtbench.audit import NORMAL, Condition, audit_conditions, condition_of
 from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
@@ -202,7 +202,7 @@ def _under(settings: dict[str, Any], condition: Condition) -> dict[str, Any]:
 def _cases(plan: _Plan) -> list[Case]:
     s = plan.settings
     sizes = s["rollouts_per_task"], s["k"]
-    return evaluation_cases(plan.suite, s["split"], s["tasks"], *sizes, s["cases"], s.get("condition", NORMAL))
+    return evaluation_cases(plan.suite, s["split"], s["tasks"], *sizes, s["cases"], condition_of(s))
 
 
 def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:

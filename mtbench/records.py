@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtbench.audit import CONDITIONS, NORMAL, Condition
+from mtbench.audit import CONDITIONS, NORMAL, Condition, condition_of
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
 from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
 from mtbench.errors import UsageError
@@ -227,7 +227,7 @@ def read_run(path: Path | str) -> Run:
         )
     episodes = _parsed(path / EPISODES, content, rows)
     check_episodes(path, episodes, manifest, suite)
-    audits = _read_audits(path, manifest) if manifest.get("condition", NORMAL) == NORMAL else {}
+    audits = _read_audits(path, manifest) if condition_of(manifest) == NORMAL else {}
     return Run(path, episodes, manifest, audits)
 
 

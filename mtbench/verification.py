@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mtbench.audit import NORMAL
+from mtbench.audit import condition_of
 from mtbench.cases import Case, evaluation_cases
 from mtbench.jobs import START_DELAY, Setup, play_shards
 from mtbench.playing import PlayedShard, Shard
@@ -108,7 +108,7 @@ def _cases_of(run: Run) -> list[Case]:
     """The cases of a run, in the order of its rows."""
     m = run.manifest
     suite = find(m["env_id"]).suite
-    use, condition = m.get("cases", "evaluation"), m.get("condition", NORMAL)
+    use, condition = m.get("cases", "evaluation"), condition_of(m)
     cases = evaluation_cases(suite, m["split"], m["tasks"], m["rollouts_per_task"], m["k"], use, condition)
     by_name = {(case.task, case.rollout): case for case in cases}
     first = run.episodes.iloc[:: m["k"]]

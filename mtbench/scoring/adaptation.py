@@ -51,8 +51,7 @@ def lost(
     sample = Sample(normal - other, interval, replicates=replicates, rng=rng)
 
     def mean(scale: Scale) -> Estimate:
-        # A scale is affine: a difference counts as many times what a return of 1 adds, task by task.
-        slopes = np.array([np.diff(scale.normalize(task, np.array([0.0, 1.0])))[0] for task in tasks])
+        slopes = scale.slopes(tasks)
         return sample.estimate(lambda v: (scored(v, objective) * slopes).mean(axis=(-2, -1)))[()]
 
     by_task = sample.estimate(lambda v: scored(v, objective).mean(axis=-2))

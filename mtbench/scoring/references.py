@@ -91,6 +91,10 @@ class Scale:
         low, high = self.low[task].value, self.high[task].value
         return (returns - low) / (high - low)
 
+    def slopes(self, tasks: Sequence[str]) -> Floats:
+        """By task, how much more a return that is greater by 1 is worth: a difference times this is on the scale."""
+        return np.array([1 / (self.high[task].value - self.low[task].value) for task in tasks])
+
 
 RAW = Scale(
     "raw",

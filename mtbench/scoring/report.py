@@ -36,18 +36,19 @@ def render(scores: Scores, format: str) -> str:
 
 def summary(scores: Scores) -> str:
     """The aggregate table alone, as Markdown, for a front page."""
-    return _markdown_table(aggregate_table(scores))
+    return markdown_table(aggregate_table(scores))
 
 
 def _markdown(scores: Scores) -> str:
     parts = []
     for table in tables(scores):
-        parts.append(f"### {table.title}\n\n{_markdown_table(table)}")
+        parts.append(f"### {table.title}\n\n{markdown_table(table)}")
     parts.append("\n".join(f"- {for_markdown(note)}" for note in notes(scores)) + "\n")
     return "\n".join(parts)
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table."""
     header, *body = [list(map(for_markdown, row)) for row in (table.header, *table.rows)]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -85,17 +86,18 @@ def _html(scores: Scores) -> str:
         "font-variant-numeric:tabular-nums}td:first-child,th:first-child{text-align:left}"
         "tr{border-bottom:1px solid #ddd}li{max-width:60rem}</style>\n"
     )
-    return f"{head}{''.join(map(_html_table, tables(scores)))}{_html_notes(scores)}</html>\n"
+    return f"{head}{''.join(map(html_table, tables(scores)))}{_html_notes(scores)}</html>\n"
 
 
 def fragment(scores: Scores) -> str:
     """HTML for a notebook's cell: the aggregate table, and everything else folded away. It styles nothing."""
-    first, *others = map(_html_table, tables(scores))
+    first, *others = map(html_table, tables(scores))
     more = f"{''.join(others)}{_html_notes(scores)}"
     return f"{first}<details>\n<summary>All tables and notes</summary>\n{more}</details>\n"
 
 
-def _html_table(table: Table) -> str:
+def html_table(table: Table) -> str:
+    """One table under its title."""
     head = "".join(f"<th>{for_html(cell)}</th>" for cell in table.header)
     body = "\n".join("<tr>" + "".join(f"<td>{for_html(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f"<h2>{for_html(table.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n"
@@ -119,7 +121,7 @@ def _json(scores: Scores) -> str:
     agents = []
     for own in scores.agents:
         content: dict[str, Any] = asdict(own)
-        del content["profiles"]  # curves belong to figures
+        del content["profiles"], content["by_run"]  # these belong to figures and to rliable's layout
         agents.append(content)
     improvement = [{"x": x, "y": y, **asdict(estimate)} for (x, y), estimate in scores.improvement.items()]
     content = {
@@ -136,6 +138,14 @@ def _json(scores: Scores) -> str:
         "notes": notes(scores),
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def for_rliable(scores: Scores) -> str:
+    """For rliable: by scale and agent, normalized scores of shape (runs, tasks)."""
+    by_scale = {
+        scale: {own.agent: own.by_run[scale].tolist() for own in scores.agents} for scale in scores.references.scales
+    }
+    return json.dumps({"env_id": scores.env_id, "tasks": scores.tasks, "scores": by_scale}, indent=1) + "\n"
 
 
 FORMATS: dict[str, Callable[[Scores], str]] = {

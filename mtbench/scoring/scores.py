@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtbench.audit import MEASURES, NORMAL, Condition
+from mtbench.audit import MEASURES, Condition, condition_of
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.records import RecordError, Run
 from mtbench.registration import find
@@ -54,6 +54,7 @@ class AgentScores:
             no success.
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
+        by_run: By scale, the normalized scores of each run, of shape (runs, tasks).
         audit: What the adaptation audit measures, by name (:data:`mtbench.audit.MEASURES`), where all runs have one.
     """
 
@@ -72,6 +73,7 @@ class AgentScores:
     success: dict[str, list[Estimate]] = field(default_factory=dict)
     successes: dict[str, Estimate] = field(default_factory=dict)
     profiles: dict[str, Floats] = field(default_factory=dict)
+    by_run: dict[str, Floats] = field(default_factory=dict)
     audit: dict[str, Lost] = field(default_factory=dict)
 
 
@@ -200,7 +202,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         raise UsageError("There is no run to score.")
     if interval not in METHODS:
         raise unknown_name_error("interval", interval, METHODS, "scores")
-    _check_comparable(runs)
+    check_comparable(runs)
     first = runs[0].manifest
     tasks = list(first["tasks"])
     suite = find(first["env_id"]).suite  # the registry's, whatever a record says
@@ -213,7 +215,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         by_agent[run.manifest["agent"]].append(run)
 
     rng = np.random.default_rng(seed)
-    returns = [_values(own) for own in by_agent.values()]
+    returns = [run_values(own) for own in by_agent.values()]
     samples = [Sample(values, interval, replicates=replicates, rng=rng) for values in returns]
     names = _shown_names(list(by_agent))
     references = known.covering(tasks)
@@ -221,13 +223,9 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
     for name, own, sample, values in zip(names, by_agent.values(), samples, returns, strict=True):
         agents.append(_score_agent(name, own, sample, references, set(repeated)))
         if all(run.episodes["success"].notna().all() for run in own):
-            successes = Sample(_values(own, "success"), interval, replicates=replicates, rng=rng)
+            successes = Sample(run_values(own, "success"), interval, replicates=replicates, rng=rng)
             _add_successes(agents[-1], tasks, successes)
-        for condition, measured in MEASURES.items():
-            if all(condition in run.audits for run in own):
-                other = _values([run.audits[condition] for run in own])
-                both = (values, other, tasks, first["objective"], references, interval)
-                agents[-1].audit[measured] = lost(*both, replicates=replicates, rng=rng)
+        _add_audit(agents[-1], own, values, references, interval, replicates, rng)
     counted = [scored(values, first["objective"]) for values in returns]
     pairs = {
         (names[i], names[j]): improvement(counted[i], counted[j], interval, replicates=replicates, rng=rng)
@@ -241,7 +239,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         tasks=tasks,
         k=int(first["k"]),
         objective=first["objective"],
-        condition=first.get("condition", NORMAL),
+        condition=condition_of(first),
         agents=agents,
         improvement=pairs,
         references=references,
@@ -254,7 +252,12 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
     )
 
 
-def _check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Check that scores of these runs mean the same.
+
+    Raises:
+        RecordError: They do not; the message names what differs.
+    """
     first = runs[0].manifest
     for run in runs[1:]:
         for key in _SAME:
@@ -288,8 +291,12 @@ def _shown_names(agents: list[str]) -> list[str]:
     return shown
 
 
-def _values(runs: list[Run], column: str = "return") -> Floats:
-    """Returns of one agent, or another column of the records, of shape (runs, tasks, rollouts, attempts)."""
+def run_values(runs: list[Run], column: str = "return") -> Floats:
+    """Returns of one agent, or another column of the records, of shape (runs, tasks, rollouts, attempts).
+
+    Raises:
+        RecordError: The runs have other numbers of rollouts, or one train seed twice.
+    """
     first = runs[0].manifest
     for run in runs[1:]:
         if run.manifest["rollouts_per_task"] != first["rollouts_per_task"]:
@@ -339,6 +346,7 @@ def _add_scale(own: AgentScores, sample: Sample, scale: Scale, manifest: dict[st
         counted = scored(returns, objective)
         return np.stack([scale.normalize(task, counted[..., i]) for i, task in enumerate(tasks)], axis=-1)
 
+    own.by_run[scale.name] = normalized(sample.means)
     own.normalized[scale.name] = _by_task(tasks, sample.estimate(lambda v: normalized(v).mean(axis=-2)))
     own.aggregates[scale.name] = _aggregated(sample, normalized)
     new = [task not in repeated for task in tasks]
@@ -367,6 +375,23 @@ def _add_successes(own: AgentScores, tasks: list[str], sample: Sample) -> None:
     for name, aggregate in SUCCESS_AGGREGATES.items():
         units = aggregate.units(len(tasks), own.rollouts, sample.means.shape[-1])
         own.successes[name] = sample.estimate(aggregate.of, 0.0, 1.0, step=1 / units)[()]
+
+
+def _add_audit(
+    own: AgentScores,
+    runs: list[Run],
+    values: Floats,
+    references: References,
+    interval: str,
+    replicates: int,
+    rng: np.random.Generator,
+) -> None:
+    first = runs[0].manifest
+    for condition, measured in MEASURES.items():
+        if all(condition in run.audits for run in runs):
+            other = run_values([run.audits[condition] for run in runs])
+            both = (values, other, first["tasks"], first["objective"], references, interval)
+            own.audit[measured] = lost(*both, replicates=replicates, rng=rng)
 
 
 def _aggregated(sample: Sample, normalized: Statistic) -> dict[str, Estimate]:

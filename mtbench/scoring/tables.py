@@ -40,7 +40,7 @@ def tables(scores: Scores) -> list[Table]:
 def aggregate_table(scores: Scores) -> Table:
     """One row per agent and scale."""
     rows = [
-        [f"{own.agent}{only}", _scale_cell(own, scale), *(_bracket(aggregates[scale][name]) for name in AGGREGATES)]
+        [f"{own.agent}{only}", _scale_cell(own, scale), *(bracket(aggregates[scale][name]) for name in AGGREGATES)]
         for scale in scores.references.scales
         for only, part in (("", "aggregates"), (", new tasks", "new"))
         for own in scores.agents
@@ -72,7 +72,7 @@ def _task_table(scores: Scores) -> Table:
     for task in scores.tasks:
         row = [task]
         for own in scores.agents:
-            row += [_bracket(own.returns[task]), *(_score_cell(own.normalized[scale][task].value) for scale in scales)]
+            row += [bracket(own.returns[task]), *(_score_cell(own.normalized[scale][task].value) for scale in scales)]
         rows.append(row)
     return Table("Scores per task", header, rows)
 
@@ -89,16 +89,16 @@ def _adaptation_table(scores: Scores) -> Table:
     for task in scores.tasks:
         row = [task]
         for own in scores.agents:
-            row += [_fixed(attempt.value) for attempt in own.attempts[task]] + [_bracket(own.adaptation[task])]
+            row += [_fixed(attempt.value) for attempt in own.attempts[task]] + [bracket(own.adaptation[task])]
         rows.append(row)
     return Table("Return of each attempt", header, rows)
 
 
 def _audit_table(scores: Scores) -> Table:
     columns = [(own, measured, lost) for own in scores.agents for measured, lost in own.audit.items()]
-    rows = [[task, *(_bracket(lost.returns[task]) for _, _, lost in columns)] for task in scores.tasks]
+    rows = [[task, *(bracket(lost.returns[task]) for _, _, lost in columns)] for task in scores.tasks]
     for scale in scores.references.scales:
-        rows.append([f"mean over tasks, {scale}", *(_bracket(lost.means[scale]) for _, _, lost in columns)])
+        rows.append([f"mean over tasks, {scale}", *(bracket(lost.means[scale]) for _, _, lost in columns)])
     header = ["task", *(f"{own.agent}: {measured}" for own, measured, _ in columns)]
     return Table("Adaptation audit: what the scored return owes to", header, rows)
 
@@ -106,13 +106,13 @@ def _audit_table(scores: Scores) -> Table:
 def _successes_table(scores: Scores) -> Table:
     shown = [own for own in scores.agents if own.successes]
     header = ["agent", *shown[0].successes]
-    return Table("Success over tasks", header, [[own.agent, *map(_bracket, own.successes.values())] for own in shown])
+    return Table("Success over tasks", header, [[own.agent, *map(bracket, own.successes.values())] for own in shown])
 
 
 def _success_table(scores: Scores) -> Table:
     shown = [own for own in scores.agents if own.success]
     header = ["task", *(f"{own.agent}: attempt {i + 1}" for own in shown for i in range(scores.k))]
-    rows = [[task, *(_bracket(one) for own in shown for one in own.success[task])] for task in scores.tasks]
+    rows = [[task, *(bracket(one) for own in shown for one in own.success[task])] for task in scores.tasks]
     means = [
         _fixed(sum(own.success[t][i].value for t in scores.tasks) / len(rows)) for own in shown for i in range(scores.k)
     ]
@@ -120,11 +120,12 @@ def _success_table(scores: Scores) -> Table:
 
 
 def _improvement_table(scores: Scores) -> Table:
-    rows = [[x, y, _bracket(estimate)] for (x, y), estimate in scores.improvement.items()]
+    rows = [[x, y, bracket(estimate)] for (x, y), estimate in scores.improvement.items()]
     return Table("Probability of improvement", ["X", "Y", "P(X > Y)"], rows)
 
 
-def _bracket(estimate: Estimate) -> str:
+def bracket(estimate: Estimate) -> str:
+    """A number and its interval."""
     return f"{_fixed(estimate.value)} [{_fixed(estimate.low)}, {_fixed(estimate.high)}]"
 
 

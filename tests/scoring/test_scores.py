@@ -15,7 +15,7 @@ from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate
 from mtbench.scoring.figures import save_figure
 from mtbench.scoring.intervals import METHODS, t_quantile
 from mtbench.scoring.references import load_references
-from mtbench.scoring.report import FORMATS, notes, render, summary, tables
+from mtbench.scoring.report import FORMATS, for_rliable, notes, render, summary, tables
 from mtbench.suites.popgym import TASKS
 from tests import toy
 from tests.paths import RESULTS
@@ -427,3 +427,21 @@ def test_wrong_figures_are_refused(two_agents, tmp_path):
         save_figure(two_agents, tmp_path / "x.bmp")
     with pytest.raises(ValueError, match="Did you mean 'published'"):
         save_figure(two_agents, tmp_path / "x.png", scale="publishd")
+
+
+def test_rliables_layout_has_a_row_for_each_run():
+    runs = [made_up(train_seed=seed, value=lambda task, attempt, rollout, s=seed: s / 10) for seed in range(3)]
+    scores = score([*runs, made_up(agent="other")])
+    content = json.loads(for_rliable(scores))
+    for scale, by_agent in content["scores"].items():
+        assert np.shape(by_agent["mine"]) == (3, 27)
+        assert np.shape(by_agent["other"]) == (1, 27)
+        means = np.mean(by_agent["mine"], axis=0)
+        wanted = [scores.agents[0].normalized[scale][task].value for task in content["tasks"]]
+        assert means == pytest.approx(wanted)
+    assert (
+        CliRunner()
+        .invoke(app, ["score", "nowhere", "--export", "rlible"])
+        .exception.args[0]
+        .startswith("There is no layout 'rlible'")
+    )
