@@ -28,6 +28,7 @@ from scipy import stats
 from mtbench.provenance import provenance
 from mtbench.records import EPISODES, MANIFEST, read_run, write_atomically
 from mtbench.registration import find
+from mtbench.scoring import score
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
 
@@ -263,6 +264,31 @@ def scale_rows(curves: pd.DataFrame) -> list[str]:
     return rows
 
 
+def audit_rows(runs: pd.DataFrame) -> list[str]:
+    """What kept agents do on unseen layouts: success by attempt, and what the adaptation audit measures."""
+    known = {r.name: r for study in STUDIES.values() for r in study}
+    rows = []
+    for name in runs["run"]:
+        folder = known[name].kept_records
+        if not (folder / MANIFEST).exists():
+            continue
+        kept = read_run(folder)
+        (own,) = score([kept]).agents
+        if not own.audit:
+            continue
+        success = kept.episodes.astype({"success": float}).groupby(["task", "attempt"], sort=False)["success"].mean()
+        cells = [f"{success[task, 1]:.3f}, {success[task, 2]:.3f}" for task in kept.manifest["tasks"]]
+        for lost in own.audit.values():
+            e = lost.means["oracle"]
+            cells.append(f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]")
+        for task, cell in zip(kept.manifest["tasks"], cells, strict=False):
+            first = task == kept.manifest["tasks"][0]
+            more = cells[-2:] if first else ["", ""]
+            rows.append(f"| {name if first else ''} | {task} | {cell} | {more[0]} | {more[1]} |")
+    header = ["", "| kept agent | task | success, attempts 1 and 2 | memory | this variant |", "| --- " * 5 + "|"]
+    return [*header, *rows] if rows else []
+
+
 def with_interval(values: np.ndarray) -> str:
     """Mean and Student's 95% interval over seeds; one seed has none."""
     mean = float(np.mean(values))
@@ -284,7 +310,7 @@ def with_table(page: str, curves: pd.DataFrame, runs: pd.DataFrame) -> str:
         kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
         scores = f"{by_update.iloc[-1]:.3f} | {by_update.max():.3f} | {kept}"
         rows.append(f"| {run.study} | {run.run} | {scores} | {run.updates:,} | {run.steps:,} | {run.minutes} |")
-    return "\n".join([head + _BEGIN, *rows, *scale_rows(curves), _END + tail])
+    return "\n".join([head + _BEGIN, *rows, *scale_rows(curves), *audit_rows(runs), _END + tail])
 
 
 def draw(curves: pd.DataFrame, path: Path) -> None:
