@@ -21,7 +21,7 @@ _MOST_SHOWN = 20
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
-    for command in (score, compare, plot, verify):
+    for command in (score, compare, plot, report, verify):
         app.command()(command)
 
 
@@ -82,6 +82,34 @@ def plot(
 
     save_figure(score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval), out, scale)
     say(f"wrote {shown_path(out)}")
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Run folders, folders of them, or training runs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the pages and figures.")],
+    interval: Interval = "jackknife",
+    seed: Seed = 0,
+    skip_unfinished: SkipUnfinished = False,
+) -> None:
+    """Write a report: one HTML page that needs nothing else, the same as Markdown, and every figure."""
+    from mtbench.api import run_folders
+    from mtbench.evaluation import is_run
+    from mtbench.reports import write_report
+    from mtbench.reports.curves import is_training_run, read_curve
+
+    training: list[Path] = []
+    evaluated: list[Path] = []
+    for folder in folders:
+        inside = [path for path in (folder, *sorted(folder.glob("*"))) if is_training_run(path)]
+        found = [path for path in run_folders(folder) if is_run(path)]
+        training += inside
+        evaluated += found if found or inside else [folder]  # reading it says what is wrong
+    runs = _read_runs(evaluated, skip_unfinished) if evaluated else []
+    curves = [curve for curve in map(read_curve, training) if curve is not None]
+    page = write_report(runs, curves, out, seed=seed, interval=interval)
+    say(f"wrote {shown_path(page)}")
 
 
 def verify(

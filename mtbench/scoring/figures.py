@@ -19,13 +19,14 @@ from mtbench.text import plain
 
 FORMATS = (".png", ".svg", ".pdf")
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+#: Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _MARGIN = 0.1
-_LONGEST = 40  # characters of a name
+#: Characters of a name that a figure shows.
+LONGEST_NAME = 40
 
 
-def _plain_text() -> AbstractContextManager[None]:
+def plain_text() -> AbstractContextManager[None]:
     """Names come from records: within this, they are never formulas, whatever the user's matplotlibrc says."""
     return mpl.rc_context({"text.usetex": False, "text.parse_math": False})
 
@@ -35,7 +36,7 @@ class ScoreFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        with _plain_text():
+        with plain_text():
             self.savefig(buffer, format="png")
         return buffer.getvalue()
 
@@ -55,8 +56,8 @@ def draw(scores: Scores, scale: str | None = None) -> Figure:
         raise unknown_name_error(
             "scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}"
         )
-    with _plain_text():
-        figure = ScoreFigure(figsize=(9.5, 1.6 + 0.27 * len(scores.tasks)), dpi=120, layout="constrained")
+    with plain_text():
+        figure = ScoreFigure(figsize=(9.5, max(3.2, 1.6 + 0.27 * len(scores.tasks))), dpi=120, layout="constrained")
         tasks, profile = figure.subplots(1, 2, width_ratios=[3, 2])
         _draw_tasks(tasks, scores, scale)
         _draw_profiles(profile, scores, scale)
@@ -80,7 +81,7 @@ def save_figure(scores: Scores, path: Path, scale: str | None = None) -> None:
     figure = draw(scores, scale)
     # A date in the file would make equal figures differ.
     metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix]
-    with _plain_text():
+    with plain_text():
         write_atomically(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], metadata=metadata))
 
 
@@ -96,13 +97,13 @@ def _draw_tasks(axes: Axes, scores: Scores, scale: str) -> None:
             [max(0.0, e.high - e.value) for e in estimates],
         ]
         positions = [row - 0.4 + height * (i + 0.5) for row in range(len(scores.tasks))]
-        axes.barh(positions, values, height * 0.92, color=_COLOURS[i % len(_COLOURS)])
+        axes.barh(positions, values, height * 0.92, color=COLOURS[i % len(COLOURS)])
         axes.errorbar(values, positions, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)
         for position, estimate in zip(positions, estimates, strict=True):
             _mark_cut(axes, position, estimate, limits)
     for anchor in (0.0, 1.0):
         axes.axvline(anchor, color="#888888", linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(scores.tasks)), [plain(task, _LONGEST) for task in scores.tasks], fontsize=8)
+    axes.set_yticks(range(len(scores.tasks)), [plain(task, LONGEST_NAME) for task in scores.tasks], fontsize=8)
     axes.set_ylim(len(scores.tasks) - 0.4, -0.6)
     axes.set_xlim(*limits)
     cut = any(_beyond(own.normalized[scale][task], limits) for own in scores.agents for task in scores.tasks)
@@ -148,7 +149,7 @@ def _draw_profiles(axes: Axes, scores: Scores, scale: str) -> None:
     lines = []
     for i, own in enumerate(scores.agents):
         curve, low, high = own.profiles[scale]
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         lines += axes.plot(PROFILE_THRESHOLDS, curve, color=colour)
         axes.fill_between(PROFILE_THRESHOLDS, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("normalized score")
@@ -156,5 +157,5 @@ def _draw_profiles(axes: Axes, scores: Scores, scale: str) -> None:
     axes.set_ylim(-0.02, 1.02)
     legend = axes.legend(lines, [str(i) for i in range(len(lines))], frameon=False, loc="best")
     for text, own in zip(legend.get_texts(), scores.agents, strict=True):
-        text.set_text(plain(own.agent, _LONGEST))  # a label that begins with an underscore would not be shown
+        text.set_text(plain(own.agent, LONGEST_NAME))  # a label that begins with an underscore would not be shown
     axes.spines[["top", "right"]].set_visible(False)

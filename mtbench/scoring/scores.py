@@ -54,6 +54,7 @@ class AgentScores:
             no success.
         profiles: By scale, the share of run-task scores above each of :data:`PROFILE_THRESHOLDS`, an array of
             shape (3, thresholds): estimate, low, high.
+        attempt_means: By scale, the mean over tasks of the normalized return of each attempt.
         by_run: By scale, the normalized scores of each run, of shape (runs, tasks).
         audit: What the adaptation audit measures, by name (:data:`mtbench.audit.MEASURES`), where all runs have one.
     """
@@ -73,6 +74,7 @@ class AgentScores:
     success: dict[str, list[Estimate]] = field(default_factory=dict)
     successes: dict[str, Estimate] = field(default_factory=dict)
     profiles: dict[str, Floats] = field(default_factory=dict)
+    attempt_means: dict[str, list[Estimate]] = field(default_factory=dict)
     by_run: dict[str, Floats] = field(default_factory=dict)
     audit: dict[str, Lost] = field(default_factory=dict)
 
@@ -266,14 +268,19 @@ def check_comparable(runs: Sequence[Run]) -> None:
                     f"{runs[0].name} and {run.name} cannot be compared: {key} is {first.get(key)!r} in one and "
                     f"{run.manifest.get(key)!r} in the other."
                 )
-        if _protocol(run) != _protocol(runs[0]):
+        if _arguments(run) != _arguments(runs[0]):
             raise RecordError(
                 f"{runs[0].name} and {run.name} cannot be compared: the environment's arguments are "
-                f"{_protocol(runs[0])} in one and {_protocol(run)} in the other."
+                f"{_arguments(runs[0])} in one and {_arguments(run)} in the other."
             )
 
 
-def _protocol(run: Run) -> dict[str, object]:
+def protocol(run: Run) -> list[object]:
+    """What scores of a run mean: runs with equal ones can be compared."""
+    return [*(run.manifest.get(key) for key in _SAME), _arguments(run)]
+
+
+def _arguments(run: Run) -> dict[str, object]:
     """Arguments of the environment that change what a score means. The task label is told in a note instead."""
     kwargs = run.manifest["env_kwargs"]
     return {key: value for key, value in kwargs.items() if key not in ("split", "tasks", "expose_task_label")}
@@ -347,6 +354,13 @@ def _add_scale(own: AgentScores, sample: Sample, scale: Scale, manifest: dict[st
         return np.stack([scale.normalize(task, counted[..., i]) for i, task in enumerate(tasks)], axis=-1)
 
     own.by_run[scale.name] = normalized(sample.means)
+
+    def by_attempt(returns: Floats) -> Floats:
+        each = [scale.normalize(task, returns[..., i, :]) for i, task in enumerate(tasks)]
+        return np.asarray(np.mean(each, axis=0).mean(axis=-2), dtype=np.float64)
+
+    of_attempts = sample.estimate(by_attempt)
+    own.attempt_means[scale.name] = [of_attempts[i] for i in range(manifest["k"])]
     own.normalized[scale.name] = _by_task(tasks, sample.estimate(lambda v: normalized(v).mean(axis=-2)))
     own.aggregates[scale.name] = _aggregated(sample, normalized)
     new = [task not in repeated for task in tasks]
