@@ -180,6 +180,10 @@ def evaluate(
     save_actions: Annotated[
         bool, typer.Option("--save-actions", help="Also keep every action, for `mtbench verify`.")
     ] = False,
+    isolated: Annotated[
+        bool,
+        typer.Option("--isolated", help="Lock the policy into a process that sees observations and rewards."),
+    ] = False,
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
     """Evaluate a policy on every task and write a run folder; the same command resumes."""
@@ -219,6 +223,7 @@ def evaluate(
                 step=step,
                 audit=audit,
                 save_actions=save_actions,
+                isolated=isolated,
                 command=["mtbench", *sys.argv[1:]],
                 on_start=lambda rollout: _announce(rollout, by_default=split is None),
                 on_rollout=show,

@@ -28,6 +28,8 @@ from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
+from mtbench.isolation import IsolatedPolicy
+from mtbench.isolation import isolated as isolate
 from mtbench.jobs import START_DELAY, Setup, play_shards, sendable, uses_a_gpu
 from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import PlayedShard, Shard
@@ -76,6 +78,7 @@ def evaluate(
     step: int | None = None,
     audit: bool = False,
     save_actions: bool = False,
+    isolated: bool = False,
     command: Sequence[str] = (),
     on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
@@ -109,6 +112,8 @@ def evaluate(
             are in :attr:`Run.audits`, and on disk in folders inside `out`.
         save_actions: Also keep every action (:mod:`mtbench.traces`), so that others can play the rollouts again
             (``mtbench verify``). It needs a folder.
+        isolated: Run the policy, which must be given by its name, in processes that are locked in and see observations
+            and rewards alone (:mod:`mtbench.isolation`). The records are the same, and say so.
         command: The command line, for the manifest.
         on_start: Called with an environment like those that will be played, once the arguments are checked.
         on_rollout: Called with (rollouts done, rollouts in all) after each one.
@@ -120,7 +125,8 @@ def evaluate(
     """
     env_id = registration.find(env_id).id
     _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs, "jobs": jobs}, env_kwargs or {})
-    known = _known(policy, train_seed, step)
+    hidden = () if out is None else (Path(out),)
+    known = _known(policy, train_seed, step, hidden if isolated else None)
     arguments = {**(env_kwargs or {}), "split": split}
     one = gym.make(env_id, **arguments).unwrapped  # it checks the arguments
     assert isinstance(one, MetaRollout)
@@ -149,17 +155,23 @@ def evaluate(
         "num_envs": num_envs or _default_num_envs(rollouts, known.policy),
         "evaluation_version": EVALUATION_VERSION,
     }
+    if isolated:
+        settings["isolated"] = True
     if save_actions:
         if out is None:
             raise UsageError("Actions are kept in a folder: give `out`.")
         settings[traces.SAVED] = True
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    plan = _Plan(known, settings, one.suite, one.action_space, jobs, tuple(command), on_rollout)
+    plan = _Plan(known, settings, one.suite, one.action_space, hidden, jobs, tuple(command), on_rollout)
     conditions = audit_conditions(one.suite, one.k) if audit else []
-    if out is not None:
-        return _carry_out_all(plan, conditions, Path(out))
-    with tempfile.TemporaryDirectory(prefix="mtbench-") as folder:
-        return _carry_out_all(plan, conditions, Path(folder)).in_memory()
+    try:
+        if out is not None:
+            return _carry_out_all(plan, conditions, Path(out))
+        with tempfile.TemporaryDirectory(prefix="mtbench-") as folder:
+            return _carry_out_all(plan, conditions, Path(folder)).in_memory()
+    finally:
+        if isinstance(known.policy, IsolatedPolicy):
+            known.policy.close()
 
 
 class _Plan(NamedTuple):
@@ -169,6 +181,7 @@ class _Plan(NamedTuple):
     settings: dict[str, Any]
     suite: Suite
     actions: gym.Space[Any]
+    hidden: tuple[Path, ...]
     jobs: int | None
     command: Sequence[str]
     on_rollout: OnRollout | None
@@ -236,8 +249,21 @@ class _Known(NamedTuple):
     step: int | None
 
 
-def _known(given: Policy | Callable[[Any], Any] | str, train_seed: int | None, step: int | None) -> _Known:
-    if isinstance(given, str):
+def _known(
+    given: Policy | Callable[[Any], Any] | str,
+    train_seed: int | None,
+    step: int | None,
+    hidden: tuple[Path, ...] | None,
+) -> _Known:
+    """With `hidden`, folders that the policy must not read, it is isolated."""
+    policy: Policy
+    if hidden is not None:
+        if not isinstance(given, str):
+            raise UsageError("An isolated policy is given by its name: it must not be made in this process.")
+        name = given
+        policy = locked_in = isolate(given, hidden)
+        identity = locked_in.identity
+    elif isinstance(given, str):
         name, policy = given, load_policy(given)
         identity = fingerprint(given, policy)
     else:
@@ -303,7 +329,7 @@ def _play(journal: Journal, plan: _Plan, cases: list[Case]) -> None:
         journal.add(played.index, frame, played.seconds, played.actions)
 
     if missing:
-        setup = _setup(known, settings, len(cases))
+        setup = _setup(known, settings, len(cases), plan.hidden)
         count = _number_of_jobs(plan.jobs, setup, len(missing))
         delay = START_DELAY if plan.jobs is None else 0.0
         play_shards(setup, known.policy, missing, count, delay, on_rollouts, on_shard)
@@ -317,10 +343,11 @@ def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
         yield Shard(index, cases[start : start + size], seed, forgetful, recorded)
 
 
-def _setup(known: _Known, settings: dict[str, Any], cases: int) -> Setup:
+def _setup(known: _Known, settings: dict[str, Any], cases: int, hidden: tuple[Path, ...]) -> Setup:
     spec, rows = gym.spec(settings["env_id"]), min(settings["num_envs"], cases)
     sent = known.given if isinstance(known.given, str) else sendable(known.policy)
-    return Setup(spec, settings["env_kwargs"], rows, sent, known.identity)
+    isolated = hidden if isinstance(known.policy, IsolatedPolicy) else None
+    return Setup(spec, settings["env_kwargs"], rows, sent, known.identity, isolated)
 
 
 def _number_of_jobs(wanted: int | None, setup: Setup, shards: int) -> int:

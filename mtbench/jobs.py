@@ -17,12 +17,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from mtbench.errors import UsageError
+from mtbench.isolation import isolated as isolate
 from mtbench.playing import PlayedShard, Rows, Shard, make_rows, play_shard
 from mtbench.policy import Policy, PrivilegedPolicy, fingerprint, load_policy
 from mtbench.vector.helpers import Helper, HelperGone
@@ -57,6 +59,7 @@ class Setup:
         num_envs: How many rows.
         policy: The name of the policy, or the policy itself, pickled; None where it cannot be sent.
         identity: What :func:`~mtbench.policy.fingerprint` says of the named policy.
+        isolated: For a policy that runs in a process of its own, the folders that it must not read; else None.
     """
 
     spec: EnvSpec
@@ -64,6 +67,7 @@ class Setup:
     num_envs: int
     policy: str | bytes | None
     identity: str | None
+    isolated: tuple[Path, ...] | None = None
 
     def rows(self, policy: Policy, num_workers: int | None = None) -> Rows:
         """Rows for the policy."""
@@ -73,9 +77,15 @@ class Setup:
     def load(self) -> tuple[Rows, Policy]:
         """In a worker: register the environment, load the policy, make the rows."""
         gym.registry.setdefault(self.spec.id, self.spec)
+        policy: Policy
         if isinstance(self.policy, str):
-            policy = load_policy(self.policy)
-            if fingerprint(self.policy, policy) != self.identity:
+            if self.isolated is not None:
+                policy = locked_in = isolate(self.policy, self.isolated)
+                identity = locked_in.identity
+            else:
+                policy = load_policy(self.policy)
+                identity = fingerprint(self.policy, policy)
+            if identity != self.identity:
                 raise UsageError(f"The policy {self.policy!r} has changed since the evaluation began.")
         else:
             assert self.policy is not None

@@ -40,7 +40,7 @@ class _Reporter:
         self._ended, self._sent = 0, time.monotonic()
 
 
-def _pipes() -> tuple[IO[bytes], IO[bytes]]:
+def pipes() -> tuple[IO[bytes], IO[bytes]]:
     """The pipes. Standard input and output are replaced, so that a policy that reads or prints disturbs no message."""
     requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDONLY)
@@ -80,7 +80,7 @@ def main() -> None:
     # A terminal or a job scheduler may signal all processes at once. The process that started this one ends it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    requests, answers = _pipes()
+    requests, answers = pipes()
     received: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, received), daemon=True).start()
     try:
