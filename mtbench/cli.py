@@ -15,6 +15,7 @@ import typer
 
 import mtbench
 from mtbench import registration
+from mtbench.cli_leaderboard import leaderboard
 from mtbench.cli_options import AsJson, EnvId, EnvOptions, PolicyName, Seed, SplitName, SuiteModules
 from mtbench.cli_runs import add_commands
 from mtbench.errors import UnknownArgumentError, UsageError, unknown_name_error
@@ -241,6 +242,7 @@ def evaluate(
 
 
 add_commands(app)
+app.add_typer(leaderboard, name="leaderboard")
 
 
 def _add_agent_commands() -> None:
@@ -274,7 +276,7 @@ def _takes_suites(command: Callable[..., None]) -> Callable[..., None]:
 
 def command_line() -> typer.Typer:
     """The whole command line."""
-    if not app.registered_groups:
+    if not any(group.name == "bench" for group in app.registered_groups):
         _add_agent_commands()
         for commands in (app, *(group.typer_instance for group in app.registered_groups)):
             assert commands is not None

@@ -1,0 +1,114 @@
+"""``mtbench leaderboard``: new, check, replay, build."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtbench.errors import UsageError
+from mtbench.printing import progress_bar, say, shown_path, tell
+
+leaderboard = typer.Typer(help="Make, check, replay and render submissions.", no_args_is_help=True)
+
+Submissions = Annotated[list[Path], typer.Argument(metavar="SUBMISSION...", help="Folders of submissions.")]
+_MOST_SHOWN = 20
+
+
+@leaderboard.command()
+def new(
+    out: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="A new folder, named as the submission.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, one for each training seed.")],
+) -> None:
+    """Make a submission of finished runs, with a card to fill in."""
+    from mtbench.api import run_folders
+    from mtbench.audit import MEASURES
+    from mtbench.leaderboard.card import CARD, template
+    from mtbench.leaderboard.submission import RUNS
+    from mtbench.records import EPISODES, MANIFEST, read_run
+    from mtbench.traces import ACTIONS
+
+    if out.exists():
+        raise UsageError(f"{out} exists: give a new folder.")
+    found = [read_run(path) for folder in runs for path in run_folders(folder)]
+    for number, run in enumerate(found):
+        seed = run.manifest["train_seed"]
+        into = out / RUNS / f"{run.manifest['env_id']}-{run.manifest['split']}-{number if seed is None else seed}"
+        assert run.path is not None
+        for part in ("", *MEASURES):
+            for name in (EPISODES, ACTIONS, MANIFEST):
+                if (run.path / part / name).is_file():
+                    (into / part).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(run.path / part / name, into / part / name)
+    (out / CARD).write_text(template(found[0].manifest["agent"]), encoding="utf-8")
+    say(f"wrote {shown_path(out)}: fill in {CARD}, then run mtbench leaderboard check {shown_path(out)}")
+
+
+@leaderboard.command()
+def check(submissions: Submissions) -> None:
+    """Say why submissions are refused, or that they are not. Exits with 1 where one is."""
+    from mtbench.leaderboard.card import SubmissionError
+    from mtbench.leaderboard.submission import read_submission
+
+    refused = False
+    for path in submissions:
+        try:
+            found = read_submission(path)
+        except SubmissionError as error:
+            refused = True
+            for reason in str(error).splitlines():
+                tell(f"refused: {reason}")
+            continue
+        for (env_id, split), runs in found.groups.items():
+            say(f"{shown_path(path)}: {env_id}, {split} split, {len(runs)} runs: accepted")
+    if refused:
+        raise typer.Exit(1)
+
+
+@leaderboard.command()
+def replay(
+    submissions: Submissions,
+    badges: Annotated[
+        Path | None, typer.Option("--badges", metavar="DIR", help="Write badges here, for maintainers.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes that play.")] = None,
+) -> None:
+    """Check submissions and play their actions again. Exits with 1 where something differs."""
+    from mtbench.leaderboard.badges import replay as play_again
+    from mtbench.leaderboard.badges import write_badge
+    from mtbench.leaderboard.submission import read_submission
+
+    wrong = False
+    for path in submissions:
+        submission = read_submission(path)
+        with progress_bar("rollouts") as progress:
+            bar = progress.add_task(shown_path(path), total=None)
+            found = play_again(
+                submission,
+                jobs=jobs,
+                on_rollout=lambda done, total, bar=bar: progress.update(bar, completed=done, total=total),  # type: ignore[misc]
+            )
+        for sentence in found[:_MOST_SHOWN]:
+            tell(sentence)
+        wrong |= bool(found)
+        if found:
+            tell(f"{shown_path(path)}: {len(found):,} differences")
+            continue
+        say(f"{shown_path(path)}: as recorded, to the last bit")
+        if badges is not None:
+            write_badge(badges / f"{submission.name}.json", submission, "replayed")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@leaderboard.command()
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The leaderboard's folder.")] = Path("leaderboards"),
+) -> None:
+    """Render the tables and a page for each submission."""
+    from mtbench.leaderboard.board import build as render
+
+    written = render(folder)
+    say(f"wrote {shown_path(written[-1])} and {len(written) - 1} pages")

@@ -1,0 +1,161 @@
+"""Render the leaderboard: a page of tables, and a page for each submission at an address that stays."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtbench.errors import UsageError
+from mtbench.files import write_atomically
+from mtbench.leaderboard.badges import Tier, tier_of
+from mtbench.leaderboard.card import SubmissionError
+from mtbench.leaderboard.submission import Submission, content_digest, read_submission
+from mtbench.scoring.report import render
+from mtbench.scoring.scores import AgentScores, Scores, score
+from mtbench.scoring.tables import bracket
+from mtbench.text import for_markdown
+
+SUBMISSIONS, BADGES, PAGES, README = "submissions", "badges", "pages", "README.md"
+BEGIN, END = "<!-- tables: written by `mtbench leaderboard build` -->\n", "<!-- end of tables -->\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission on one environment and split.
+
+    Attributes:
+        submission: Whose.
+        tier: How far it is verified.
+        scores: Of its runs alone.
+    """
+
+    submission: Submission
+    tier: Tier
+    scores: Scores
+
+    @property
+    def own(self) -> AgentScores:
+        """Its scores."""
+        return self.scores.agents[0]
+
+    @property
+    def scale(self) -> str:
+        """The scale that it is ranked on: the suite's first."""
+        return next(iter(self.scores.references.scales))
+
+    @property
+    def mean(self) -> float:
+        """What it is ranked by."""
+        return self.own.aggregates[self.scale]["mean"].value
+
+    @property
+    def kind(self) -> str:
+        """What it may see: entries of different kinds are not ranked together."""
+        if self.own.privileged:
+            return "privileged: they read the hidden state"
+        return "told which task they play" if self.own.task_label_exposed else ""
+
+
+def build(folder: Path) -> list[Path]:
+    """Render all submissions of a leaderboard's folder.
+
+    Args:
+        folder: With ``submissions`` and ``badges``; ``README.md`` and ``pages`` are written.
+
+    Returns:
+        The files written.
+
+    Raises:
+        SubmissionError: A submission is refused, or two have the same rollouts.
+        UsageError: The page lacks the marks between which tables are written.
+    """
+    page = folder / README
+    text = page.read_text() if page.exists() else f"# Leaderboard\n\n{BEGIN}{END}"
+    if BEGIN not in text or END not in text:
+        raise UsageError(f"{page} lacks the lines {BEGIN.strip()} and {END.strip()}, between which tables are written.")
+    found = [read_submission(path) for path in sorted((folder / SUBMISSIONS).iterdir())]
+    _check_distinct(found)
+    entries = [
+        Entry(submission, tier_of(folder / BADGES / f"{submission.name}.json", submission), score(runs))
+        for submission in found
+        for runs in submission.groups.values()
+    ]
+    written = []
+    for submission in found:
+        own = [entry for entry in entries if entry.submission is submission]
+        path = folder / PAGES / f"{submission.name}.md"
+        _write(path, submission_page(own))
+        written.append(path)
+    head, _, rest = text.partition(BEGIN)
+    _write(page, f"{head}{BEGIN}{tables(entries)}{END}{rest.partition(END)[2]}")
+    return [*written, page]
+
+
+def tables(entries: Sequence[Entry]) -> str:
+    """A table for each environment, split and kind, the best entry first."""
+    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.scores.env_id, entry.scores.split, entry.kind].append(entry)
+    parts = []
+    for (env_id, split, kind), own in sorted(groups.items()):
+        title = f"{env_id}, {split} split" + (f" ({kind})" if kind else "")
+        header = (
+            "",
+            "agent",
+            f"mean, {own[0].scale} scale",
+            "IQM",
+            "memory",
+            "this variant",
+            "runs",
+            "tier",
+            "authors",
+        )
+        rows = [_row(rank, entry) for rank, entry in enumerate(sorted(own, key=lambda e: (-e.mean, e.own.agent)), 1)]
+        lines = [header, ("---",) * len(header), *rows]
+        parts.append(f"### {for_markdown(title)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return "\n".join(parts)
+
+
+def _row(rank: int, entry: Entry) -> tuple[str, ...]:
+    own, submission = entry.own, entry.submission
+    lost = [own.audit.get(measured) for measured in ("memory", "this variant")]
+    runs = f"{own.runs} x {own.rollouts}" + (" (few seeds)" if submission.card.flags["few_seeds"] else "")
+    return (
+        str(rank),
+        f"[{for_markdown(own.agent)}]({PAGES}/{submission.name}.md)",
+        bracket(own.aggregates[entry.scale]["mean"]),
+        bracket(own.aggregates[entry.scale]["IQM"]),
+        *("" if each is None else bracket(each.means[entry.scale]) for each in lost),
+        runs,
+        entry.tier,
+        for_markdown(", ".join(submission.card.authors)),
+    )
+
+
+def submission_page(entries: Sequence[Entry]) -> str:
+    """All that is known of a submission, task by task."""
+    submission = entries[0].submission
+    card = submission.card
+    said = {key.replace("_", " "): text for key, text in card.texts.items() if text and key != "description"}
+    lines = [f"# {for_markdown(card.name)}\n", f"{for_markdown(card.texts['description'])}\n"]
+    facts = {"authors": ", ".join(card.authors), **said, "tier": entries[0].tier}
+    lines.append("".join(f"- {key}: {for_markdown(text)}\n" for key, text in facts.items()))
+    for entry in entries:
+        lines.append(f"## {for_markdown(f'{entry.scores.env_id}, {entry.scores.split} split')}\n")
+        lines.append(render(entry.scores, "md"))
+    return "\n".join(lines)
+
+
+def _check_distinct(submissions: Sequence[Submission]) -> None:
+    seen: dict[str, Submission] = {}
+    for submission in submissions:
+        for run in submission.runs:
+            other = seen.setdefault(content_digest(run), submission)
+            if other is not submission and not submission.card.flags["scripted"]:
+                raise SubmissionError(f"{submission.path} has the same rollouts as {other.path}: {run.path}.")
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

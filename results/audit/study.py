@@ -1,0 +1,112 @@
+"""The adaptation audit of agents that exist: two built-in policies, the reference agent, and an LSTM of sb3-contrib.
+
+    python results/audit/study.py play     # trains and evaluates what is missing, and copies the records here
+    python results/audit/study.py page     # writes the table of README.md
+
+The reference agent's BabyAI records are those of ../learning/kept.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from sb3_contrib import RecurrentPPO
+
+import mtbench
+from mtbench.adapters import SB3Policy
+from mtbench.clients.sb3 import make_vec_env
+from mtbench.records import EPISODES, MANIFEST, read_run, write_atomically
+from mtbench.scoring import score
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/audit")
+FIRST, CARDS = {"tasks": ["RepeatFirstEasy"]}, {"tasks": ["HigherLowerEasy"]}
+_BEGIN, _END = "<!-- table: written by study.py -->\n", "<!-- end -->"
+
+# By folder of records: the environment, the policy, and how many rollouts of each task.
+BUILT_IN = {
+    "popgym-random": ("MTPOPGym-v0", "random", 100, {}),
+    "popgym-oracle": ("MTPOPGym-v0", "oracle", 20, {}),
+    "babyai-random": ("MTBabyAI-v0", "random", 100, {}),
+    "babyai-oracle": ("MTBabyAI-v0", "oracle", 20, {}),
+}
+
+
+def trained() -> str:
+    """The reference agent on a game of POPGym: the folder of its kept agent."""
+    folder = RUNS / "reference"
+    env = ("--env", f"tasks={json.dumps(FIRST['tasks'])}")
+    command = ["mtbench", "train", "MTPOPGym-v0", "--preset", "small", "--sync", *env, "updates=4000"]
+    subprocess.run([Path(sys.executable).parent / command[0], *command[1:], "--out", folder], check=True)
+    return str(folder / "best")
+
+
+def lstm() -> SB3Policy:
+    """RecurrentPPO on another one, with the settings of examples/sb3_lstm.py."""
+    path = RUNS / "lstm.zip"
+    if not path.exists():
+        venv = make_vec_env("MTPOPGym-v0", 32, **CARDS)
+        settings = {"n_steps": 64, "batch_size": 512, "n_epochs": 4, "gamma": 0.5, "learning_rate": 2.5e-3}
+        model = RecurrentPPO("MlpLstmPolicy", venv, seed=1, **settings).learn(200_000)
+        venv.close()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+    return SB3Policy(RecurrentPPO.load(path), deterministic=False)
+
+
+def play() -> None:
+    """All evaluations that are not here yet."""
+    todo = {name: (env_id, policy, count, kwargs) for name, (env_id, policy, count, kwargs) in BUILT_IN.items()}
+    for name, make, kwargs in (("popgym-reference", trained, FIRST), ("popgym-lstm", lstm, CARDS)):
+        if not (HERE / name / MANIFEST).exists():
+            todo[name] = ("MTPOPGym-v0", make(), 500, kwargs)
+    for name, (env_id, policy, count, kwargs) in todo.items():
+        if (HERE / name / MANIFEST).exists():
+            continue
+        out = RUNS / "played" / name
+        mtbench.evaluate(
+            env_id, policy, out, rollouts_per_task=count, env_kwargs=kwargs, audit=True, agent=name.split("-")[1]
+        )
+        for manifest in out.rglob(MANIFEST):
+            into = HERE / name / manifest.parent.relative_to(out)
+            into.mkdir(parents=True, exist_ok=True)
+            for file in (EPISODES, MANIFEST):
+                shutil.copy(manifest.parent / file, into / file)
+
+
+def table() -> str:
+    """A row for each agent: the mean over tasks on the oracle scale."""
+    rows = ["| environment | agent | score | memory | this variant |", "| --- " * 5 + "|"]
+    kept = sorted((HERE.parent / "learning" / "kept").glob("*goto*"))
+    for folder in [*(path.parent for path in sorted(HERE.glob("*/manifest.json"))), *kept]:
+        run = read_run(folder)
+        (own,) = score([run]).agents
+        tasks = run.manifest["tasks"]
+        where = f"{run.manifest['env_id']}, {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
+        cells = [own.aggregates["oracle"]["mean"], *(lost.means["oracle"] for lost in own.audit.values())]
+        shown = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in cells]
+        shown += ["new each time"] * (3 - len(shown))
+        rows.append(f"| {' | '.join([where, own.agent, *shown])} |")
+    return "\n".join(rows) + "\n"
+
+
+def page() -> None:
+    """Write the table."""
+    path = HERE / "README.md"
+    head, _, rest = path.read_text().partition(_BEGIN)
+    text = f"{head}{_BEGIN}{table()}{_END}{rest.partition(_END)[2]}"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def main() -> None:
+    """The two commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("play", "page"))
+    {"play": play, "page": page}[parser.parse_args().command]()
+
+
+if __name__ == "__main__":
+    main()
