@@ -10,7 +10,7 @@ from pathlib import Path
 from mtbench.errors import UsageError
 from mtbench.files import write_atomically
 from mtbench.leaderboard.badges import Tier, tier_of
-from mtbench.leaderboard.card import SubmissionError
+from mtbench.leaderboard.card import Card, SubmissionError
 from mtbench.leaderboard.submission import Submission, content_digest, read_submission
 from mtbench.scoring.report import render
 from mtbench.scoring.scores import AgentScores, Scores, score
@@ -23,15 +23,17 @@ BEGIN, END = "<!-- tables: written by `mtbench leaderboard build` -->\n", "<!-- 
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission on one environment and split.
+    """A submission on one environment and split, without its runs: a leaderboard may have a thousand.
 
     Attributes:
-        submission: Whose.
+        name: Of the submission.
+        card: Its card.
         tier: How far it is verified.
         scores: Of its runs alone.
     """
 
-    submission: Submission
+    name: str
+    card: Card
     tier: Tier
     scores: Scores
 
@@ -75,22 +77,21 @@ def build(folder: Path) -> list[Path]:
     text = page.read_text() if page.exists() else f"# Leaderboard\n\n{BEGIN}{END}"
     if BEGIN not in text or END not in text:
         raise UsageError(f"{page} lacks the lines {BEGIN.strip()} and {END.strip()}, between which tables are written.")
-    found = [read_submission(path) for path in sorted((folder / SUBMISSIONS).iterdir())]
-    _check_distinct(found)
-    entries = [
-        Entry(submission, tier_of(folder / BADGES / f"{submission.name}.json", submission), score(runs))
-        for submission in found
-        for runs in submission.groups.values()
-    ]
-    written = []
-    for submission in found:
-        own = [entry for entry in entries if entry.submission is submission]
-        path = folder / PAGES / f"{submission.name}.md"
-        _write(path, submission_page(own))
-        written.append(path)
+    entries: list[Entry] = []
+    pages: dict[Path, str] = {}
+    seen: dict[str, Path] = {}
+    for path in sorted((folder / SUBMISSIONS).iterdir()):
+        submission = read_submission(path)
+        _check_distinct(submission, seen)
+        tier = tier_of(folder / BADGES / f"{submission.name}.json", submission)
+        own = [Entry(submission.name, submission.card, tier, score(runs)) for runs in submission.groups.values()]
+        pages[folder / PAGES / f"{submission.name}.md"] = submission_page(own)
+        entries += own
     head, _, rest = text.partition(BEGIN)
-    _write(page, f"{head}{BEGIN}{tables(entries)}{END}{rest.partition(END)[2]}")
-    return [*written, page]
+    pages[page] = f"{head}{BEGIN}{tables(entries)}{END}{rest.partition(END)[2]}"
+    for path, content in pages.items():
+        _write(path, content)
+    return list(pages)
 
 
 def tables(entries: Sequence[Entry]) -> str:
@@ -119,25 +120,24 @@ def tables(entries: Sequence[Entry]) -> str:
 
 
 def _row(rank: int, entry: Entry) -> tuple[str, ...]:
-    own, submission = entry.own, entry.submission
+    own = entry.own
     lost = [own.audit.get(measured) for measured in ("memory", "this variant")]
-    runs = f"{own.runs} x {own.rollouts}" + (" (few seeds)" if submission.card.flags["few_seeds"] else "")
+    runs = f"{own.runs} x {own.rollouts}" + (" (few seeds)" if entry.card.flags["few_seeds"] else "")
     return (
         str(rank),
-        f"[{for_markdown(own.agent)}]({PAGES}/{submission.name}.md)",
+        f"[{for_markdown(own.agent)}]({PAGES}/{entry.name}.md)",
         bracket(own.aggregates[entry.scale]["mean"]),
         bracket(own.aggregates[entry.scale]["IQM"]),
         *("" if each is None else bracket(each.means[entry.scale]) for each in lost),
         runs,
         entry.tier,
-        for_markdown(", ".join(submission.card.authors)),
+        for_markdown(", ".join(entry.card.authors)),
     )
 
 
 def submission_page(entries: Sequence[Entry]) -> str:
     """All that is known of a submission, task by task."""
-    submission = entries[0].submission
-    card = submission.card
+    card = entries[0].card
     said = {key.replace("_", " "): text for key, text in card.texts.items() if text and key != "description"}
     lines = [f"# {for_markdown(card.name)}\n", f"{for_markdown(card.texts['description'])}\n"]
     facts = {"authors": ", ".join(card.authors), **said, "tier": entries[0].tier}
@@ -148,13 +148,12 @@ def submission_page(entries: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
-def _check_distinct(submissions: Sequence[Submission]) -> None:
-    seen: dict[str, Submission] = {}
-    for submission in submissions:
-        for run in submission.runs:
-            other = seen.setdefault(content_digest(run), submission)
-            if other is not submission and not submission.card.flags["scripted"]:
-                raise SubmissionError(f"{submission.path} has the same rollouts as {other.path}: {run.path}.")
+def _check_distinct(submission: Submission, seen: dict[str, Path]) -> None:
+    """Check that nobody submitted these rollouts before, and remember them."""
+    for run in submission.runs:
+        other = seen.setdefault(content_digest(run), submission.path)
+        if other != submission.path and not submission.card.flags["scripted"]:
+            raise SubmissionError(f"{submission.path} has the same rollouts as {other}: {run.path}.")
 
 
 def _write(path: Path, text: str) -> None:
