@@ -127,14 +127,21 @@ class CudaGraphs:
                 own.copy_(given, non_blocking=True)
         of.calls += 1
         if of.calls <= _ORDINARY:
-            return self._ordinary(of.inputs, rest)
+            with alone():
+                return self._ordinary(of.inputs, rest)
         if of.graph is None:
-            of.graph = torch.cuda.CUDAGraph()
-            # "thread_local": another thread acts or learns on its own stream meanwhile.
-            with torch.cuda.graph(of.graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"):
-                of.outputs = self._function(of.inputs, *rest)
-        of.graph.replay()
+            with alone():
+                of.graph = self._record(of, rest)
+        with _together():
+            of.graph.replay()
         return of.outputs
+
+    def _record(self, of: _Shapes, rest: tuple[Any, ...]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # "thread_local": another thread may copy to and from the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"):
+            of.outputs = self._function(of.inputs, *rest)
+        return graph
 
     def _ordinary(self, inputs: Any, rest: tuple[Any, ...]) -> Any:
         """On the stream, and with the memory, that will be recorded: nothing is compiled again then."""
