@@ -303,8 +303,14 @@ class Replay:
         Rollouts that are not whole, of damaged files say, are left out with a warning.
 
         Raises:
-            UsageError: It is from a replay of another capacity.
+            UsageError: It is from a replay of another capacity, or of a version that kept its replay otherwise.
         """
+        missing = {"cursor", "starts", "lengths", "ended", "checksums"} - set(state)
+        if missing:
+            raise UsageError(
+                f"The checkpoint's replay lacks {', '.join(sorted(missing))}: an earlier version of mtbench wrote it. "
+                "Begin a new run; this one's agents can still be evaluated."
+            )
         cursor, capacity = (int(v) for v in state["cursor"])
         starts, lengths = state["starts"], state["lengths"]
         count = len(starts)

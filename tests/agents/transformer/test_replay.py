@@ -140,6 +140,9 @@ def test_a_restored_replay_goes_on_alike_whatever_was_written_after_the_checkpoi
         assert np.array_equal(one.terminated, two.terminated)
     with pytest.raises(UsageError, match="another capacity"):
         make(201).load_state(original.state())
+    old = {name: array for name, array in original.state().items() if name not in ("checksums", "ended")}
+    with pytest.raises(UsageError, match="lacks checksums, ended: an earlier version"):
+        make(200).load_state(old)
 
 
 def test_the_checkpoint_before_the_newest_loses_what_was_overwritten(tmp_path):
