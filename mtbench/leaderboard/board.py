@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mtbench.errors import UsageError
 from mtbench.files import write_atomically
 from mtbench.leaderboard.badges import Tier, tier_of
@@ -114,9 +116,23 @@ def tables(entries: Sequence[Entry]) -> str:
             "authors",
         )
         rows = [_row(rank, entry) for rank, entry in enumerate(sorted(own, key=lambda e: (-e.mean, e.own.agent)), 1)]
+        if not kind:
+            rows += _external(own[0])
         lines = [header, ("---",) * len(header), *rows]
         parts.append(f"### {for_markdown(title)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
     return "\n".join(parts)
+
+
+def _external(entry: Entry) -> list[tuple[str, ...]]:
+    """Published results of agents that were trained on one task each, where the suite's references have them."""
+    scales = entry.scores.references.scales
+    if "published" not in scales or entry.scale == "published":
+        return []
+    high, ranked = scales["published"].high, scales[entry.scale]
+    tasks = [task for task in entry.scores.tasks if high[task].entry != entry.scale]
+    mean = float(np.mean([ranked.normalize(task, np.array(high[task].value)) for task in tasks]))
+    agent = f"the best published agent of each task, trained on it alone ({len(tasks)} tasks)"
+    return [("", agent, f"{mean:.3f}", "", "", "", "", "external", "")]
 
 
 def _row(rank: int, entry: Entry) -> tuple[str, ...]:

@@ -71,6 +71,14 @@ def test_a_build_is_repeatable_and_keeps_what_is_written_by_hand(board):
         build(board)
 
 
+def test_published_results_stand_apart(board):
+    build(board)
+    public, privileged = (board / README).read_text().split("privileged")
+    (line,) = [line for line in public.splitlines() if "external" in line]
+    assert line.startswith("|  | the best published agent of each task, trained on it alone (23 tasks) |")
+    assert "external" not in privileged
+
+
 def test_the_best_is_first(board):
     build(board)
     lines = [line for line in (board / README).read_text().split("privileged")[0].splitlines() if ".md)" in line]
