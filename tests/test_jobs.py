@@ -25,8 +25,9 @@ MTBENCH = str(Path(sys.executable).with_name("mtbench"))
 SHORT = ["MineSweeperEasy", "RepeatFirstEasy"]
 ROOT = Path(__file__).parent.parent
 
-# A policy of what it sees. Once a shard is on disk, its copy in the worker does what the test says; the other one waits
-# until there is a worker, and is slow from then on. What it prints must not get between the worker's answers.
+# A policy of what it sees. Once a shard is on disk, its copy in the worker, which is slow, does what the test says; the
+# other one waits until there is a worker, and is slow from then on. What it prints must not get between the worker's
+# answers.
 POLICY = """
 import os, signal, time
 from pathlib import Path
@@ -49,6 +50,8 @@ class Policy(Reader):
                     raise RuntimeError("broken policy")
                 os.kill(os.getpid() if what == "die" else os.getppid(), getattr(signal, what, signal.SIGKILL))
                 time.sleep(600)
+            if what:
+                time.sleep(0.02)  # else it may play all there is before a shard is written
         elif what:
             deadline = time.monotonic() + 120
             while not WORKER.exists() and time.monotonic() < deadline:
