@@ -7,14 +7,14 @@ random streams. Held-out splits have no validation cases, so that no choice depe
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mtbench.audit import NORMAL, Condition, other_variants
+from mtbench.audit import NORMAL, Condition, condition_of, other_variants
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.suite import Split, Suite, VariantRange, Variants
 
@@ -80,6 +80,13 @@ def evaluation_cases(
         cases += [Case(task, i, seeds[i], tuple(variants[i])) for i in range(rollouts_per_task)]
     order = np.random.default_rng(EVALUATION_VERSION).permutation(len(cases))
     return [cases[i] for i in order]
+
+
+def manifest_cases(suite: Suite, manifest: Mapping[str, Any]) -> list[Case]:
+    """The cases of a run, in the order in which they are played."""
+    m = manifest
+    sizes, use = (m["rollouts_per_task"], m["k"]), m.get("cases", "evaluation")
+    return evaluation_cases(suite, m["split"], m["tasks"], *sizes, use, condition_of(m))
 
 
 def case_variants(

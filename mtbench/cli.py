@@ -237,7 +237,7 @@ def evaluate(
     if not played:
         say(f"{path}: finished already ({run.manifest['started']}), nothing was played")
     else:
-        attempts = sum(len(each.episodes) for each in (run, *run.audits.values()))
+        attempts = sum(len(each.episodes) for each in run.conditions)
         say(f"{path}: {attempts} attempts, {time.monotonic() - began:.1f} s")
 
 

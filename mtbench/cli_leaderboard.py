@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mtbench.errors import UsageError
-from mtbench.printing import progress_bar, say, shown_path, tell
+from mtbench.printing import counting, progress_bar, say, shown_path, tell
 
 leaderboard = typer.Typer(help="Make, check, replay and render submissions.", no_args_is_help=True)
 
@@ -84,12 +84,7 @@ def replay(
     for path in submissions:
         submission = read_submission(path)
         with progress_bar("rollouts") as progress:
-            bar = progress.add_task(shown_path(path), total=None)
-            found = play_again(
-                submission,
-                jobs=jobs,
-                on_rollout=lambda done, total, bar=bar: progress.update(bar, completed=done, total=total),  # type: ignore[misc]
-            )
+            found = play_again(submission, jobs=jobs, on_rollout=counting(progress, shown_path(path)))
         for sentence in found[:_MOST_SHOWN]:
             tell(sentence)
         wrong |= bool(found)

@@ -1,4 +1,4 @@
-"""The commands on finished evaluations: score, plot, compare, verify."""
+"""The commands on finished evaluations: score, compare, plot, report, verify."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from mtbench.cli_options import AsJson, Interval, RunFolders, Seed, SkipUnfinished
 from mtbench.errors import UsageError, unknown_name_error
-from mtbench.printing import progress_bar, say, say_json, shown_path, tell
+from mtbench.printing import counting, progress_bar, say, say_json, shown_path, tell
 
 if TYPE_CHECKING:
     from mtbench.records import Run
@@ -125,7 +125,7 @@ def verify(
     """
     results = []
     for run in _read_runs(folders, skip_unfinished=False):
-        for each in (run, *run.audits.values()):
+        for each in run.conditions:
             found = _verified(each, jobs)
             results.append(found)
             if not as_json:
@@ -149,10 +149,7 @@ def _verified(run: Run, jobs: int | None) -> Verification:
     from mtbench.verification import verify as verify_run
 
     with progress_bar("rollouts") as progress:
-        bar = progress.add_task(shown_path(run.name), total=None)
-        return verify_run(
-            run, jobs=jobs, on_rollout=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+        return verify_run(run, jobs=jobs, on_rollout=counting(progress, shown_path(run.name)))
 
 
 def _tell_verified(found: Verification) -> None:

@@ -23,13 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mtbench import records, registration, traces
-from mtbench.audit import NORMAL, Condition, audit_conditions, condition_of
-from mtbench.cases import EVALUATION_VERSION, Case, Use, evaluation_cases
+from mtbench.audit import NORMAL, Condition, audit_conditions
+from mtbench.cases import EVALUATION_VERSION, Case, Use, manifest_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
 from mtbench.isolation import IsolatedPolicy
-from mtbench.isolation import isolated as isolate
 from mtbench.jobs import START_DELAY, Setup, play_shards, sendable, uses_a_gpu
 from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import PlayedShard, Shard
@@ -213,9 +212,7 @@ def _under(settings: dict[str, Any], condition: Condition) -> dict[str, Any]:
 
 
 def _cases(plan: _Plan) -> list[Case]:
-    s = plan.settings
-    sizes = s["rollouts_per_task"], s["k"]
-    return evaluation_cases(plan.suite, s["split"], s["tasks"], *sizes, s["cases"], condition_of(s))
+    return manifest_cases(plan.suite, plan.settings)
 
 
 def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:
@@ -229,11 +226,12 @@ def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:
     with full_disk_explained(out), Journal(out / _PARTIAL, planned, space) as journal:
         _play(journal, plan, cases)
         manifest = {"command": list(plan.command), **settings, **origin, **journal.times()}
-        order = _order(journal.frames(), settings["tasks"])
+        frame = journal.frames()
+        order = _order(frame, settings["tasks"])
         if space is not None:
             actions, rollouts = journal.actions(), order[:: settings["k"]] // settings["k"]
             manifest[traces.DIGEST] = traces.write_actions(out / traces.ACTIONS, [actions[i] for i in rollouts])
-        run = records.write_run(out, journal.frames().iloc[order].reset_index(drop=True), manifest)
+        run = records.write_run(out, frame.iloc[order].reset_index(drop=True), manifest)
         journal.remove()
         return run
 
@@ -261,7 +259,7 @@ def _known(
         if not isinstance(given, str):
             raise UsageError("An isolated policy is given by its name: it must not be made in this process.")
         name = given
-        policy = locked_in = isolate(given, hidden)
+        policy = locked_in = IsolatedPolicy(given, hidden)
         identity = locked_in.identity
     elif isinstance(given, str):
         name, policy = given, load_policy(given)

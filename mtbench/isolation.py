@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +31,7 @@ from mtbench.errors import UsageError
 from mtbench.policy import BUILT_IN
 from mtbench.text import plain
 from mtbench.untrusted import is_name
-from mtbench.vector.helpers import write_message
+from mtbench.vector.helpers import exactly, write_all, write_message
 
 Array = npt.NDArray[Any]
 
@@ -51,13 +52,11 @@ _DEVICES = ("/dev/null",)
 def write_reply(pipe: IO[bytes], kind: int, content: bytes) -> None:
     """Send a reply: its kind, its length, itself. Text is cut."""
     content = content if kind == ACTIONS else content[:_MOST_TEXT]
-    data = memoryview(_HEAD.pack(kind, len(content)) + content)
-    while data:
-        data = data[pipe.write(data) :]
+    write_all(pipe, _HEAD.pack(kind, len(content)) + content)
 
 
 class IsolatedPolicy:
-    """A policy that runs elsewhere.
+    """A policy that runs elsewhere. One of a training run says so here, too (:class:`mtbench.policy.TrainedPolicy`).
 
     Args:
         name: As for :func:`mtbench.policy.load_policy`; a built-in name, a training run's folder, a module or a file.
@@ -89,21 +88,21 @@ class IsolatedPolicy:
                 "path": _search_path(),
             }
         ).encode()
-        self._send_raw(struct.pack("<q", len(told)) + told)
-        self._send(self._name)
+        self._send(write_all, struct.pack("<q", len(told)) + told)
+        self._send(write_message, self._name)
         facts = self._facts()
         self.identity: str | None = facts["identity"]
-        self.trained: dict[str, Any] | None = facts.get("trained")
+        vars(self).update(facts["trained"])
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Pass it on."""
         self._n, self._space, self._rewards = num_envs, action_space, None
-        self._send(("start", num_envs, seed, observation_space, action_space))
+        self._send(write_message, ("start", num_envs, seed, observation_space, action_space))
         self._receive(ACTIONS, 0)
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> Array:
         """The policy's actions, ``(num_envs, ...)``."""
-        self._send(("act", observations, reset_mask, self._rewards))
+        self._send(write_message, ("act", observations, reset_mask, self._rewards))
         dtype = np.dtype(np.int64) if isinstance(self._space, gym.spaces.Discrete) else np.dtype(self._space.dtype)
         shape = (self._n, *(self._space.shape or ()))
         content = self._receive(ACTIONS, int(np.prod(shape)) * dtype.itemsize)
@@ -126,24 +125,17 @@ class IsolatedPolicy:
         if identity is not None and not is_name(identity):
             raise UsageError(f"{self._name}: the isolated policy gives no proper fingerprint.")
         if trained is not None:
-            numbers = [trained.get("train_seed"), trained.get("step")]
-            if not is_name(trained.get("agent")) or any(n is not None and type(n) is not int for n in numbers):
+            known = isinstance(trained, dict) and {"agent", "train_seed", "step"} <= set(trained)
+            numbers = [trained["train_seed"], trained["step"]] if known else []
+            if not known or not is_name(trained["agent"]) or any(n is not None and type(n) is not int for n in numbers):
                 raise UsageError(f"{self._name}: the isolated policy does not say properly what it is.")
-        return {"identity": identity, "trained": trained}
+        kept = {} if trained is None else {key: trained[key] for key in ("agent", "train_seed", "step")}
+        return {"identity": identity, "trained": kept}
 
-    def _send(self, message: Any) -> None:
+    def _send(self, write: Callable[[IO[bytes], Any], None], content: Any) -> None:
         assert self._process.stdin is not None
         try:
-            write_message(self._process.stdin, message)
-        except OSError:
-            raise self._gone() from None
-
-    def _send_raw(self, content: bytes) -> None:
-        assert self._process.stdin is not None
-        try:
-            data = memoryview(content)
-            while data:
-                data = data[self._process.stdin.write(data) :]
+            write(self._process.stdin, content)
         except OSError:
             raise self._gone() from None
 
@@ -162,35 +154,14 @@ class IsolatedPolicy:
 
     def _exactly(self, count: int) -> bytes:
         assert self._process.stdout is not None
-        parts = []
-        while count:
-            part = self._process.stdout.read(count)
-            if not part:
-                raise self._gone()
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+        try:
+            return exactly(self._process.stdout, count)
+        except EOFError:
+            raise self._gone() from None
 
     def _gone(self) -> UsageError:
         code = self._process.wait(10)
         return UsageError(f"The process of the isolated policy {self._name} has ended (exit code {code}).")
-
-
-class IsolatedAgent(IsolatedPolicy):
-    """An isolated policy that says of which training run it is (:class:`mtbench.policy.TrainedPolicy`)."""
-
-    agent: str
-    train_seed: int | None
-    step: int | None
-
-
-def isolated(name: str, hidden: tuple[Path, ...] = ()) -> IsolatedPolicy:
-    """An isolated policy; arguments and errors as for :class:`IsolatedPolicy`."""
-    policy = IsolatedPolicy(name, hidden)
-    if policy.trained is not None:
-        policy.__class__ = IsolatedAgent
-        vars(policy).update({key: policy.trained[key] for key in ("agent", "train_seed", "step")})
-    return policy
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -24,7 +24,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from mtbench.errors import UsageError
-from mtbench.isolation import isolated as isolate
+from mtbench.isolation import IsolatedPolicy
 from mtbench.playing import PlayedShard, Rows, Shard, make_rows, play_shard
 from mtbench.policy import Policy, PrivilegedPolicy, fingerprint, load_policy
 from mtbench.vector.helpers import Helper, HelperGone
@@ -80,7 +80,7 @@ class Setup:
         policy: Policy
         if isinstance(self.policy, str):
             if self.isolated is not None:
-                policy = locked_in = isolate(self.policy, self.isolated)
+                policy = locked_in = IsolatedPolicy(self.policy, self.isolated)
                 identity = locked_in.identity
             else:
                 policy = load_policy(self.policy)

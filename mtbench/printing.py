@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,3 +92,9 @@ def progress_bar(unit: str) -> Progress:
         transient=True,
         disable=not _err.is_terminal,
     )
+
+
+def counting(progress: Progress, name: str) -> Callable[[int, int], None]:
+    """A bar of its own in a progress display: what to call with (done, in all)."""
+    bar = progress.add_task(name, total=None)
+    return lambda done, total: progress.update(bar, completed=done, total=total)

@@ -37,7 +37,7 @@ from mtbench.errors import UsageError
 from mtbench.files import write_atomically as write_atomically  # noqa: PLC0414
 from mtbench.files import write_json as write_json  # noqa: PLC0414
 from mtbench.text import for_html, plain
-from mtbench.untrusted import is_name, parse_json, read_regular, shown
+from mtbench.untrusted import is_name, parse_json, read_digested, read_regular, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,6 +106,11 @@ class Run:
     def name(self) -> str:
         """What messages call this run: its folder, or its agent where it has none."""
         return f"the run of {plain(self.manifest['agent'])}" if self.path is None else str(self.path)
+
+    @property
+    def conditions(self) -> list[Run]:
+        """This run, and those of its audit."""
+        return [self, *self.audits.values()]
 
     def score(self, *, seed: int = 0, replicates: int = 2000, interval: str = "jackknife") -> Scores:
         """The scores of this run alone; arguments as for :func:`mtbench.score`."""
@@ -219,12 +224,7 @@ def read_run(path: Path | str) -> Run:
         )
     suite = check_manifest(path / MANIFEST, manifest)
     rows = len(manifest["tasks"]) * manifest["rollouts_per_task"] * manifest["k"]
-    content = read_regular(path / EPISODES, _largest(rows), RecordError)
-    if hashlib.sha256(content).hexdigest() != manifest["episodes_sha256"]:
-        raise RecordError(
-            f"{path / EPISODES} is not the file its manifest describes (checksum differs): "
-            "it was changed after the evaluation or belongs to another run."
-        )
+    content = read_digested(path / EPISODES, _largest(rows), manifest["episodes_sha256"], RecordError)
     episodes = _parsed(path / EPISODES, content, rows)
     check_episodes(path, episodes, manifest, suite)
     audits = _read_audits(path, manifest) if condition_of(manifest) == NORMAL else {}

@@ -23,7 +23,7 @@ from mtbench.errors import RecordError
 from mtbench.files import write_atomically
 from mtbench.rollout import MetaRollout
 from mtbench.spaces import action_index
-from mtbench.untrusted import read_regular
+from mtbench.untrusted import read_digested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,12 +158,7 @@ def read_packed(path: Path, digest: str, counts: npt.NDArray[np.int64], space: g
     expected = int(counts.sum()) * size
     if expected > _MOST:
         raise RecordError(f"{path} would unpack to {expected:,} bytes of actions; at most {_MOST:,} are read.")
-    content = read_regular(path, expected + (1 << 16), RecordError)
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise RecordError(
-            f"{path} is not the file its manifest describes (checksum differs): "
-            "it was changed after the evaluation or belongs to another run."
-        )
+    content = read_digested(path, expected + (1 << 16), digest, RecordError)
     unpacker = zlib.decompressobj()
     try:
         raw = unpacker.decompress(content, expected + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -58,6 +59,27 @@ def read_regular(path: Path, limit: int, error: type[UsageError] = UsageError) -
         content = file.read(limit + 1) if status.st_size <= limit else b""
     if status.st_size > limit or len(content) > limit:
         raise error(f"{path} is too large: {max(status.st_size, len(content)):,} bytes, at most {limit:,} are read.")
+    return content
+
+
+def read_digested(path: Path, limit: int, digest: str, error: type[UsageError] = UsageError) -> bytes:
+    """The content of a regular file that a manifest gives the SHA-256 digest of.
+
+    Args:
+        path: The file.
+        limit: In bytes.
+        digest: What its manifest says.
+        error: What to raise.
+
+    Raises:
+        UsageError: As for :func:`read_regular`, or the digest is another one.
+    """
+    content = read_regular(path, limit, error)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise error(
+            f"{path} is not the file its manifest describes (checksum differs): "
+            "it was changed after the evaluation or belongs to another run."
+        )
     return content
 
 

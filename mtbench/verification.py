@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mtbench.audit import condition_of
-from mtbench.cases import Case, evaluation_cases
+from mtbench.cases import Case, manifest_cases
 from mtbench.jobs import START_DELAY, Setup, play_shards
 from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import load_policy
@@ -81,14 +80,18 @@ def verify(run: Run, *, jobs: int | None = None, on_rollout: OnRollout | None = 
         if on_rollout is not None:
             on_rollout(done, len(recorded))
 
+    def keep(shard: PlayedShard) -> None:
+        played[shard.index] = shard
+
     shards = _shards(_cases_of(run), recorded)
     setup = Setup(gym.spec(env_id), arguments, min(_NUM_ENVS, len(recorded)), "random", None)
     count = min(jobs or cpus(), len(shards))
     delay = START_DELAY if jobs is None else 0.0
-    play_shards(setup, load_policy("random"), shards, count, delay, on_rollouts, lambda s: _keep(played, s))
+    play_shards(setup, load_policy("random"), shards, count, delay, on_rollouts, keep)
     differences: list[tuple[int, str]] = []
+    places = _by_rollout(run.episodes, k)
     for shard in shards:
-        differences += _differences(run.episodes, _by_rollout(run.episodes, k), shard, played[shard.index], k)
+        differences += _differences(run.episodes, places, shard, played[shard.index], k)
     assert run.path is not None
     return Verification(
         run,
@@ -100,18 +103,11 @@ def verify(run: Run, *, jobs: int | None = None, on_rollout: OnRollout | None = 
     )
 
 
-def _keep(played: dict[int, PlayedShard], shard: PlayedShard) -> None:
-    played[shard.index] = shard
-
-
 def _cases_of(run: Run) -> list[Case]:
     """The cases of a run, in the order of its rows."""
-    m = run.manifest
-    suite = find(m["env_id"]).suite
-    use, condition = m.get("cases", "evaluation"), condition_of(m)
-    cases = evaluation_cases(suite, m["split"], m["tasks"], m["rollouts_per_task"], m["k"], use, condition)
+    cases = manifest_cases(find(run.manifest["env_id"]).suite, run.manifest)
     by_name = {(case.task, case.rollout): case for case in cases}
-    first = run.episodes.iloc[:: m["k"]]
+    first = run.episodes.iloc[:: run.manifest["k"]]
     return [by_name[name] for name in zip(first["task"], first["rollout"], strict=True)]
 
 

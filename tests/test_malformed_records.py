@@ -386,7 +386,7 @@ def test_every_argument_of_an_evaluation_can_be_checked():
     ],
 )
 def test_what_could_not_be_read_back_is_not_played(tmp_path, arguments, message, monkeypatch):
-    monkeypatch.setattr(evaluation, "evaluation_cases", None)  # nor are its cases computed, which would take minutes
+    monkeypatch.setattr(evaluation, "manifest_cases", None)  # nor are its cases computed, which would take minutes
     with pytest.raises(ValueError, match=message):
         evaluation.evaluate("MTPOPGym-v0", "random", tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()

@@ -412,5 +412,5 @@ def selection_score(suite: Suite, returns: dict[str, float]) -> float:
         suite: Whose tasks.
         returns: By task, the mean scored return.
     """
-    scale = next(iter(load_references(suite).covering(list(returns)).scales.values()))
+    scale = load_references(suite).covering(list(returns)).first
     return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))

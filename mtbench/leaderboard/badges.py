@@ -57,7 +57,7 @@ def tier_of(path: Path, submission: Submission) -> Tier:
 
 
 def _all(submission: Submission) -> Sequence[Run]:
-    return [each for run in submission.runs for each in (run, *run.audits.values())]
+    return [each for run in submission.runs for each in run.conditions]
 
 
 def _digests(submission: Submission) -> dict[str, list[str]]:

@@ -47,7 +47,7 @@ class Entry:
     @property
     def scale(self) -> str:
         """The scale that it is ranked on: the suite's first."""
-        return next(iter(self.scores.references.scales))
+        return self.scores.references.first.name
 
     @property
     def mean(self) -> float:

@@ -82,7 +82,7 @@ def title(scores: Scores) -> str:
 def _overview(scored: Sequence[Scores]) -> list[Table | Figure | Notes]:
     """Agents by environments: the mean over tasks on each environment's first scale."""
     agents = list(dict.fromkeys(own.agent for scores in scored for own in scores.agents))
-    scales = [next(iter(scores.references.scales)) for scores in scored]
+    scales = [scores.references.first.name for scores in scored]
     rows = []
     for agent in agents:
         row = [agent]

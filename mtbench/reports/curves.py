@@ -61,7 +61,7 @@ def read_curve(folder: Path) -> Curve | None:
     if not evaluated:
         return None
     tasks = [task for task in evaluated[-1][2] if task in suite.tasks]
-    scale = next(iter(load_references(suite).covering(tasks).scales.values())) if tasks else None
+    scale = load_references(suite).covering(tasks).first if tasks else None
     if scale is None:
         raise UsageError(f"{folder / LOG} evaluates no task of suite {suite.name!r}.")
     points = [

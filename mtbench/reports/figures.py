@@ -65,7 +65,7 @@ def tasks(scores: Scores, name: str) -> Figure:
 
 def attempts(scores: Scores, name: str) -> Figure:
     """The mean normalized return of each attempt."""
-    scale = next(iter(scores.references.scales))
+    scale = scores.references.first.name
     canvas, axes = _canvas()
     numbers = list(range(1, scores.k + 1))
     for i, own in enumerate(scores.agents):
@@ -82,7 +82,7 @@ def attempts(scores: Scores, name: str) -> Figure:
 
 def audit(scores: Scores, name: str) -> Figure:
     """What agents lose under the conditions of the adaptation audit."""
-    scale = next(iter(scores.references.scales))
+    scale = scores.references.first.name
     agents = [own for own in scores.agents if own.audit]
     canvas, axes = _canvas(height=1.4 + 0.5 * len(agents))
     names = list(dict.fromkeys(name for own in agents for name in own.audit))

@@ -101,12 +101,9 @@ def compare(one: Sequence[Run], two: Sequence[Run], *, seed: int = 0, replicates
     by_task = estimate(lambda v: scored(v, objective))
     scales, means = {}, {}
     for name, scale in load_references(find(m["env_id"]).suite).covering(tasks).scales.items():
-        slopes = scale.slopes(tasks)
-        found = estimate(lambda v, slopes=slopes: scored(v, objective) * slopes)  # type: ignore[misc]
-        scales[name] = dict(zip(tasks, found, strict=True))
-        (means[name],) = estimate(
-            lambda v, slopes=slopes: (scored(v, objective) * slopes).mean(axis=-1, keepdims=True)  # type: ignore[misc]
-        )
+        normalized = _times(scale.slopes(tasks), objective)
+        scales[name] = dict(zip(tasks, estimate(normalized), strict=True))
+        (means[name],) = estimate(_mean(normalized))
     names = [plain(runs[0].manifest["agent"]) or "(no name)" for runs in (one, two)]
     if names[0] == names[1]:
         names = [f"{name} ({i})" for i, name in enumerate(names, 1)]
@@ -124,6 +121,16 @@ def compare(one: Sequence[Run], two: Sequence[Run], *, seed: int = 0, replicates
 
 # Takes returns (..., tasks, attempts) to statistics (..., n); all of them are linear.
 _Linear = Callable[[Floats], Floats]
+
+
+def _times(slopes: Floats, objective: str) -> _Linear:
+    """Scored returns, task by task, times what a return of 1 adds on a scale."""
+    return lambda v: scored(v, objective) * slopes
+
+
+def _mean(statistic: _Linear) -> _Linear:
+    """Its mean over tasks."""
+    return lambda v: statistic(v).mean(axis=-1, keepdims=True)
 
 
 def _between_runs(one: Floats, two: Floats) -> Callable[[_Linear], list[Estimate]]:

@@ -51,7 +51,7 @@ def draw(scores: Scores, scale: str | None = None) -> Figure:
     Raises:
         ValueError: There is no such scale.
     """
-    scale = scale or next(iter(scores.references.scales))
+    scale = scale or scores.references.first.name
     if scale not in scores.references.scales:
         raise unknown_name_error(
             "scale", scale, list(scores.references.scales), f"the scores of suite {scores.suite!r}"

@@ -148,6 +148,11 @@ class References:
     conditional: tuple[Note, ...] = ()
 
     @property
+    def first(self) -> Scale:
+        """The default scale."""
+        return next(iter(self.scales.values()))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The text of every conditional note."""
         return tuple(note.text for note in self.conditional)

@@ -215,7 +215,12 @@ def answer(respond: Callable[[Any], Any]) -> None:
 def write_message(stream: IO[bytes], content: Any) -> None:
     """Send anything that can be pickled through a pipe without buffers."""
     data = pickle.dumps(content)
-    left = memoryview(_LENGTH.pack(len(data)) + data)
+    write_all(stream, _LENGTH.pack(len(data)) + data)
+
+
+def write_all(stream: IO[bytes], data: bytes) -> None:
+    """Send bytes through a pipe without buffers."""
+    left = memoryview(data)
     while left:  # a write to a pipe may be partial
         left = left[stream.write(left) :]
     stream.flush()
@@ -223,10 +228,11 @@ def write_message(stream: IO[bytes], content: Any) -> None:
 
 def read_message(stream: IO[bytes]) -> Any:
     """What :func:`write_message` sent. An EOFError where the other end was closed."""
-    return pickle.loads(_exactly(stream, _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]))
+    return pickle.loads(exactly(stream, _LENGTH.unpack(exactly(stream, _LENGTH.size))[0]))
 
 
-def _exactly(stream: IO[bytes], size: int) -> bytes:
+def exactly(stream: IO[bytes], size: int) -> bytes:
+    """So many bytes of a pipe without buffers. An EOFError where the other end was closed."""
     parts = []
     while size:
         parts.append(stream.read(size))
