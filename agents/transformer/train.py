@@ -50,6 +50,9 @@ OnRound = Callable[[dict[str, Any]], None]
 # A larger share of clipped targets than this is worth a warning.
 _CLIPPED = 0.01
 
+# Seconds between two looks for signals while collecting goes on.
+_LISTENING = 0.1
+
 # Sync mode takes turns this often, so that collecting never lags far behind learning.
 _TURN = 20
 
@@ -269,7 +272,9 @@ class Trainer:
             abandoned.set()
             raise
         finally:
-            worker.join()
+            # A signal may reach the worker: its handler runs in this thread, which a single join would keep from it.
+            while worker.is_alive():
+                worker.join(_LISTENING)
         if failures:
             raise failures[0]
 
