@@ -2,14 +2,19 @@
 
 Evaluation cases measure an agent; validation cases serve to choose a checkpoint or a setting. Each use has its own
 random streams. Held-out splits have no validation cases, so that no choice depends on the final test.
+
+Fixed cases are known to everybody, so an agent could have learnt them by heart. Cases of a secret (``secret:`` and 32
+hexadecimal digits) are drawn like evaluation cases from a stream that nobody knows before the agent is handed in.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +26,25 @@ from mtbench.suite import Split, Suite, VariantRange, Variants
 # Bump this when `evaluation_cases` returns other cases. Scores are comparable only within one version.
 EVALUATION_VERSION = 2
 
-Use = Literal["evaluation", "validation"]
-USES: tuple[Use, ...] = ("evaluation", "validation")
+#: What cases are for. Cases of a secret are the third use.
+USES = ("evaluation", "validation")
+_SECRET = re.compile(r"secret:([0-9a-f]{32})")
+
+
+def is_use(use: str) -> bool:
+    """Whether there are cases of this name."""
+    return use in USES or _SECRET.fullmatch(use) is not None
+
+
+def is_secret(use: str) -> bool:
+    """Whether these are cases of a secret."""
+    return use not in USES
+
+
+def new_secret() -> str:
+    """The use of cases that nobody knows: drawn by the operating system, not by a seeded generator."""
+    return f"secret:{secrets.token_hex(16)}"
+
 
 # If a split has at most this many variants, cases play all of them equally often. If it has more, cases draw variants
 # with replacement.
@@ -52,7 +74,7 @@ def evaluation_cases(
     tasks: Sequence[str],
     rollouts_per_task: int,
     k: int,
-    use: Use = "evaluation",
+    use: str = "evaluation",
     condition: Condition = NORMAL,
 ) -> list[Case]:
     """The fixed cases of an evaluation, in a fixed order that mixes the tasks.
@@ -67,7 +89,7 @@ def evaluation_cases(
         tasks: Names of tasks of the split.
         rollouts_per_task: Cases per task.
         k: Attempts per case.
-        use: ``"evaluation"``, or ``"validation"`` for choosing between models.
+        use: ``"evaluation"``, ``"validation"`` for choosing between models, or cases of a secret.
         condition: Of the adaptation audit. The cases of ``"other-variants"`` depend on their number, too.
 
     Raises:
@@ -95,7 +117,7 @@ def case_variants(
     task: str,
     rollouts: int,
     k: int,
-    use: Use = "evaluation",
+    use: str = "evaluation",
     condition: Condition = NORMAL,
 ) -> npt.NDArray[np.int64]:
     """The variants of a task's cases: shape (rollouts, k), int64. Arguments as in :func:`evaluation_cases`."""
@@ -107,10 +129,10 @@ def case_variants(
     return np.stack([_drawn(drawn_from, rollouts, stream) for stream in streams], axis=1)
 
 
-def _variants(split: Split, use: Use) -> Variants:
-    if use not in USES:
+def _variants(split: Split, use: str) -> Variants:
+    if not is_use(use):
         raise unknown_name_error("kind of cases", use, USES, "evaluations")
-    if use == "evaluation":
+    if use != "validation":
         return split.evaluation
     if split.validation is None:
         raise UsageError(
@@ -120,10 +142,11 @@ def _variants(split: Split, use: Use) -> Variants:
     return split.validation
 
 
-def _stream(suite: Suite, split: str, task: str, use: Use, part: int) -> np.random.Generator:
+def _stream(suite: Suite, split: str, task: str, use: str, part: int) -> np.random.Generator:
     names = [zlib.crc32(name.encode()) for name in (suite.name, split, task)]
-    entropy = np.random.SeedSequence([EVALUATION_VERSION, *names], spawn_key=(USES.index(use), part))
-    return np.random.default_rng(entropy)
+    secret = _SECRET.fullmatch(use)
+    kind, drawn = (len(USES), [int(secret[1], 16)]) if secret else (USES.index(use), [])
+    return np.random.default_rng(np.random.SeedSequence([EVALUATION_VERSION, *names, *drawn], spawn_key=(kind, part)))
 
 
 def _drawn(variants: Variants, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

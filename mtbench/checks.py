@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mtbench import registration
 from mtbench.audit import CONDITIONS, NORMAL, audit_conditions, condition_of
-from mtbench.cases import EVALUATION_VERSION, USES, case_variants
+from mtbench.cases import EVALUATION_VERSION, USES, case_variants, is_use
 from mtbench.errors import RecordError, UsageError, unknown_name_error
 from mtbench.registration import Row
 from mtbench.rollout import AttemptReset, Objective
@@ -142,8 +142,9 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> Suite:
     _check_size(path, len(manifest["tasks"]), manifest["rollouts_per_task"], manifest["k"])
     if manifest["objective"] not in get_args(Objective):
         raise RecordError(f"{path}: objective should be k-shot or k-episode, it is {shown(manifest['objective'])}.")
-    if manifest.get("cases", "evaluation") not in USES:
-        raise RecordError(f"{path}: cases should be {' or '.join(USES)}, it is {shown(manifest['cases'])}.")
+    cases = manifest.get("cases", "evaluation")
+    if not isinstance(cases, str) or not is_use(cases):
+        raise RecordError(f"{path}: cases should be {' or '.join(USES)}, it is {shown(cases)}.")
     if condition_of(manifest) not in CONDITIONS:
         raise RecordError(
             f"{path}: condition should be {' or '.join(CONDITIONS)}, it is {shown(manifest['condition'])}."
@@ -233,7 +234,7 @@ def check_episodes(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
         if not (episodes[key].isna().all() if stated is None else (episodes[key] == stated).fillna(False).all()):
             raise RecordError(f"{path}: column {key!r} does not hold the manifest's {stated!r} throughout.")
     places = _places(path, episodes, manifest)
-    _check_numbers(path, episodes, suite)
+    _check_numbers(path, episodes, manifest, suite)
     _check_successes(path, episodes, suite)
     _check_limit(path, episodes, manifest)
     try:
@@ -251,8 +252,6 @@ def check_episodes(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
 
 def _places(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """Each row's place in the order of tasks, rollouts and attempts; every place is taken once."""
-    import pandas as pd
-
     tasks, rollouts, k = manifest["tasks"], manifest["rollouts_per_task"], manifest["k"]
     present = set(episodes["task"].unique())
     missing = [task for task in tasks if task not in present]
@@ -261,7 +260,7 @@ def _places(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> 
     foreign = sorted(present - set(tasks))
     if foreign:
         raise RecordError(f"{path}: rows for tasks the manifest does not list: {', '.join(foreign[:10])}.")
-    task = pd.Index(tasks).get_indexer(episodes["task"])
+    task = _task_indices(episodes, manifest)
     rollout, attempt = (episodes[key].to_numpy(dtype=np.int64) for key in ("rollout", "attempt"))
     inside = (rollout >= 0) & (rollout < rollouts) & (attempt >= 1) & (attempt <= k)
     places = (task * rollouts + rollout) * k + attempt - 1
@@ -277,21 +276,30 @@ def _places(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> 
     return np.asarray(places, dtype=np.int64)
 
 
-def _check_numbers(path: Path, episodes: pd.DataFrame, suite: Suite) -> None:
+def _check_numbers(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any], suite: Suite) -> None:
     """Check returns and lengths against what each task allows."""
-    for task, rows in episodes.groupby("task", sort=False):
-        declared = suite.tasks[str(task)]
-        low, high = suite.return_bounds(declared)
-        slack = 1e-6 * max(1.0, abs(low), abs(high))  # of sums of many rewards
-        returns, lengths = rows["return"].to_numpy(), rows["length"].to_numpy()
-        possible = (returns >= low - slack) & (returns <= high + slack)  # False for NaN
-        possible &= (lengths >= 0) & (lengths <= declared.max_steps)
-        if not possible.all():
-            first = int((~possible).argmax())
-            raise RecordError(
-                f"{path}: {_where(rows, first)} has return {returns[first]} and length {lengths[first]}; this task "
-                f"allows returns from {low:g} to {high:g} and at most {declared.max_steps} steps."
-            )
+    declared = [suite.tasks[task] for task in manifest["tasks"]]
+    bounds = np.array([suite.return_bounds(task) for task in declared], dtype=np.float64)
+    most_steps = np.array([task.max_steps for task in declared])
+    task = _task_indices(episodes, manifest)
+    low, high = bounds[task].T
+    slack = 1e-6 * np.maximum(1.0, np.abs(bounds).max(axis=1))[task]  # of sums of many rewards
+    returns, lengths = episodes["return"].to_numpy(), episodes["length"].to_numpy()
+    possible = (returns >= low - slack) & (returns <= high + slack)  # False for NaN
+    possible &= (lengths >= 0) & (lengths <= most_steps[task])
+    if not possible.all():
+        first = int((~possible).argmax())
+        raise RecordError(
+            f"{path}: {_where(episodes, first)} has return {returns[first]} and length {lengths[first]}; this task "
+            f"allows returns from {low[first]:g} to {high[first]:g} and at most {most_steps[task[first]]} steps."
+        )
+
+
+def _task_indices(episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """By row, the place of its task in the manifest's list; -1 for one that is not in it."""
+    import pandas as pd
+
+    return np.asarray(pd.Index(manifest["tasks"]).get_indexer(pd.Index(episodes["task"])), dtype=np.int64)
 
 
 def _check_successes(path: Path, episodes: pd.DataFrame, suite: Suite) -> None:

@@ -188,15 +188,14 @@ def evaluate(
     env: EnvOptions = [],  # noqa: B006
 ) -> None:
     """Evaluate a policy on every task and write a run folder; the same command resumes."""
-    from mtbench.cases import USES, Use
+    from mtbench.cases import USES
     from mtbench.evaluation import evaluate as run_evaluation
     from mtbench.signals import Terminated, sigterm_interrupts
 
     began = time.monotonic()
     if cases not in USES:
         raise unknown_name_error("kind of cases", cases, USES, "mtbench evaluate")
-    use: Use = "validation" if cases == "validation" else "evaluation"
-    if split is None and use == "validation":
+    if split is None and cases == "validation":
         split = "train"
     with sigterm_interrupts(), progress_bar("rollouts") as progress:
         bar = progress.add_task(f"{plain(agent or policy)} on {env_id}", total=None)
@@ -213,7 +212,7 @@ def evaluate(
                 policy,
                 out,
                 split=split or "test",
-                cases=use,
+                cases=cases,
                 rollouts_per_task=rollouts_per_task,
                 agent=agent,
                 seed=seed,

@@ -1,4 +1,4 @@
-"""``mtbench leaderboard``: new, check, replay, build."""
+"""``mtbench leaderboard``: new, check, replay, rerun, build."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from mtbench.printing import counting, progress_bar, say, shown_path, tell
 leaderboard = typer.Typer(help="Make, check, replay and render submissions.", no_args_is_help=True)
 
 Submissions = Annotated[list[Path], typer.Argument(metavar="SUBMISSION...", help="Folders of submissions.")]
+Board = Annotated[
+    Path | None, typer.Option("--board", metavar="DIR", help="The leaderboard's folder: write badges, for maintainers.")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. Default: one for each core.")]
 _MOST_SHOWN = 20
 
 
@@ -68,13 +72,7 @@ def check(submissions: Submissions) -> None:
 
 
 @leaderboard.command()
-def replay(
-    submissions: Submissions,
-    badges: Annotated[
-        Path | None, typer.Option("--badges", metavar="DIR", help="Write badges here, for maintainers.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes that play.")] = None,
-) -> None:
+def replay(submissions: Submissions, board: Board = None, jobs: Jobs = None) -> None:
     """Check submissions and play their actions again. Exits with 1 where something differs."""
     from mtbench.leaderboard.badges import replay as play_again
     from mtbench.leaderboard.badges import write_badge
@@ -92,18 +90,77 @@ def replay(
             tell(f"{shown_path(path)}: {len(found):,} differences")
             continue
         say(f"{shown_path(path)}: as recorded, to the last bit")
-        if badges is not None:
-            write_badge(badges / f"{submission.name}.json", submission, "replayed")
+        if board is not None:
+            write_badge(board, submission, "replayed")
     if wrong:
+        raise typer.Exit(1)
+
+
+@leaderboard.command()
+def rerun(
+    path: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="The folder of a submission.")],
+    policies: Annotated[
+        list[str],
+        typer.Option(
+            "--policy",
+            metavar="[RUN=]NAME",
+            help="The policy of a run of the submission, or of all runs: as for mtbench evaluate.",
+        ),
+    ],
+    board: Annotated[
+        Path, typer.Option("--board", metavar="DIR", help="The leaderboard's folder, where records and badge go.")
+    ] = Path("leaderboards"),
+    secret: Annotated[
+        str | None, typer.Option("--secret", help="Go on with an interrupted rerun; else a new one is drawn.")
+    ] = None,
+    jobs: Jobs = None,
+) -> None:
+    """Run a submission's policies, locked in, on cases that nobody knew. Exits with 1 where scores are too high."""
+    from mtbench.cases import is_use, new_secret
+    from mtbench.leaderboard.badges import rerun_folder, write_badge
+    from mtbench.leaderboard.rerun import differences
+    from mtbench.leaderboard.rerun import rerun as run_again
+    from mtbench.leaderboard.submission import read_submission
+    from mtbench.signals import sigterm_interrupts
+
+    submission = read_submission(path)
+    given = {run: name for run, _, name in (text.rpartition("=") for text in policies)}
+    cases = new_secret() if secret is None else f"secret:{secret}"
+    if not is_use(cases):
+        raise UsageError("--secret should be 32 hexadecimal digits, as an interrupted rerun has printed them.")
+    tell(f"If this is interrupted, it goes on with --secret {cases.partition(':')[2]}")
+    with sigterm_interrupts(), progress_bar("rollouts") as progress:
+        again = run_again(
+            submission,
+            given,
+            cases,
+            rerun_folder(board, submission),
+            jobs=jobs,
+            on_rollout=counting(progress, shown_path(path)),
+        )
+    write_badge(board, submission, "rerun", again)
+    found = differences(submission, again)
+    for (env_id, split), difference in found.items():
+        say(f"{shown_path(path)}: {env_id}, {split} split, rerun minus reported {difference}")
+    if not all(difference.reproduced for difference in found.values()):
         raise typer.Exit(1)
 
 
 @leaderboard.command()
 def build(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The leaderboard's folder.")] = Path("leaderboards"),
+    site: Annotated[
+        Path | None, typer.Option("--site", metavar="DIR", help="Also write a static site, to sort and filter.")
+    ] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Render the tables and a page for each submission."""
     from mtbench.leaderboard.board import build as render
+    from mtbench.vector.engine import cpus
 
-    written = render(folder)
+    with progress_bar("submissions") as progress:
+        count = counting(progress, shown_path(folder))
+        written = render(folder, site, jobs=jobs or cpus(), on_submission=count)
     say(f"wrote {shown_path(written[-1])} and {len(written) - 1} pages")
+    if site is not None:
+        say(f"wrote {shown_path(site / 'index.html')}")

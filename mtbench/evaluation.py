@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from mtbench import records, registration, traces
 from mtbench.audit import NORMAL, Condition, audit_conditions
-from mtbench.cases import EVALUATION_VERSION, Case, Use, manifest_cases
+from mtbench.cases import EVALUATION_VERSION, Case, manifest_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
@@ -66,7 +66,7 @@ def evaluate(
     out: Path | str | None = None,
     *,
     split: str = "test",
-    cases: Use = "evaluation",
+    cases: str = "evaluation",
     rollouts_per_task: int = 20,
     agent: str | None = None,
     seed: int = 0,
@@ -92,7 +92,8 @@ def evaluate(
         out: A folder for the records. Calling again with the same arguments resumes an interrupted evaluation and
             returns a finished one. None keeps nothing on disk: the run is in memory, and an interruption loses it.
         split: ``"train"`` or ``"test"``, or another that the suite offers.
-        cases: ``"evaluation"``, or ``"validation"`` to choose between models without seeing what will judge them.
+        cases: ``"evaluation"``, ``"validation"`` to choose between models without seeing what will judge them, or cases
+            of a secret (:func:`mtbench.cases.new_secret`), which nobody can have learnt.
         rollouts_per_task: Meta-rollouts for each task.
         agent: Name for tables; by default the policy's name.
         seed: Seeds the policy's own draws.

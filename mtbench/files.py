@@ -52,6 +52,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def replace_folder(out: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write into an empty folder beside `out`, then put it in the place of `out`, which is removed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(out)
+    try:
+        temporary.mkdir()
+        fill(temporary)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, indented, with a final newline."""
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))

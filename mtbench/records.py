@@ -30,6 +30,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mtbench.audit import CONDITIONS, NORMAL, Condition, condition_of
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
 from mtbench.errors import RecordError as RecordError  # noqa: PLC0414 (this is where its users look)
@@ -294,15 +296,26 @@ def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
         for name in _REQUIRED:
             if table[name].null_count and name != "return":  # Parquet files of pandas hold NaN as null
                 raise RecordError(f"{path}: column {name!r} has empty cells.")
-        kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        frame = table.to_pandas(types_mapper=kinds.get, ignore_metadata=True)
+        return pd.DataFrame({name: _column(table[name], dtype) for name, dtype in COLUMNS.items()})
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, RecordError):
             raise
         raise RecordError(
             f"{path} is not a readable Parquet file (truncated or foreign): {shown(str(error))}"
         ) from None
-    return frame.astype(COLUMNS)
+
+
+def _column(column: Any, dtype: str) -> Any:
+    """A column of an Arrow table as an array of pandas: many times faster than a conversion of the whole table."""
+    import pandas as pd
+
+    if dtype == "string":
+        joined = column.unify_dictionaries().combine_chunks()
+        names = pd.array(joined.dictionary.to_pylist(), dtype="string")
+        return names.take(joined.indices.to_numpy(zero_copy_only=False))
+    if dtype in ("int64", "float64"):
+        return np.array(column.to_numpy())
+    return pd.api.types.pandas_dtype(dtype).__from_arrow__(column)
 
 
 def _check_layout(path: Path, metadata: Any, rows: int | None) -> None:

@@ -25,6 +25,9 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": "\\textgreater{}",
 }
 
+# What Markdown takes as it is: words, and numbers with their intervals.
+_HARMLESS = re.compile(r"[A-Za-z][A-Za-z0-9 ,-]*|-?\d+\.\d+(?: \[-?\d+\.\d+, -?\d+\.\d+\])?|")
+
 
 def plain(name: object, limit: int | None = 100) -> str:
     """One line of printable characters.
@@ -37,14 +40,19 @@ def plain(name: object, limit: int | None = 100) -> str:
         The text without terminal sequences, control characters and invisible ones such as those that turn the reading
         direction; runs of white space are one space.
     """
-    text = " ".join(_ESCAPES.sub("", str(name)).split())
-    text = " ".join("".join(character for character in text if character.isprintable()).split())
+    text = str(name)
+    if not text.isprintable() or "  " in text or text != text.strip():
+        text = " ".join(_ESCAPES.sub("", text).split())
+        text = " ".join("".join(character for character in text if character.isprintable()).split())
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 def for_markdown(text: object) -> str:
     """For a table cell, a list item or a paragraph of Markdown (CommonMark and GitHub's)."""
-    text = re.sub(r"&(?=[#A-Za-z])", "&amp;", plain(text, None)).replace("<", "&lt;")
+    text = plain(text, None)
+    if _HARMLESS.fullmatch(text):  # most cells of large tables
+        return text
+    text = re.sub(r"&(?=[#A-Za-z])", "&amp;", text).replace("<", "&lt;")
     text = re.sub(r"[\\`*|~$]", r"\\\g<0>", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     # Brackets of intervals stay as they are; no bracket may begin a link, an image, a check box or a definition.

@@ -1,6 +1,7 @@
 """Fixtures and hooks for all tests."""
 
 import os
+import shutil
 
 import gymnasium as gym
 import pytest
@@ -23,3 +24,38 @@ def ids_of_this_package(monkeypatch):
     for row in rows():
         if row not in TABLE:
             monkeypatch.delitem(gym.registry, row.id)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The system's Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'mtbench-rl[dev]'")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs the system's chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a file at a width; at the end, no page may have complained or asked for another file."""
+    pages = []
+
+    def visit(path, width=1280, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        wrong, requests = [], []
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        pages.append((page, wrong, requests))
+        return page
+
+    yield visit
+    for page, wrong, requests in pages:
+        assert wrong == []
+        assert [url for url in requests if not url.startswith(("file:", "blob:"))] == []
+        page.close()

@@ -1,175 +1,114 @@
-"""Render the leaderboard: a page of tables, and a page for each submission at an address that stays."""
+"""Render the leaderboard: tables and a page for each submission, as Markdown and as a static site."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-
 from mtbench.errors import UsageError
-from mtbench.files import write_atomically
-from mtbench.leaderboard.badges import Tier, tier_of
-from mtbench.leaderboard.card import Card, SubmissionError
-from mtbench.leaderboard.submission import Submission, content_digest, read_submission
-from mtbench.scoring.report import render
-from mtbench.scoring.scores import AgentScores, Scores, score
-from mtbench.scoring.tables import bracket
-from mtbench.text import for_markdown
+from mtbench.files import replace_folder, write_atomically
+from mtbench.leaderboard import markdown, site
+from mtbench.leaderboard.card import SubmissionError
+from mtbench.leaderboard.entries import Entry, read_entries
 
-SUBMISSIONS, BADGES, PAGES, README = "submissions", "badges", "pages", "README.md"
+SUBMISSIONS, PAGES, README = "submissions", "pages", "README.md"
 BEGIN, END = "<!-- tables: written by `mtbench leaderboard build` -->\n", "<!-- end of tables -->\n"
+
+# Fewer submissions than this are rendered before other processes have started.
+_FEW = 20
+
+OnSubmission = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A submission on one environment and split, without its runs: a leaderboard may have a thousand.
+class _Rendered:
+    """A submission, checked, scored and rendered.
 
     Attributes:
-        name: Of the submission.
-        card: Its card.
-        tier: How far it is verified.
-        scores: Of its runs alone.
+        entries: One for each ID and split.
+        contents: Digests of its rollouts.
+        markdown: Its page.
+        html: Its page of the site; empty where none is made.
     """
 
-    name: str
-    card: Card
-    tier: Tier
-    scores: Scores
-
-    @property
-    def own(self) -> AgentScores:
-        """Its scores."""
-        return self.scores.agents[0]
-
-    @property
-    def scale(self) -> str:
-        """The scale that it is ranked on: the suite's first."""
-        return self.scores.references.first.name
-
-    @property
-    def mean(self) -> float:
-        """What it is ranked by."""
-        return self.own.aggregates[self.scale]["mean"].value
-
-    @property
-    def kind(self) -> str:
-        """What it may see: entries of different kinds are not ranked together."""
-        if self.own.privileged:
-            return "privileged: they read the hidden state"
-        return "told which task they play" if self.own.task_label_exposed else ""
+    entries: list[Entry]
+    contents: list[str]
+    markdown: str
+    html: str
 
 
-def build(folder: Path) -> list[Path]:
-    """Render all submissions of a leaderboard's folder.
+def build(
+    folder: Path, out: Path | None = None, *, jobs: int = 1, on_submission: OnSubmission | None = None
+) -> list[Path]:
+    """Render all submissions of a leaderboard's folder. Nothing is written if one of them is refused.
 
     Args:
-        folder: With ``submissions`` and ``badges``; ``README.md`` and ``pages`` are written.
+        folder: With ``submissions``, ``badges`` and ``reruns``; ``README.md`` and ``pages`` are written.
+        out: Also write the static site to this folder: a new or empty one, or one with an earlier site.
+        jobs: Processes that check, score and render.
+        on_submission: Called with (submissions done, submissions in all) after each one.
 
     Returns:
-        The files written.
+        The Markdown files written.
 
     Raises:
         SubmissionError: A submission is refused, or two have the same rollouts.
-        UsageError: The page lacks the marks between which tables are written.
+        UsageError: The page lacks the marks between which tables are written, or `out` holds something else.
     """
     page = folder / README
     text = page.read_text() if page.exists() else f"# Leaderboard\n\n{BEGIN}{END}"
     if BEGIN not in text or END not in text:
         raise UsageError(f"{page} lacks the lines {BEGIN.strip()} and {END.strip()}, between which tables are written.")
+    if out is not None:
+        site.check_folder(out)
+    paths = sorted((folder / SUBMISSIONS).iterdir())
+    seen: dict[str, tuple[Path, bool]] = {}
     entries: list[Entry] = []
     pages: dict[Path, str] = {}
-    seen: dict[str, Path] = {}
-    for path in sorted((folder / SUBMISSIONS).iterdir()):
-        submission = read_submission(path)
-        _check_distinct(submission, seen)
-        tier = tier_of(folder / BADGES / f"{submission.name}.json", submission)
-        own = [Entry(submission.name, submission.card, tier, score(runs)) for runs in submission.groups.values()]
-        pages[folder / PAGES / f"{submission.name}.md"] = submission_page(own)
-        entries += own
+    drawn: dict[str, str] = {}
+    for done, (path, each) in enumerate(zip(paths, _all(folder, paths, out is not None, jobs), strict=True), 1):
+        _check_distinct(path, each, seen)
+        entries += each.entries
+        pages[folder / PAGES / f"{path.name}.md"] = each.markdown
+        drawn[path.name] = each.html
+        if on_submission is not None:
+            on_submission(done, len(paths))
     head, _, rest = text.partition(BEGIN)
-    pages[page] = f"{head}{BEGIN}{tables(entries)}{END}{rest.partition(END)[2]}"
-    for path, content in pages.items():
-        _write(path, content)
+    pages[page] = f"{head}{BEGIN}{markdown.tables(entries, PAGES)}{END}{rest.partition(END)[2]}"
+    if out is not None:
+        replace_folder(out, partial(site.write, entries=entries, pages=drawn))
+    for written, content in pages.items():
+        _write(written, content)
     return list(pages)
 
 
-def tables(entries: Sequence[Entry]) -> str:
-    """A table for each environment, split and kind, the best entry first."""
-    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.scores.env_id, entry.scores.split, entry.kind].append(entry)
-    parts = []
-    for (env_id, split, kind), own in sorted(groups.items()):
-        title = f"{env_id}, {split} split" + (f" ({kind})" if kind else "")
-        header = (
-            "",
-            "agent",
-            f"mean, {own[0].scale} scale",
-            "IQM",
-            "memory",
-            "this variant",
-            "runs",
-            "tier",
-            "authors",
-        )
-        rows = [_row(rank, entry) for rank, entry in enumerate(sorted(own, key=lambda e: (-e.mean, e.own.agent)), 1)]
-        if not kind:
-            rows += _external(own[0])
-        lines = [header, ("---",) * len(header), *rows]
-        parts.append(f"### {for_markdown(title)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
-    return "\n".join(parts)
+def _all(folder: Path, paths: Sequence[Path], with_html: bool, jobs: int) -> Iterator[_Rendered]:
+    """The submissions, in order."""
+    render = partial(_rendered, folder, with_html)
+    if jobs == 1 or len(paths) < _FEW:
+        yield from map(render, paths)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        yield from pool.map(render, paths, chunksize=4)
 
 
-def _external(entry: Entry) -> list[tuple[str, ...]]:
-    """Published results of agents that were trained on one task each, where the suite's references have them."""
-    scales = entry.scores.references.scales
-    if "published" not in scales or entry.scale == "published":
-        return []
-    high, ranked = scales["published"].high, scales[entry.scale]
-    tasks = [task for task in entry.scores.tasks if high[task].entry != entry.scale]
-    mean = float(np.mean([ranked.normalize(task, np.array(high[task].value)) for task in tasks]))
-    agent = f"the best published agent of each task, trained on it alone ({len(tasks)} tasks)"
-    return [("", agent, f"{mean:.3f}", "", "", "", "", "external", "")]
+def _rendered(folder: Path, with_html: bool, path: Path) -> _Rendered:
+    entries, contents = read_entries(folder, path)
+    html = site.submission_page(entries) if with_html else ""
+    return _Rendered(entries, contents, markdown.submission_page(entries), html)
 
 
-def _row(rank: int, entry: Entry) -> tuple[str, ...]:
-    own = entry.own
-    lost = [own.audit.get(measured) for measured in ("memory", "this variant")]
-    runs = f"{own.runs} x {own.rollouts}" + (" (few seeds)" if entry.card.flags["few_seeds"] else "")
-    return (
-        str(rank),
-        f"[{for_markdown(own.agent)}]({PAGES}/{entry.name}.md)",
-        bracket(own.aggregates[entry.scale]["mean"]),
-        bracket(own.aggregates[entry.scale]["IQM"]),
-        *("" if each is None else bracket(each.means[entry.scale]) for each in lost),
-        runs,
-        entry.tier,
-        for_markdown(", ".join(entry.card.authors)),
-    )
-
-
-def submission_page(entries: Sequence[Entry]) -> str:
-    """All that is known of a submission, task by task."""
-    card = entries[0].card
-    said = {key.replace("_", " "): text for key, text in card.texts.items() if text and key != "description"}
-    lines = [f"# {for_markdown(card.name)}\n", f"{for_markdown(card.texts['description'])}\n"]
-    facts = {"authors": ", ".join(card.authors), **said, "tier": entries[0].tier}
-    lines.append("".join(f"- {key}: {for_markdown(text)}\n" for key, text in facts.items()))
-    for entry in entries:
-        lines.append(f"## {for_markdown(f'{entry.scores.env_id}, {entry.scores.split} split')}\n")
-        lines.append(render(entry.scores, "md"))
-    return "\n".join(lines)
-
-
-def _check_distinct(submission: Submission, seen: dict[str, Path]) -> None:
-    """Check that nobody submitted these rollouts before, and remember them."""
-    for run in submission.runs:
-        other = seen.setdefault(content_digest(run), submission.path)
-        if other != submission.path and not submission.card.flags["scripted"]:
-            raise SubmissionError(f"{submission.path} has the same rollouts as {other}: {run.path}.")
+def _check_distinct(path: Path, rendered: _Rendered, seen: dict[str, tuple[Path, bool]]) -> None:
+    """Check that nobody submitted these rollouts before, and remember them. Scripted agents may be alike."""
+    scripted = rendered.entries[0].card.flags["scripted"]
+    for content in rendered.contents:
+        other, alike = seen.setdefault(content, (path, scripted))
+        if other != path and not (scripted and alike):
+            raise SubmissionError(f"{path} has the same rollouts as {other}.")
 
 
 def _write(path: Path, text: str) -> None:

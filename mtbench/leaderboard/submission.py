@@ -27,6 +27,8 @@ from mtbench.traces import ACTIONS
 from mtbench.untrusted import shown
 
 RUNS = "runs"
+#: An ID and a split: what is scored and ranked together.
+Group = tuple[str, str]
 FEWEST_ROLLOUTS, FEWEST_SEEDS = 20, 3
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -53,7 +55,7 @@ class Submission:
     name: str
     path: Path
     card: Card
-    groups: dict[tuple[str, str], list[Run]]
+    groups: dict[Group, list[Run]]
 
     @property
     def runs(self) -> list[Run]:
@@ -81,7 +83,7 @@ def read_submission(path: Path) -> Submission:
             reasons.append(str(error))
     for run in runs:
         reasons += [f"{run.path}: {reason}" for reason in _reasons_against(run, card)]
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    groups: dict[Group, list[Run]] = defaultdict(list)
     for run in runs:
         groups[find(run.manifest["env_id"]).id, run.manifest["split"]].append(run)
     for (env_id, split), own in groups.items():
@@ -160,7 +162,7 @@ def _reasons_against(run: Run, card: Card | None) -> list[str]:
     foreign = sorted(set(m["env_kwargs"]) - set(_CHOSEN))
     checks: list[tuple[bool, str]] = [
         (condition_of(m) == NORMAL, "it is a run of an audit: put it inside the run that it belongs to."),
-        (m.get("cases", "evaluation") == "evaluation", "it plays validation cases, which serve to choose models."),
+        (m.get("cases", "evaluation") == "evaluation", "it does not play the fixed cases that every entry plays."),
         (not foreign, f"it changes {', '.join(foreign)}: entries play the environment as its ID says."),
         (
             m["tasks"] == offered,

@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from mtbench.errors import UsageError
-from mtbench.files import temporary_path
+from mtbench.files import replace_folder
 from mtbench.records import Run
 from mtbench.reports.content import build
 from mtbench.reports.curves import Curve
@@ -44,18 +42,14 @@ def write_report(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MARKDOWN).exists())):
         raise UsageError(f"{out} holds something else than a report: give another folder with --out.")
     sections = build(runs, curves, seed=seed, interval=interval)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(out)
-    try:
-        (temporary / FIGURES).mkdir(parents=True)
+
+    def fill(folder: Path) -> None:
+        (folder / FIGURES).mkdir()
         for figure in (block for section in sections for block in section.blocks if isinstance(block, Figure)):
-            (temporary / FIGURES / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
-            (temporary / FIGURES / f"{figure.name}.png").write_bytes(figure.png)
-        (temporary / HTML).write_text(as_html(sections), encoding="utf-8")
-        (temporary / MARKDOWN).write_text(as_markdown(sections, FIGURES), encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / FIGURES / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
+            (folder / FIGURES / f"{figure.name}.png").write_bytes(figure.png)
+        (folder / HTML).write_text(as_html(sections), encoding="utf-8")
+        (folder / MARKDOWN).write_text(as_markdown(sections, FIGURES), encoding="utf-8")
+
+    replace_folder(out, fill)
     return out / HTML

@@ -27,6 +27,9 @@ class Notes:
     sentences: list[str]
 
 
+Block = Table | Figure | Notes
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a report.
@@ -37,7 +40,7 @@ class Section:
     """
 
     title: str
-    blocks: list[Table | Figure | Notes]
+    blocks: list[Block]
 
 
 def build(runs: Sequence[Run], curves: Sequence[Curve], *, seed: int, interval: str) -> list[Section]:
@@ -79,7 +82,7 @@ def title(scores: Scores) -> str:
     return f"{plain(scores.env_id)}, {plain(scores.split)} split"
 
 
-def _overview(scored: Sequence[Scores]) -> list[Table | Figure | Notes]:
+def _overview(scored: Sequence[Scores]) -> list[Block]:
     """Agents by environments: the mean over tasks on each environment's first scale."""
     agents = list(dict.fromkeys(own.agent for scores in scored for own in scores.agents))
     scales = [scores.references.first.name for scores in scored]
@@ -91,7 +94,7 @@ def _overview(scored: Sequence[Scores]) -> list[Table | Figure | Notes]:
             row.append("" if own is None else f"{bracket(own.aggregates[scale]['mean'])} ({own.runs})")
         rows.append(row)
     header = ["agent", *(f"{title(s)}: {scale}" for s, scale in zip(scored, scales, strict=True))]
-    blocks: list[Table | Figure | Notes] = [Table("Mean normalized score over tasks", header, rows)]
+    blocks: list[Block] = [Table("Mean normalized score over tasks", header, rows)]
     both = _held_out(scored)
     if both.rows:
         blocks.append(both)
@@ -124,7 +127,7 @@ def _held_out(scored: Sequence[Scores]) -> Table:
 
 def _evaluated(scores: Scores, runs: Sequence[Run], name: str) -> Section:
     first, *others = tables(scores)
-    blocks: list[Table | Figure | Notes] = [first, figures.tasks(scores, f"{name}-tasks")]
+    blocks: list[Block] = [first, figures.tasks(scores, f"{name}-tasks")]
     if scores.k > 1:
         blocks.append(figures.attempts(scores, f"{name}-attempts"))
     if any(own.audit for own in scores.agents):
@@ -136,7 +139,7 @@ def _evaluated(scores: Scores, runs: Sequence[Run], name: str) -> Section:
     return Section(title(scores), [*blocks, Notes(said)])
 
 
-def _provenance(runs: Sequence[Run]) -> list[Table | Figure | Notes]:
+def _provenance(runs: Sequence[Run]) -> list[Block]:
     header = ["agent", "ID", "split", "train seed", "steps", "rollouts", "versions", "commit", "hardware", "records"]
     rows = []
     for run in runs:

@@ -119,6 +119,34 @@ def compare(one: Sequence[Run], two: Sequence[Run], *, seed: int = 0, replicates
     )
 
 
+def on_other_cases(fixed: Sequence[Run], other: Sequence[Run]) -> tuple[str, Estimate]:
+    """How much more the same agents score on other cases: the mean over tasks, on the suite's first scale.
+
+    Args:
+        fixed: The runs of an agent.
+        other: The same agents, in the same order, on other cases of the same tasks; rollouts may be more or fewer.
+
+    Returns:
+        The scale's name, and the difference with Welch's interval over rollouts. Both sides are of the same training
+        runs, so how much those differ plays no part.
+    """
+    m = fixed[0].manifest
+    scale = load_references(find(m["env_id"]).suite).covering(m["tasks"]).first
+    normalized = _times(scale.slopes(m["tasks"]), m["objective"])
+    means, variances, freedom = [], [], []
+    for runs in (other, fixed):
+        scores = normalized(run_values(list(runs)).swapaxes(1, 2))  # (runs, rollouts, tasks)
+        rollouts = scores.shape[1]
+        means.append(float(scores.mean()))
+        # Of the part that each task of each run has in the mean.
+        parts = scores.var(axis=1, ddof=1) / rollouts / (scores.shape[0] * scores.shape[2]) ** 2
+        variances.append(float(parts.sum()))
+        freedom.append(float((parts**2).sum()) / (rollouts - 1))
+    difference, variance = means[0] - means[1], sum(variances)
+    half = 0.0 if variance == 0 else t_quantile(variance**2 / sum(freedom)) * math.sqrt(variance)
+    return scale.name, Estimate(difference, difference - half, difference + half)
+
+
 # Takes returns (..., tasks, attempts) to statistics (..., n); all of them are linear.
 _Linear = Callable[[Floats], Floats]
 

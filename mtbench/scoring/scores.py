@@ -317,13 +317,18 @@ def run_values(runs: list[Run], column: str = "return") -> Floats:
                 "the agents or the seeds apart (`mtbench evaluate --agent ... --train-seed ...`)."
             )
     shape = (len(first["tasks"]), first["rollouts_per_task"], first["k"])
-    order = {task: i for i, task in enumerate(first["tasks"])}
-    stacked = []
-    for run in runs:
-        keyed = run.episodes.assign(order=run.episodes["task"].map(order))
-        rows = keyed.sort_values(["order", "rollout", "attempt"])
-        stacked.append(rows[column].to_numpy(dtype=np.float64).reshape(shape))
-    return np.stack(stacked)
+    return np.stack([_in_order(run, first["tasks"], column).reshape(shape) for run in runs])
+
+
+def _in_order(run: Run, tasks: Sequence[str], column: str) -> Floats:
+    """A column, sorted by task, rollout and attempt."""
+    import pandas as pd
+
+    rows = run.episodes
+    task = pd.Index(tasks).get_indexer(pd.Index(rows["task"]))
+    order = np.lexsort((rows["attempt"].to_numpy(), rows["rollout"].to_numpy(), task))
+    values: Floats = rows[column].to_numpy(dtype=np.float64)
+    return values[order]
 
 
 def _score_agent(name: str, runs: list[Run], sample: Sample, references: References, repeated: set[str]) -> AgentScores:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import mtbench
 from mtbench.cli import command_line
 from mtbench.errors import UsageError
-from mtbench.leaderboard.board import BADGES, README, SUBMISSIONS, build
+from mtbench.leaderboard.board import README, SUBMISSIONS, build
 from mtbench.leaderboard.card import CARD, SubmissionError
 from mtbench.leaderboard.submission import RUNS, read_submission
 from mtbench.scoring.tables import bracket
@@ -34,7 +34,7 @@ def board(honest, tmp_path):
 def test_tables_say_what_the_records_say(board):
     assert CliRunner().invoke(
         command_line(),
-        ["leaderboard", "replay", str(board / SUBMISSIONS / "careful-agent"), "--badges", str(board / BADGES)],
+        ["leaderboard", "replay", str(board / SUBMISSIONS / "careful-agent"), "--board", str(board)],
     ).exit_code == 0  # fmt: skip
     written = build(board)
     text = (board / README).read_text()

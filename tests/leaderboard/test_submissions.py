@@ -8,12 +8,11 @@ import zlib
 
 import pandas as pd
 import pytest
-from mtbench_agents.oracle import Oracle
 from typer.testing import CliRunner
 
-import mtbench
 from mtbench.cli import command_line
-from mtbench.leaderboard.badges import replay, tier_of, write_badge
+from mtbench.errors import UsageError
+from mtbench.leaderboard.badges import BADGES, read_badge, replay, write_badge
 from mtbench.leaderboard.card import CARD, SubmissionError, read_card, template
 from mtbench.leaderboard.submission import RUNS, read_submission
 from mtbench.records import EPISODES, MANIFEST, RecordError
@@ -167,7 +166,8 @@ SPOILT = {
     "scaled rewards": (replaced(env_kwargs={"reward_scales": {"RepeatFirstEasy": 2.0}}), "it changes reward_scales"),
     "few rollouts": (replaced(rollouts_per_task=5), "it has 5 rollouts per task"),
     "more rollouts in one run": (replaced(rollouts_per_task=25), "its runs differ in rollouts_per_task"),
-    "validation cases": (replaced(cases="validation", split="train"), "plays validation cases"),
+    "validation cases": (replaced(cases="validation", split="train"), "does not play the fixed cases"),
+    "cases of its own secret": (replaced(cases="secret:" + "0" * 32), "does not play the fixed cases"),
     "another evaluation of several": (chosen, "its policy's seed is 17"),
     "an undeclared label": (replaced(env_kwargs={"expose_task_label": True}), "task_label_exposed is True"),
     "a run without a training seed": (replaced(train_seed=None), "say their training seed"),
@@ -239,32 +239,18 @@ def test_a_replay_needs_actions(submission):
         replay(read_submission(submission), jobs=1)
 
 
-def test_an_oracle_under_another_name_passes_a_replay(tmp_path):
-    """Which is why a replay does not say that a policy saw no more than it may."""
-
-    class Disguised:
-        """An oracle's actions, recorded and written down as somebody else's."""
-
-    run = mtbench.evaluate("MTPOPGym-v0", Oracle(), tmp_path / "oracle", save_actions=True, jobs=1)
-    folder = tmp_path / "genius"
-    shutil.copytree(run.path, run_of(folder))
-    manifest(agent="genius", policy=Disguised.__name__, privileged=False, train_seed=0)(folder)
-    rows(lambda f: f.assign(agent="genius", train_seed=pd.array([0] * len(f), dtype="Int64")))(folder)
-    card(name='"genius"', few_seeds="true")(folder)
-    assert replay(read_submission(folder), jobs=1) == []
-
-
 def test_a_badge_is_of_what_was_replayed(submission, tmp_path):
-    badge = tmp_path / "badge.json"
-    assert tier_of(badge, read_submission(submission)) == "reported"
-    shown = CliRunner().invoke(command_line(), ["leaderboard", "replay", str(submission), "--badges", str(tmp_path)])
-    assert shown.exit_code == 0
-    assert tier_of(tmp_path / f"{submission.name}.json", read_submission(submission)) == "replayed"
-    write_badge(badge, read_submission(submission), "replayed")
+    command = ["leaderboard", "replay", str(submission), "--board", str(tmp_path)]
+    assert read_badge(tmp_path, read_submission(submission)).tier == "reported"
+    assert CliRunner().invoke(command_line(), command).exit_code == 0
+    assert read_badge(tmp_path, read_submission(submission)).tier == "replayed"
+    write_badge(tmp_path, read_submission(submission), "replayed")
     rows(lambda frame: frame.assign(**{"return": frame["return"].clip(lower=0.5)}))(submission)
-    assert tier_of(badge, read_submission(submission)) == "reported", "it has changed since"
-    wrong = CliRunner().invoke(command_line(), ["leaderboard", "replay", str(submission), "--badges", str(tmp_path)])
-    assert wrong.exit_code == 1
+    assert read_badge(tmp_path, read_submission(submission)).tier == "reported", "it has changed since"
+    assert CliRunner().invoke(command_line(), command).exit_code == 1
+    (tmp_path / BADGES / f"{submission.name}.json").write_text('{"tier": "gold"}')
+    with pytest.raises(UsageError, match="is no badge"):
+        read_badge(tmp_path, read_submission(submission))
 
 
 def test_a_new_submission_is_complete_but_for_its_card(honest, tmp_path):

@@ -1,24 +1,9 @@
 """The page in a browser: no error, no request, and readable on a telephone."""
 
-import shutil
-
 import pytest
 
 import mtbench
 from mtbench.reports import write_report
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'mtbench-rl[dev]'")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the system's chromium: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +18,8 @@ def report(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_is_readable_and_asks_for_nothing(browser, report, width, scheme):
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    wrong, requests = [], []
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(report.as_uri())
-    assert wrong == []
-    assert requests == [report.as_uri()]
+def test_the_page_is_readable_and_asks_for_nothing(visit, report, width, scheme):
+    page = visit(report, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "tables scroll, the page does not"
     assert page.locator("figure svg").count() == 3
     for box in (figure.bounding_box() for figure in page.locator("figure svg").all()):
@@ -51,4 +29,3 @@ def test_the_page_is_readable_and_asks_for_nothing(browser, report, width, schem
     assert min(float(size.removesuffix("px")) for size in seen) >= 14
     page.locator("nav a").last.click()
     assert page.evaluate("location.hash").startswith("#s")
-    page.close()
