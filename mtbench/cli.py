@@ -16,7 +16,17 @@ import typer
 import mtbench
 from mtbench import registration
 from mtbench.cli_leaderboard import leaderboard
-from mtbench.cli_options import AsJson, EnvId, EnvOptions, PolicyName, Seed, SplitName, SuiteModules
+from mtbench.cli_options import (
+    Address,
+    AsJson,
+    BackendName,
+    EnvId,
+    EnvOptions,
+    PolicyName,
+    Seed,
+    SplitName,
+    SuiteModules,
+)
 from mtbench.cli_runs import add_commands
 from mtbench.errors import UnknownArgumentError, UsageError, unknown_name_error
 from mtbench.options import parsed_options
@@ -170,6 +180,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    backend: BackendName = "local",
+    address: Address = None,
     train_seed: Annotated[int | None, typer.Option(help="Seed of the agent's training run.")] = None,
     step: Annotated[int | None, typer.Option(help="Environment steps the agent was trained for.")] = None,
     audit: Annotated[
@@ -218,6 +230,8 @@ def evaluate(
                 seed=seed,
                 num_envs=num_envs,
                 jobs=jobs,
+                backend=backend,
+                address=address,
                 env_kwargs=_env_kwargs(env),
                 train_seed=train_seed,
                 step=step,

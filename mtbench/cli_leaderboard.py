@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mtbench.cli_options import Address, BackendName, Jobs
 from mtbench.errors import UsageError
 from mtbench.printing import counting, progress_bar, say, shown_path, tell
 
@@ -17,7 +18,6 @@ Submissions = Annotated[list[Path], typer.Argument(metavar="SUBMISSION...", help
 Board = Annotated[
     Path | None, typer.Option("--board", metavar="DIR", help="The leaderboard's folder: write badges, for maintainers.")
 ]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. Default: one for each core.")]
 _MOST_SHOWN = 20
 
 
@@ -72,7 +72,13 @@ def check(submissions: Submissions) -> None:
 
 
 @leaderboard.command()
-def replay(submissions: Submissions, board: Board = None, jobs: Jobs = None) -> None:
+def replay(
+    submissions: Submissions,
+    board: Board = None,
+    jobs: Jobs = None,
+    backend: BackendName = "local",
+    address: Address = None,
+) -> None:
     """Check submissions and play their actions again. Exits with 1 where something differs."""
     from mtbench.leaderboard.badges import replay as play_again
     from mtbench.leaderboard.badges import write_badge
@@ -82,7 +88,8 @@ def replay(submissions: Submissions, board: Board = None, jobs: Jobs = None) -> 
     for path in submissions:
         submission = read_submission(path)
         with progress_bar("rollouts") as progress:
-            found = play_again(submission, jobs=jobs, on_rollout=counting(progress, shown_path(path)))
+            count = counting(progress, shown_path(path))
+            found = play_again(submission, jobs=jobs, backend=backend, address=address, on_rollout=count)
         for sentence in found[:_MOST_SHOWN]:
             tell(sentence)
         wrong |= bool(found)

@@ -26,6 +26,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SkipUnfinished = Annotated[
     bool, typer.Option("--skip-unfinished", help="Leave out unfinished and damaged evaluations, and name them.")
 ]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes that play. Default: one for each core.")]
+BackendName = Annotated[
+    str, typer.Option("--backend", help="local: processes of this machine. ray: a Ray cluster (extra ray).")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Of the Ray cluster's head, or auto. Default: Ray on this machine."
+    ),
+]
 SuiteModules = Annotated[
     list[str],
     typer.Option(

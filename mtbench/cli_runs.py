@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mtbench.cli_options import AsJson, Interval, RunFolders, Seed, SkipUnfinished
+from mtbench.cli_options import Address, AsJson, BackendName, Interval, Jobs, RunFolders, Seed, SkipUnfinished
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.printing import counting, progress_bar, say, say_json, shown_path, tell
 
@@ -114,9 +114,9 @@ def report(
 
 def verify(
     folders: RunFolders,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes that play. Default: one for each core.")
-    ] = None,
+    jobs: Jobs = None,
+    backend: BackendName = "local",
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Play recorded actions again and compare every return, length and success, to the last bit.
@@ -126,7 +126,7 @@ def verify(
     results = []
     for run in _read_runs(folders, skip_unfinished=False):
         for each in run.conditions:
-            found = _verified(each, jobs)
+            found = _verified(each, jobs=jobs, backend=backend, address=address)
             results.append(found)
             if not as_json:
                 _tell_verified(found)
@@ -145,11 +145,11 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verified(run: Run, jobs: int | None) -> Verification:
+def _verified(run: Run, **how: Any) -> Verification:
     from mtbench.verification import verify as verify_run
 
     with progress_bar("rollouts") as progress:
-        return verify_run(run, jobs=jobs, on_rollout=counting(progress, shown_path(run.name)))
+        return verify_run(run, **how, on_rollout=counting(progress, shown_path(run.name)))
 
 
 def _tell_verified(found: Verification) -> None:

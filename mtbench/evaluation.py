@@ -6,7 +6,7 @@ that is faster. A finished shard is on disk; an interrupted evaluation repeats o
 the same records as one that was not interrupted.
 
 This module decides what is played and writes the records. :mod:`mtbench.cases` has the cases, :mod:`mtbench.playing`
-plays them in one process and :mod:`mtbench.jobs` in several, :mod:`mtbench.journal` keeps what is finished.
+plays them in one process and :mod:`mtbench.backends` in several, :mod:`mtbench.journal` keeps what is finished.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ import numpy.typing as npt
 
 from mtbench import records, registration, traces
 from mtbench.audit import NORMAL, Condition, audit_conditions
+from mtbench.backends import Backend
 from mtbench.cases import EVALUATION_VERSION, Case, manifest_cases
 from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
 from mtbench.isolation import IsolatedPolicy
-from mtbench.jobs import START_DELAY, Setup, play_shards, sendable, uses_a_gpu
+from mtbench.jobs import Setup, sendable
 from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
@@ -37,7 +38,6 @@ from mtbench.provenance import provenance
 from mtbench.records import Run
 from mtbench.rollout import MetaRollout, keyword_arguments
 from mtbench.suite import Suite
-from mtbench.vector.engine import cpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +72,8 @@ def evaluate(
     seed: int = 0,
     num_envs: int | None = None,
     jobs: int | None = None,
+    backend: str = "local",
+    address: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     train_seed: int | None = None,
     step: int | None = None,
@@ -105,6 +107,10 @@ def evaluate(
             (a lambda, an object that cannot be pickled, a class that is defined in a script or notebook) and a policy
             with a model on a GPU play in one process. Several processes use one thread of PyTorch each, and each has
             a copy of the policy: what a policy object counts is then only its own share.
+        backend: ``"local"``, or ``"ray"``: the workers of a Ray cluster play, on their CPUs (extra `ray`). `jobs` is
+            then how many shards are played at once, by default as many as the cluster has CPUs for. A policy that
+            other processes cannot load is refused. The records are the same where the nodes compute alike.
+        address: Of the Ray cluster, such as ``"10.0.0.1:6379"``; None starts Ray on this machine, and ends it.
         env_kwargs: Further arguments of the environment, such as ``{"tasks": ["RepeatFirstEasy"]}``.
         train_seed: Seed of the agent's training run, if it has one.
         step: Environment steps the agent was trained for, if it was.
@@ -124,7 +130,10 @@ def evaluate(
         WorkerError: A process that played was killed. The finished shards are kept, as after every error.
     """
     env_id = registration.find(env_id).id
-    _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs, "jobs": jobs}, env_kwargs or {})
+    _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs}, env_kwargs or {})
+    where = Backend(backend, address, jobs)
+    if isolated and backend == "ray":
+        raise UsageError("An isolated policy plays on this machine alone: leave out `isolated`, or the backend ray.")
     hidden = () if out is None else (Path(out),)
     known = _known(policy, train_seed, step, hidden if isolated else None)
     arguments = {**(env_kwargs or {}), "split": split}
@@ -162,7 +171,7 @@ def evaluate(
             raise UsageError("Actions are kept in a folder: give `out`.")
         settings[traces.SAVED] = True
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    plan = _Plan(known, settings, one.suite, one.action_space, hidden, jobs, tuple(command), on_rollout)
+    plan = _Plan(known, settings, one.suite, one.action_space, hidden, where, tuple(command), on_rollout)
     conditions = audit_conditions(one.suite, one.k) if audit else []
     try:
         if out is not None:
@@ -182,7 +191,7 @@ class _Plan(NamedTuple):
     suite: Suite
     actions: gym.Space[Any]
     hidden: tuple[Path, ...]
-    jobs: int | None
+    backend: Backend
     command: Sequence[str]
     on_rollout: OnRollout | None
 
@@ -329,9 +338,7 @@ def _play(journal: Journal, plan: _Plan, cases: list[Case]) -> None:
 
     if missing:
         setup = _setup(known, settings, len(cases), plan.hidden)
-        count = _number_of_jobs(plan.jobs, setup, len(missing))
-        delay = START_DELAY if plan.jobs is None else 0.0
-        play_shards(setup, known.policy, missing, count, delay, on_rollouts, on_shard)
+        plan.backend.play(setup, known.policy, missing, on_rollouts, on_shard)
 
 
 def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:
@@ -347,20 +354,6 @@ def _setup(known: _Known, settings: dict[str, Any], cases: int, hidden: tuple[Pa
     sent = known.given if isinstance(known.given, str) else sendable(known.policy)
     isolated = hidden if isinstance(known.policy, IsolatedPolicy) else None
     return Setup(spec, settings["env_kwargs"], rows, sent, known.identity, isolated)
-
-
-def _number_of_jobs(wanted: int | None, setup: Setup, shards: int) -> int:
-    """Processes that play. Where a caller's number is not kept, a warning says why."""
-    if wanted == 1 or shards == 1 or (wanted is None and uses_a_gpu()):
-        return 1
-    if setup.policy is None or sendable(setup) is None:
-        if wanted is not None:
-            gym.logger.warn(
-                "The evaluation uses one process: other processes cannot load this policy. Give the name of a policy, "
-                "or an object that can be pickled and whose class is defined in a module."
-            )
-        return 1
-    return min(wanted or cpus(), shards)
 
 
 def _order(frame: pd.DataFrame, tasks: Sequence[str]) -> npt.NDArray[np.int64]:

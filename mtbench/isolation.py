@@ -28,7 +28,7 @@ import numpy.typing as npt
 import mtbench
 from mtbench import sandbox
 from mtbench.errors import UsageError
-from mtbench.policy import BUILT_IN
+from mtbench.policy import BUILT_IN, absolute_name, search_path
 from mtbench.text import plain
 from mtbench.untrusted import is_name
 from mtbench.vector.helpers import exactly, write_all, write_message
@@ -72,7 +72,7 @@ class IsolatedPolicy:
     def __init__(self, name: str, hidden: tuple[Path, ...] = ()) -> None:
         if sandbox.version() < 1:
             raise UsageError("Isolated evaluation needs Linux with Landlock (5.13 or newer): this system has none.")
-        self._name = _absolute(name)
+        self._name = absolute_name(name)
         self._own = tempfile.mkdtemp(prefix="mtbench-isolated-")
         self._end = weakref.finalize(self, shutil.rmtree, self._own, ignore_errors=True)
         self._rewards: Array | None = None
@@ -85,7 +85,7 @@ class IsolatedPolicy:
                 "folder": self._own,
                 "environment": _environment(self._own),
                 "rules": _rules(self._name, self._own, [path.resolve() for path in hidden]),
-                "path": _search_path(),
+                "path": search_path(),
             }
         ).encode()
         self._send(write_all, struct.pack("<q", len(told)) + told)
@@ -172,18 +172,6 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _absolute(name: str) -> str:
-    """The name as it is understood in another working directory."""
-    if name in BUILT_IN or (":" in name and not name.rsplit(":", 1)[0].endswith(".py")):
-        return name
-    path, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
-    return f"{Path(path).resolve()}{colon}{attribute}"
-
-
-def _search_path() -> list[str]:
-    return list(dict.fromkeys([str(Path.cwd()), *(str(Path(entry or ".").resolve()) for entry in sys.path)]))
-
-
 def _environment(own: str) -> dict[str, str]:
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "OPENBLAS_CORETYPE") if key in os.environ}
     places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"), own)
@@ -194,7 +182,7 @@ def _rules(name: str, own: str, hidden: list[Path]) -> list[tuple[str, str]]:
     """What the process may read and write."""
     readable = [Path(sys.prefix), Path(sys.base_prefix), Path(mtbench.__file__).parent]
     readable += [Path(found).parent for package in ("mtbench_agents",) if (found := _file_of(package))]
-    readable += [Path(entry) for entry in _search_path() if entry != str(Path.cwd())]
+    readable += [Path(entry) for entry in search_path() if entry != str(Path.cwd())]
     path = name.rpartition(":")[0] if ":" in name else name
     if name not in BUILT_IN:
         if Path(path).is_dir():

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ from mtbench.vector.helpers import Helper, HelperGone
 
 #: Seconds that an evaluation plays alone, unless its caller names a number of jobs. A worker takes some to start.
 START_DELAY = 2.0
+#: Of a policy that :func:`sendable` knows no way for.
+NOT_SENDABLE = (
+    "other processes cannot load this policy. Give the name of a policy, or an object that can be pickled and whose "
+    "class is defined in a module."
+)
 #: Name of the threads that talk to workers.
 THREADS = "mtbench-jobs"
 
@@ -121,6 +127,17 @@ class Failed:
 
     error: bytes | None
     text: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """What is sent of an error."""
+        text = "".join(traceback.format_exception(error))
+        try:
+            content = pickle.dumps(error)
+            pickle.loads(content)
+        except Exception:  # whatever its parts raise
+            return cls(None, text)
+        return cls(content, text)
 
     def raised(self) -> BaseException:
         """The error, to be raised here."""

@@ -210,6 +210,19 @@ def _call_shape(function: Callable[..., Any]) -> tuple[int, bool]:
     return len(required), observes and all(p in positional[:1] for p in required)
 
 
+def absolute_name(name: str) -> str:
+    """The name as it is understood in another working directory."""
+    if name in BUILT_IN or (":" in name and not name.rsplit(":", 1)[0].endswith(".py")):
+        return name
+    path, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    return f"{Path(path).resolve()}{colon}{attribute}"
+
+
+def search_path() -> list[str]:
+    """Where this process finds modules, for one in another working directory."""
+    return list(dict.fromkeys([str(Path.cwd()), *(str(Path(entry or ".").resolve()) for entry in sys.path)]))
+
+
 def load_module(path: str, kind: str) -> Any:
     """A user's module by its import path; the working directory is searched first.
 

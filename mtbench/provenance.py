@@ -19,14 +19,8 @@ def provenance(distributions: Sequence[str]) -> dict[str, Any]:
     Args:
         distributions: Installed packages to report beside Python, mtbench, Gymnasium and NumPy.
     """
-    versions = {"python": platform.python_version(), "mtbench": mtbench.__version__}
-    for name in ("gymnasium", "numpy", *distributions):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     return {
-        "versions": versions,
+        "versions": versions(("gymnasium", "numpy", *distributions)),
         "hardware": {
             "system": platform.system(),
             "machine": platform.machine(),
@@ -35,6 +29,17 @@ def provenance(distributions: Sequence[str]) -> dict[str, Any]:
         },
         "git_commit": _git_commit(),
     }
+
+
+def versions(distributions: Sequence[str]) -> dict[str, str]:
+    """Versions by name: of Python, of mtbench and of installed packages."""
+    found = {"python": platform.python_version(), "mtbench": mtbench.__version__}
+    for name in distributions:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def _cpu_model() -> str:

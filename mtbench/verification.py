@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mtbench.backends import Backend
 from mtbench.cases import Case, manifest_cases
-from mtbench.jobs import START_DELAY, Setup, play_shards
+from mtbench.jobs import Setup
 from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import load_policy
 from mtbench.records import Run, episodes_frame
 from mtbench.registration import find
 from mtbench.traces import ACTIONS, read_actions
-from mtbench.vector.engine import cpus
 
 # Rollouts that a process plays at once, and in a shard: replaying takes no time but the engine's.
 _NUM_ENVS, _SHARD = 64, 512
@@ -52,12 +52,21 @@ class Verification:
     seconds: float
 
 
-def verify(run: Run, *, jobs: int | None = None, on_rollout: OnRollout | None = None) -> Verification:
+def verify(
+    run: Run,
+    *,
+    jobs: int | None = None,
+    backend: str = "local",
+    address: str | None = None,
+    on_rollout: OnRollout | None = None,
+) -> Verification:
     """Play a run's recorded actions again.
 
     Args:
         run: Read from a folder, whose evaluation saved its actions.
-        jobs: Processes that play; None means the cores that this process may use.
+        jobs: Processes that play; None means the cores that this process may use, or the cluster's.
+        backend: ``"local"`` or ``"ray"``, as for :func:`mtbench.evaluation.evaluate`.
+        address: Of the Ray cluster.
         on_rollout: Called with (rollouts done, rollouts in all).
 
     Raises:
@@ -85,9 +94,7 @@ def verify(run: Run, *, jobs: int | None = None, on_rollout: OnRollout | None = 
 
     shards = _shards(_cases_of(run), recorded)
     setup = Setup(gym.spec(env_id), arguments, min(_NUM_ENVS, len(recorded)), "random", None)
-    count = min(jobs or cpus(), len(shards))
-    delay = START_DELAY if jobs is None else 0.0
-    play_shards(setup, load_policy("random"), shards, count, delay, on_rollouts, keep)
+    Backend(backend, address, jobs).play(setup, load_policy("random"), shards, on_rollouts, keep)
     differences: list[tuple[int, str]] = []
     places = _by_rollout(run.episodes, k)
     for shard in shards:

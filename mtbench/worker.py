@@ -7,13 +7,11 @@ killed, and this process ends at once.
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import signal
 import sys
 import threading
 import time
-import traceback
 from typing import IO, Any
 
 from mtbench.jobs import Failed, Progress, Ready, Refused
@@ -65,16 +63,6 @@ def _listen(requests: IO[bytes], received: queue.SimpleQueue[Any]) -> None:
         received.put(message)
 
 
-def _failure(error: BaseException) -> Failed:
-    text = "".join(traceback.format_exception(error))
-    try:
-        content = pickle.dumps(error)
-        pickle.loads(content)
-    except Exception:  # whatever its parts raise
-        return Failed(None, text)
-    return Failed(content, text)
-
-
 def main() -> None:
     """Play until the pipe is closed."""
     # A terminal or a job scheduler may signal all processes at once. The process that started this one ends it.
@@ -105,7 +93,7 @@ def _play(received: queue.SimpleQueue[Any], answers: IO[bytes]) -> None:
         try:
             answer: Any = play_shard(rows, policy, shard, report)
         except BaseException as error:
-            answer = _failure(error)
+            answer = Failed.of(error)
         report.flush()
         write_message(answers, answer)
 

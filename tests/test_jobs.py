@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtbench import evaluation, jobs, worker
+from mtbench import backends, evaluation, jobs
 from mtbench.evaluation import evaluate
 from mtbench.records import read_run
 from tests import toy
@@ -193,18 +193,18 @@ def test_progress_counts_every_rollout_once(tmp_path):
 
 
 def test_a_short_evaluation_starts_no_worker_and_a_longer_one_does(tmp_path, monkeypatch, counted):
-    monkeypatch.setattr(evaluation, "cpus", lambda: 2)
-    monkeypatch.setattr(evaluation, "START_DELAY", 600.0)
+    monkeypatch.setattr(backends, "cpus", lambda: 2)
+    monkeypatch.setattr(backends, "START_DELAY", 600.0)
     quick(tmp_path / "short")
     assert not counted
-    monkeypatch.setattr(evaluation, "START_DELAY", 0.0)
+    monkeypatch.setattr(backends, "START_DELAY", 0.0)
     quick(tmp_path / "long")
     assert len(counted) == 1
 
 
 def test_a_model_on_a_gpu_stays_in_one_process(tmp_path, monkeypatch, counted):
-    monkeypatch.setattr(evaluation, "START_DELAY", 0.0)
-    monkeypatch.setattr(evaluation, "uses_a_gpu", lambda: True)
+    monkeypatch.setattr(backends, "START_DELAY", 0.0)
+    monkeypatch.setattr(backends, "uses_a_gpu", lambda: True)
     quick(tmp_path / "run")
     assert not counted
 
@@ -332,7 +332,7 @@ def test_errors_come_back_as_they_were_or_as_text():
         try:
             raise error
         except Exception as raised:
-            return pickle.loads(pickle.dumps(worker._failure(raised))).raised()
+            return pickle.loads(pickle.dumps(jobs.Failed.of(raised))).raised()
 
     plain = caught(ValueError("bad action"))
     assert isinstance(plain, ValueError)

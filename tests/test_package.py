@@ -33,6 +33,7 @@ HEAVY = (
     "PIL",
     "numba",
     "ale_py",
+    "ray",
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

@@ -41,8 +41,15 @@ class Badge:
     differences: Mapping[Group, Difference] = field(default_factory=dict)
 
 
-def replay(submission: Submission, *, jobs: int | None = None, on_rollout: OnRollout | None = None) -> list[str]:
-    """Play all actions of a submission again, its audits' too.
+def replay(
+    submission: Submission,
+    *,
+    jobs: int | None = None,
+    backend: str = "local",
+    address: str | None = None,
+    on_rollout: OnRollout | None = None,
+) -> list[str]:
+    """Play all actions of a submission again, its audits' too; the arguments are those of ``verify``.
 
     Returns:
         What differs; empty where nothing does.
@@ -52,7 +59,7 @@ def replay(submission: Submission, *, jobs: int | None = None, on_rollout: OnRol
     """
     found = []
     for run in _all(submission):
-        verified = verify(run, jobs=jobs, on_rollout=on_rollout)
+        verified = verify(run, jobs=jobs, backend=backend, address=address, on_rollout=on_rollout)
         found += [f"{run.path}: {sentence}" for sentence in verified.differences]
     return found
 
