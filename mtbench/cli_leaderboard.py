@@ -121,6 +121,8 @@ def rerun(
         str | None, typer.Option("--secret", help="Go on with an interrupted rerun; else a new one is drawn.")
     ] = None,
     jobs: Jobs = None,
+    backend: BackendName = "local",
+    address: Address = None,
 ) -> None:
     """Run a submission's policies, locked in, on cases that nobody knew. Exits with 1 where scores are too high."""
     from mtbench.cases import is_use, new_secret
@@ -143,6 +145,8 @@ def rerun(
             cases,
             rerun_folder(board, submission),
             jobs=jobs,
+            backend=backend,
+            address=address,
             on_rollout=counting(progress, shown_path(path)),
         )
     write_badge(board, submission, "rerun", again)

@@ -132,8 +132,6 @@ def evaluate(
     env_id = registration.find(env_id).id
     _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs}, env_kwargs or {})
     where = Backend(backend, address, jobs)
-    if isolated and backend == "ray":
-        raise UsageError("An isolated policy plays on this machine alone: leave out `isolated`, or the backend ray.")
     hidden = () if out is None else (Path(out),)
     known = _known(policy, train_seed, step, hidden if isolated else None)
     arguments = {**(env_kwargs or {}), "split": split}

@@ -21,6 +21,7 @@ import gymnasium as gym
 
 from mtbench.clusters import first_line, joined, node_name, other_versions
 from mtbench.errors import UsageError
+from mtbench.isolation import IsolatedPolicy
 from mtbench.jobs import NOT_SENDABLE, Failed, OnRollouts, OnShard, Refused, Setup, WorkerError, sendable
 from mtbench.playing import PlayedShard, Rows, Shard, play_shard
 from mtbench.policy import Policy, absolute_name, search_path
@@ -215,6 +216,8 @@ def _load(plan: _Plan) -> None:
 
 
 def _forget() -> None:
-    for rows, _ in _loaded.values():
+    for rows, policy in _loaded.values():
         rows.close()
+        if isinstance(policy, IsolatedPolicy):
+            policy.close()
     _loaded.clear()

@@ -9,6 +9,7 @@ newer); from Linux 6.7 on it reaches no network either, and from 6.12 on it send
 import ctypes
 import json
 import os
+import platform
 import struct
 import sys
 
@@ -22,6 +23,9 @@ _OF_FILES = _EXECUTE | _WRITE | _READ | 1 << 14 | 1 << 15  # and truncate, ioctl
 # Rights of the first version, and what later ones can forbid: moving, truncating, ioctl.
 _ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _NETWORK, _SCOPES = 0b11, 0b11  # binding and connecting; abstract sockets and signals
+
+# By machine, its number in linux/audit.h, and of the calls that make a socket: socket, io_uring_setup.
+_SOCKETS = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
 
 
 def version() -> int:
@@ -66,10 +70,31 @@ def lock_in(rules: "list[tuple[str, str]]") -> None:
     os.close(ruleset)
 
 
+def forbid_sockets() -> None:
+    """Let this process make no socket; it needs the promise that :func:`lock_in` has made.
+
+    Raises:
+        OSError: The kernel refuses, or the machine is none of those that are known here.
+    """
+    if platform.machine() not in _SOCKETS:
+        raise OSError(f"Sockets cannot be forbidden on {platform.machine()}: known are {', '.join(_SOCKETS)}.")
+    machine, calls = _SOCKETS[platform.machine()]
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000 | 1  # 1: EPERM
+    tests = [(load, 0, 0, 4), (equal, 1, 0, machine), (answer, 0, 0, refuse), (load, 0, 0, 0)]
+    # Calls of a second numbering (x32) begin here; every test jumps to the last line, or goes on.
+    forbidden = [(at_least, 0x40000000), *((equal, call) for call in calls)]
+    tests += [(test, len(forbidden) - i, 0, number) for i, (test, number) in enumerate(forbidden)]
+    tests += [(answer, 0, 0, allow), (answer, 0, 0, refuse)]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *test) for test in tests))
+    described = struct.pack("@HP", len(tests), ctypes.addressof(program))
+    _checked(ctypes.CDLL(None, use_errno=True).prctl(22, 2, described, 0, 0))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
 def _checked(result: int) -> int:
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"Landlock: {os.strerror(error)}")
+        raise OSError(error, f"this process cannot be locked in: {os.strerror(error)}")
     return int(result)
 
 
@@ -81,6 +106,7 @@ def main() -> None:
     os.environ.clear()
     os.environ.update(told["environment"])
     lock_in([tuple(rule) for rule in told["rules"]])
+    forbid_sockets()
     sys.path[:] = told["path"]
     import runpy
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from gymnasium.error import DependencyNotInstalled
 
-from mtbench import clusters, ray_jobs
+from mtbench import clusters, ray_jobs, sandbox
 from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
 from mtbench.records import read_run
@@ -93,6 +93,19 @@ def test_a_policy_of_a_file_is_found_from_any_folder(tmp_path, connected, monkey
     monkeypatch.chdir(tmp_path)
     runs = [quick(backend, "mine.py:act", backend=backend, jobs=2) for backend in ("local", "ray")]
     assert digest(runs[0]) == digest(runs[1])
+
+
+@pytest.mark.skipif(sandbox.version() < 1, reason="needs Linux with Landlock")
+def test_an_isolated_policy_is_locked_in_there(tmp_path, connected):
+    """It reaches none of the sockets that Ray's workers talk by."""
+    (tmp_path / "mine.py").write_text(
+        "import socket\n\ntry:\n    socket.socket()\nexcept OSError:\n    alone = True\n\n"
+        "def act(observation):\n    return int(observation[:26].argmax()) if alone else 0\n"
+    )
+    name = f"{tmp_path}/mine.py:act"
+    runs = [quick(tmp_path / backend, name, backend=backend, isolated=True, jobs=2) for backend in ("local", "ray")]
+    assert digest(runs[0]) == digest(runs[1])
+    assert runs[1].manifest["isolated"]
 
 
 def test_an_interrupted_evaluation_resumes_on_either_backend(tmp_path, connected):
@@ -249,11 +262,6 @@ def test_another_version_on_a_node_is_refused(tmp_path, connected, monkeypatch):
     with pytest.raises(UsageError, match=rf"Node .* other versions .* numpy {number} there and 0\.1 here, popgym"):
         quick(tmp_path / "run", backend="ray")
     assert not (tmp_path / "run").exists()
-
-
-def test_an_isolated_policy_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="An isolated policy plays on this machine alone"):
-        quick(tmp_path / "run", isolated=True, backend="ray")
 
 
 def test_a_missing_cluster_is_said_at_once(tmp_path, monkeypatch):

@@ -58,6 +58,8 @@ def rerun(
     out: Path,
     *,
     jobs: int | None = None,
+    backend: str = "local",
+    address: str | None = None,
     on_rollout: OnRollout | None = None,
 ) -> dict[str, Run]:
     """Evaluate a submission's policies in isolation on cases of a secret.
@@ -68,6 +70,8 @@ def rerun(
         cases: Of a secret (:func:`mtbench.cases.new_secret`).
         out: The records of each run are written to a folder of its name in this one. The same call resumes.
         jobs: Processes that play.
+        backend: Where they are, as for :func:`mtbench.evaluate`.
+        address: Of a Ray cluster.
         on_rollout: Called with (rollouts done, rollouts in all) of each run.
 
     Returns:
@@ -98,6 +102,8 @@ def rerun(
             rollouts_per_task=m["rollouts_per_task"],
             agent=m["agent"],
             jobs=jobs,
+            backend=backend,
+            address=address,
             env_kwargs={key: value for key, value in m["env_kwargs"].items() if key != "split"},
             train_seed=m["train_seed"],
             step=m["step"],
