@@ -9,13 +9,14 @@ QUICK_TASKS := --env k=1 --env 'tasks=["RepeatFirstEasy","HigherLowerEasy","Mine
 QUICK_UPDATES ?= 1600
 QUICK_ROLLOUTS ?= 20
 
-.PHONY: help quickstart test check lint bench clean
+.PHONY: help quickstart test check lint docs bench clean
 
 help:
 	@echo "make quickstart   install, train the reference agent on three games, evaluate it beside two policies, print scores"
 	@echo "make test         install the development tools, lint, check types, run every test"
 	@echo "make check        lint, types and the tests of what changed since main: under two minutes"
 	@echo "make lint         ruff and mypy"
+	@echo "make docs         the documentation, as docs/_build/html/index.html"
 	@echo "make bench        speed beside the upstream packages"
 
 quickstart: $(VENV)/installed
@@ -38,6 +39,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-columns=min,median,rounds --benchmark-sort=name

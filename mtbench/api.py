@@ -33,6 +33,16 @@ def score(
     Raises:
         RecordError: A run cannot be read, or runs cannot be compared; the message names what differs.
         ValueError: There is no run, or no such interval.
+
+    Example:
+        >>> import mtbench
+        >>> chosen = {"tasks": ["RepeatFirstEasy"]}
+        >>> runs = [mtbench.evaluate("MTPOPGym-v0", name, env_kwargs=chosen) for name in ("random", "oracle")]
+        >>> scores = mtbench.score(runs)
+        >>> scores
+        <mtbench scores of random, oracle on MTPOPGym-v0, test split>
+        >>> round(scores.agents[1].aggregates["oracle"]["mean"].value, 3)
+        1.0
     """
     given = [runs] if isinstance(runs, (Run, Path, str)) else runs
     return score_runs(list(_read(given)), seed=seed, replicates=replicates, interval=interval)
@@ -55,6 +65,13 @@ def compare(
 
     Raises:
         RecordError: A run cannot be read, or the runs cannot be compared; the message names what differs.
+
+    Example:
+        >>> import mtbench
+        >>> chosen = {"tasks": ["RepeatFirstEasy"]}
+        >>> random, oracle = (mtbench.evaluate("MTPOPGym-v0", name, env_kwargs=chosen) for name in ("random", "oracle"))
+        >>> mtbench.compare(oracle, random).means["oracle"].low > 0
+        True
     """
     runs = [list(_read([given] if isinstance(given, (Run, Path, str)) else given)) for given in (one, two)]
     return compare_runs(*runs, seed=seed, replicates=replicates)

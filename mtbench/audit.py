@@ -58,6 +58,12 @@ def other_variants(variants: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
     Raises:
         UsageError: There are too few cases, or too few different variants among them.
+
+    Example:
+        >>> other_variants(np.array([[3, 3], [5, 5], [8, 8]]))
+        array([[3, 5],
+               [5, 8],
+               [8, 3]])
     """
     rollouts, k = variants.shape
     first = variants[:, 0]

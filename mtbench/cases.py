@@ -94,6 +94,12 @@ def evaluation_cases(
 
     Raises:
         ValueError: No such split or use, or the split has no validation cases.
+
+    Example:
+        >>> from mtbench.suite import load_suite
+        >>> case, *_ = evaluation_cases(load_suite("popgym"), "test", ["RepeatFirstEasy"], 2, 2)
+        >>> case
+        Case(task='RepeatFirstEasy', rollout=0, seed=2817951965, variants=(1675801442, 1981218353))
     """
     cases = []
     for task in tasks:

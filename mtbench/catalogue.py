@@ -43,8 +43,8 @@ def print_info(rollout: MetaRollout, described: Mapping[str, Any]) -> None:
     """
     suite = rollout.suite
     _entry(f"{described['id']}: {suite.title}, k = {rollout.k} attempt{'s' * (rollout.k > 1)}, {rollout.objective}")
-    _entry(f"observation   {_short(rollout.observation_space)}")
-    _entry(f"action        {_short(rollout.action_space)}")
+    _entry(f"observation   {short_space(rollout.observation_space)}")
+    _entry(f"action        {short_space(rollout.action_space)}")
     _entry(f"variants      {suite.attempt_variants} in every attempt")
     for split in suite.splits.values():
         _entry(f"{split.name:13} {_short_split(split)}")
@@ -134,10 +134,10 @@ def _short_split(split: Split) -> str:
     return f"{len(split.tasks)} tasks{more}; variants {split.variants}, for evaluation {split.evaluation}"
 
 
-def _short(space: gym.Space[Any]) -> str:
+def short_space(space: gym.Space[Any]) -> str:
     """A space on one line."""
     if isinstance(space, gym.spaces.Dict):
-        return f"Dict({', '.join(f'{key}: {_short(part)}' for key, part in space.spaces.items())})"
+        return f"Dict({', '.join(f'{key}: {short_space(part)}' for key, part in space.spaces.items())})"
     if isinstance(space, gym.spaces.Box):
         return f"Box{space.shape} {space.dtype}, [{space.low.min():g}, {space.high.max():g}]"
     return " ".join(str(space).split())

@@ -128,6 +128,15 @@ def evaluate(
         ValueError: An argument is wrong, or the folder holds an evaluation with other settings.
         RecordError: The folder holds a damaged run.
         WorkerError: A process that played was killed. The finished shards are kept, as after every error.
+
+    Example:
+        >>> import mtbench
+        >>> chosen = {"tasks": ["RepeatFirstEasy"]}
+        >>> run = mtbench.evaluate("MTPOPGym-v0", "random", rollouts_per_task=2, env_kwargs=chosen)
+        >>> run
+        <mtbench run in memory: random on MTPOPGym-v0, test split, 1 tasks x 2 rollouts x 2 attempts>
+        >>> sorted(run.episodes.columns)[:4]
+        ['agent', 'attempt', 'length', 'return']
     """
     env_id = registration.find(env_id).id
     _check_arguments({"rollouts_per_task": rollouts_per_task, "num_envs": num_envs}, env_kwargs or {})

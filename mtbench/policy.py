@@ -134,6 +134,15 @@ def load_policy(name: str) -> Policy:
 
     Raises:
         ValueError: The name cannot be resolved or is no policy; the message says why.
+
+    Example:
+        >>> policy = load_policy("random")
+        >>> isinstance(policy, Policy), isinstance(policy, PrivilegedPolicy)
+        (True, False)
+        >>> load_policy("randon")
+        Traceback (most recent call last):
+        ...
+        mtbench.errors.UsageError: There is no policy 'randon' in mtbench. Did you mean 'random'? ...
     """
     if (Path(name) / "config.json").is_file():
         trained: Policy = importlib.import_module("mtbench_agents.transformer.policy").load_run(Path(name))

@@ -3,22 +3,22 @@
 A run is ``episodes.parquet`` (the rows) and ``manifest.json`` (how they were made, and their checksum). Both files
 are written under a temporary name and renamed, the manifest last: a folder with a manifest is complete.
 
-======== ======== ==========================================================================================
-column   dtype    meaning
-======== ======== ==========================================================================================
-suite    string   suite name
-split    string   ``train`` or ``test``
-task     string   task name
-variant  int64    the attempt's variant
-rollout  int64    index of the meta-rollout within its task, from 0; the same cases for every agent
-attempt  int64    index of the attempt, from 1
-return   float64  undiscounted, on the default reward scale
-length   int64    base-environment steps; 0 where a time limit left the attempt unplayed
-success  boolean  null where the suite defines none
-agent    string   the agent's name
-train_seed Int64  seed of the training run, null for scripted policies
-step     Int64    environment steps the agent was trained for, null for scripted policies
-======== ======== ==========================================================================================
+========== ======= ========================================================================================
+column     dtype   meaning
+========== ======= ========================================================================================
+suite      string  suite name
+split      string  ``train`` or ``test``
+task       string  task name
+variant    int64   the attempt's variant
+rollout    int64   index of the meta-rollout within its task, from 0; the same cases for every agent
+attempt    int64   index of the attempt, from 1
+return     float64 undiscounted, on the default reward scale
+length     int64   base-environment steps; 0 where a time limit left the attempt unplayed
+success    boolean null where the suite defines none
+agent      string  the agent's name
+train_seed Int64   seed of the training run, null for scripted policies
+step       Int64   environment steps the agent was trained for, null for scripted policies
+========== ======= ========================================================================================
 """
 
 from __future__ import annotations
@@ -209,6 +209,13 @@ def read_run(path: Path | str) -> Run:
     Raises:
         RecordError: The folder is incomplete, damaged, foreign, impossible or of another version; the message says
             which.
+
+    Example:
+        >>> import mtbench
+        >>> chosen = {"tasks": ["RepeatFirstEasy"]}
+        >>> run = mtbench.evaluate("MTPOPGym-v0", "random", "runs/random", rollouts_per_task=1, env_kwargs=chosen)
+        >>> read_run("runs/random").episodes.equals(run.episodes)
+        True
     """
     path = Path(path)
     if not path.is_dir():

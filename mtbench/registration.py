@@ -145,6 +145,10 @@ def find(env_id: str) -> Row:
 
     Raises:
         ValueError: No such ID; the message names the nearest one.
+
+    Example:
+        >>> find("MTPOPGym-v0").k
+        2
     """
     name = env_id.removeprefix("mtbench:")
     spec = gymnasium.registry.get(name)

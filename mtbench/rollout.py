@@ -65,6 +65,15 @@ class MetaRollout(gym.Env[Any, Any]):
         ValueError: An argument has an unknown value or is out of range.
         TypeError: An unknown argument.
         gymnasium.error.DependencyNotInstalled: The suite's packages are missing.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> env = gym.make("mtbench:MTPOPGym-v0", tasks=["RepeatFirstEasy"], k=1)
+        >>> observation, info = env.reset(seed=0)
+        >>> observation.shape, info
+        ((30,), {})
+        >>> env.unwrapped.task  # for evaluators, never for a policy
+        'RepeatFirstEasy'
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's)

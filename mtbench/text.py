@@ -30,7 +30,7 @@ _HARMLESS = re.compile(r"[A-Za-z][A-Za-z0-9 ,-]*|-?\d+\.\d+(?: \[-?\d+\.\d+, -?\
 
 
 def plain(name: object, limit: int | None = 100) -> str:
-    """One line of printable characters.
+    r"""One line of printable characters.
 
     Args:
         name: Converted to a string.
@@ -39,6 +39,10 @@ def plain(name: object, limit: int | None = 100) -> str:
     Returns:
         The text without terminal sequences, control characters and invisible ones such as those that turn the reading
         direction; runs of white space are one space.
+
+    Example:
+        >>> plain("a\x1b[31m red  name")
+        'a red name'
     """
     text = str(name)
     if not text.isprintable() or "  " in text or text != text.strip():

@@ -95,6 +95,11 @@ class RL2Inputs(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Raises:
         UsageError: Unknown layout, or ``"append"`` on an observation that is no vector.
+
+    Example:
+        >>> env = RL2Inputs(gym.make("mtbench:MTPOPGym-v0"))
+        >>> sorted(env.observation_space)
+        ['attempt_start', 'observation', 'previous_action', 'previous_reward']
     """
 
     def __init__(self, env: gym.Env[Any, Any], layout: Layout = "dict") -> None:
