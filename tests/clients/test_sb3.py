@@ -72,6 +72,13 @@ def test_the_example_trains_evaluates_and_scores(tmp_path, capsys):
     assert records.read_run(tmp_path / "scored").manifest["step"] == 2048
 
 
+def test_the_example_without_memory_learns_what_a_card_says(capsys):
+    pytest.importorskip("popgym")
+    example("sb3_ppo").main(["--steps", "40000", "--rollouts", "50"])
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| HigherLowerEasy")]
+    assert float(row.split("|")[3]) > 0.6, "of the oracle scale"
+
+
 def test_the_example_takes_dicts():
     pytest.importorskip("sb3_contrib")
     pytest.importorskip("minigrid")
