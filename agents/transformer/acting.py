@@ -84,6 +84,15 @@ class ActingModel(nn.Module):
             for layer in self.backbone.reparametrized():
                 layer.fold()
 
+    def weights(self) -> list[Array]:
+        """Copies of what :meth:`take` takes."""
+        return [tensor.cpu().numpy().copy() for tensor in _tensors(self)]
+
+    @torch.no_grad()
+    def take(self, weights: list[Array]) -> None:
+        """Copy the weights of another acting model of the same sizes."""
+        torch._foreach_copy_(_tensors(self), [torch.from_numpy(np.array(one)) for one in weights])
+
     @torch.no_grad()
     def forward(self, inputs: Inputs, cache: Cache, used: int) -> Tensor:
         """Actions for the next timestep: ``(N,)`` int64, or ``(N, A)`` float32 in (-1, 1).

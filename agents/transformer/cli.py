@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mtbench import registration
 from mtbench.checks import registered_environment
+from mtbench.cli_options import Address
 from mtbench.errors import missing_extra_error
 from mtbench.options import parsed_options
 
@@ -42,6 +43,10 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option("--log", metavar="NAME", help="Besides log.jsonl: tensorboard or wandb.")
     ] = None,
+    collectors: Annotated[
+        str | None, typer.Option("--collectors", help="local, or ray:N for N collectors on a Ray cluster (extra ray).")
+    ] = None,
+    address: Address = None,
     sync: Annotated[bool, typer.Option("--sync", help="Exactly repeatable: collect and learn in turns.")] = False,
 ) -> None:
     """Train the reference agent; rerun the same command to resume."""
@@ -52,7 +57,11 @@ def train(
     name = registration.find(env_id).id
     changes: dict[str, Any] = {"env_id": name, **parsed_options(settings or [])}
     changes |= {f"env.{key}": value for key, value in parsed_options(env or []).items()}
-    choices: dict[str, Update | str | None] = {"learning.actor": actor, "learning.critic": critic}
+    choices: dict[str, Update | str | None] = {
+        "learning.actor": actor,
+        "learning.critic": critic,
+        "collectors": collectors,
+    }
     changes |= {key: value for key, value in choices.items() if value is not None}
     if sync:
         changes["sync"] = True
@@ -74,7 +83,7 @@ def train(
 
     from .train import Trainer
 
-    trainer = Trainer(config, folder)
+    trainer = Trainer(config, folder, address)
     _err.print(f"{name}: {trainer.parameters:,} parameters on {trainer.device}, run in {folder}", markup=False)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("updates {task.fields[numbers]}"), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=_err) as progress:

@@ -87,9 +87,7 @@ class Collector:
         return self._epsilon(1.0, 1.0)
 
     def _epsilon(self, start_factor: float, end_factor: float) -> float:
-        c = self.config
-        share = min(1.0, self.steps / max(1, c.epsilon_steps))
-        return (1 - share) * c.epsilon_start * start_factor + share * c.epsilon_end * end_factor
+        return explored(self.config, self.steps, start_factor, end_factor)
 
     def collect(
         self, model: ActingModel, steps: int, stopped: Callable[[], bool] = lambda: False
@@ -244,6 +242,12 @@ class Collector:
         now = tree_map(lambda held: held[length, np.arange(len(length))], self._observations)
         saved = unflat("observation", now, state)
         return alike and all(map(np.array_equal, leaves(now), leaves(saved)))
+
+
+def explored(config: CollectConfig, steps: int, start_factor: float = 1.0, end_factor: float = 1.0) -> float:
+    """Epsilon after so many environment steps, its ends multiplied by factors."""
+    share = min(1.0, steps / max(1, config.epsilon_steps))
+    return (1 - share) * config.epsilon_start * start_factor + share * config.epsilon_end * end_factor
 
 
 def _task_index(envs: gym.vector.VectorEnv, i: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,25 @@ class CollectConfig:
         check(self, "collect.")
 
 
+def remote_count(collectors: str) -> int | None:
+    """How many collectors a Ray cluster is to have; None for the one in the learner's process.
+
+    Args:
+        collectors: ``"local"`` or ``"ray:N"``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if collectors == "local":
+        return None
+    found = re.fullmatch(r"ray:([1-9]\d{0,5})", collectors)
+    if found is None:
+        raise UsageError(
+            f"`collectors` is local or ray:N, such as ray:8 for 8 on a Ray cluster, got {shown(collectors)}."
+        )
+    return int(found[1])
+
+
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """All settings of a training run."""
@@ -137,6 +157,7 @@ class TrainConfig:
     evaluate_rounds: int = number(10, 0, _MANY)  # 0: never
     evaluate_rollouts: int = number(10, 1, 10**9)  # per task
     sync: bool = False  # collect and learn in turns: exactly repeatable
+    collectors: str = "local"  # local: one in this process; ray:N: N on a Ray cluster, each with collect.num_envs
     threads: int | None = number(None, 1, 4096)  # of PyTorch; None leaves them alone
     loggers: tuple[str, ...] = ()  # besides log.jsonl: "tensorboard", "wandb"
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -145,6 +166,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
+        if remote_count(self.collectors) is not None and self.sync:
+            raise UsageError(
+                "`sync` is exactly repeatable, which collectors on a Ray cluster are not: leave out --sync, or "
+                "--collectors ray:N."
+            )
 
 
 # Settings of earlier versions that mean nothing today: a config.json may have them.

@@ -13,7 +13,7 @@ from . import checkpoint
 from .config import TrainConfig, read_config, to_dict
 
 # Settings that may change when a run is resumed.
-_FREE = ("updates", "threads", "keep_checkpoints", "loggers")
+_FREE = ("updates", "threads", "keep_checkpoints", "loggers", "collectors")
 
 
 def claim(folder: Path, config: TrainConfig) -> None:

@@ -29,18 +29,16 @@ from mtbench.registration import find
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
 from mtbench.suite import Suite
-from mtbench.vector import make_vec
 
 from . import checkpoint
-from .acting import ActingModel, NewestWeights
-from .collector import Collector
+from .collecting import Collecting, make_collector, make_envs
 from .config import TrainConfig, to_dict
 from .folder import claim, drop_evaluations, tidy
 from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
 from .prefetch import batches
-from .replay import Replay
+from .replay import Replay, Rollout
 from .run_log import RunLog, flat, make_loggers
 from .slices import Prepared
 from .throughput import wait
@@ -49,12 +47,6 @@ OnRound = Callable[[dict[str, Any]], None]
 
 # A larger share of clipped targets than this is worth a warning.
 _CLIPPED = 0.01
-
-# Seconds between two looks for signals while collecting goes on.
-_LISTENING = 0.1
-
-# Sync mode takes turns this often, so that collecting never lags far behind learning.
-_TURN = 20
 
 
 class Trainer:
@@ -67,14 +59,15 @@ class Trainer:
         folder: ``config.json``, ``log.jsonl``, ``checkpoints/``, ``replay/`` and ``evaluations/`` live here, and
             ``best/``: the agent at the best of these evaluations, a run to evaluate like any other. If it holds a run
             with these settings, that run goes on.
+        address: Of the Ray cluster, for ``config.collectors``, as for :func:`mtbench.clusters.joined`.
 
     Raises:
         UsageError: The folder holds a run with other settings or a checkpoint that does not fit, another process trains
             in it, or the disk is full.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: TrainConfig, folder: Path, address: str | None = None) -> None:
+        self.config, self.folder, self._address = config, folder, address
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,12 +77,14 @@ class Trainer:
             try:
                 self._set_up()
             except BaseException:
+                if hasattr(self, "collector"):
+                    self.collector.close()
                 self._lock.release()
                 raise
 
     def _set_up(self) -> None:
         config, folder = self.config, self.folder
-        envs = make_vec(config.env_id, config.collect.num_envs, **config.env)
+        envs = make_envs(config)
         spaces = envs.single_observation_space, envs.single_action_space
         self._spaces = str(spaces)
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
@@ -99,10 +94,8 @@ class Trainer:
         self.learner = Learner(
             self.model, config.learning, config.seed, self.device, config.updates, config.model.context
         )
-        self._acting, self._newest = ActingModel(self.learner.acting), NewestWeights(self.learner.acting)
-        # Of a GPU: collecting beside the learner has a stream of its own.
-        self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.collector = Collector(envs, config.collect, config.seed, self.device)
+        self.collector = make_collector(config, envs, self.learner, self._address)
+        self._collecting = Collecting(config, self.collector, self.learner, self.stop, self._keep)
         turnover = int(config.collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
         kept = config.collect.replay_rollouts
         self.replay = Replay(config.collect.replay, *self.collector.examples, folder / "replay", turnover, kept)
@@ -142,12 +135,12 @@ class Trainer:
 
     def close(self) -> None:
         """Close the environments and the replay, and unlock the folder."""
-        self.collector.envs.close()
+        self.collector.close()
         self.replay.close()
         self._lock.release()
 
     def _run(self, on_round: OnRound) -> bool:
-        self._collect_first()
+        self._collecting.first(lambda: len(self.replay) > 0)
         while self._unreported is not None or self.learner.updates < self.config.updates:
             if self._unreported is None and not self.stop.is_set():
                 numbers = self._round()
@@ -199,13 +192,13 @@ class Trainer:
         totals = Totals()
         learning = 0.0
         tokens = 0
-        for turn in self._turns(goal - before):
+        for turn in self._collecting.turns(goal - before):
             started = time.monotonic()
             for prepared in self._batches(turn):
                 tokens += prepared.tokens
                 totals.add(self.learner.update(prepared))
                 if not c.sync and self.learner.updates % c.collect.refresh_updates == 0:
-                    self._newest.put(self.learner.acting)
+                    self.collector.renew(self.learner.acting, self.learner.updates)
                 if self.stop.is_set():
                     break
             wait(self.device)
@@ -222,6 +215,7 @@ class Trainer:
             "flop_utilization": round(self.learner.flop_utilization(tokens / max(learning, 1e-9)), 4),
             "steps_per_second": round((self.collector.steps - steps_before) / seconds, 1),
             "epsilon": round(self.collector.epsilon, 4),
+            **self.collector.numbers(),
             "returns": [round(float(v), 4) for v in returns.mean(axis=0)] if len(returns) else [],
             **{name: round(mean, 6) for name, mean in means.items()},
         }
@@ -240,69 +234,11 @@ class Trainer:
         updates = range(self.learner.updates, self.learner.updates + count)
         return batches(sample, updates, self.device)
 
-    def _turns(self, updates: int) -> Iterator[int]:
-        """Numbers of updates to do in a row, with collecting between (sync) or beside them."""
-        per_update = self.config.collect.steps_per_update
-        if self.config.sync:
-            for done in range(0, updates, _TURN):
-                turn = min(_TURN, updates - done)
-                self._collect(max(1, round(turn * per_update)))
-                if self.stop.is_set():
-                    return
-                yield turn
-            return
-        failures: list[BaseException] = []
-        abandoned = threading.Event()
-
-        if self._beside is not None:
-            self._beside.wait_stream(torch.cuda.current_stream())  # what acting needs was made there
-
-        def work() -> None:
-            try:
-                with torch.cuda.stream(self._beside):
-                    self._collect(max(1, round(updates * per_update)), abandoned)
-            except BaseException as error:
-                failures.append(error)
-
-        worker = threading.Thread(target=work, name="collector", daemon=True)
-        worker.start()
-        try:
-            yield updates
-        except GeneratorExit:  # learning has failed: nobody waits for the rest
-            abandoned.set()
-            raise
-        finally:
-            # A signal may reach the worker: its handler runs in this thread, which a single join would keep from it.
-            while worker.is_alive():
-                worker.join(_LISTENING)
-        if failures:
-            raise failures[0]
-
-    def _collect_first(self) -> None:
-        """Collect what there has to be before the first update."""
-        c = self.config.collect
-        missing = max(c.first_steps, 1) - self.collector.steps
-        if missing > 0:
-            self._collect(missing)
-        while not len(self.replay) and not self.stop.is_set():
-            self._collect(c.num_envs)
-
-    def _collect(self, steps: int, abandoned: threading.Event | None = None) -> None:
-        """Collect with the newest weights. With `abandoned`, the learner works meanwhile: it says when to stop."""
-        if abandoned is None:
-            self._acting.load(self.learner.acting)
-
-        def stopped() -> bool:
-            if abandoned is not None:
-                self._newest.copy_to(self._acting)
-                return self.stop.is_set() or abandoned.is_set()
-            return self.stop.is_set()
-
-        for rollout, returns in self.collector.collect(self._acting, steps, stopped):
-            with self._replay_lock:
-                self.replay.add(rollout)
-            if returns is not None:
-                self._returns.append(returns)
+    def _keep(self, rollout: Rollout, returns: Any) -> None:
+        with self._replay_lock:
+            self.replay.add(rollout)
+        if returns is not None:
+            self._returns.append(returns)
 
     def _evaluate(self) -> dict[str, Any]:
         """Play validation cases of the split that is trained on; their records can be scored like any others.
@@ -386,8 +322,8 @@ class Trainer:
         self._unreported = json.loads(state.get("unreported", "null"))
         self._warned_of_clipping = state.get("warned_of_clipping", False)
         self.replay.load_state(collected)
-        self._newest.put(self.learner.acting)
-        self.collector.load_state(collected, self._acting)
+        self.collector.renew(self.learner.acting, self.learner.updates)
+        self.collector.resume(collected)
         # Updates after the checkpoint are repeated; they differ where collecting and learning run side by side.
         self.log.cut(self.learner.updates - (self._unreported is not None))
         drop_evaluations(self.folder, self.learner.updates)

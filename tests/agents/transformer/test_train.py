@@ -372,15 +372,15 @@ def test_collecting_beside_the_learner_takes_newer_weights_within_a_round(tmp_pa
     config = dataclasses.replace(TINY, sync=False, updates=12, round_updates=12, evaluate_rounds=0)
     config = dataclasses.replace(config, collect=dataclasses.replace(config.collect, refresh_updates=1))
     trainer = Trainer(config, tmp_path)
-    seen, act = set(), type(trainer._acting).forward
+    seen, act = set(), type(trainer.collector.acting).forward
 
     def watched(inputs, *rest):
         if threading.current_thread().name == "collector":
-            seen.add(trainer._acting.actor.out.weight.sum().item())
+            seen.add(trainer.collector.acting.actor.out.weight.sum().item())
             time.sleep(0.02)
-        return act(trainer._acting, inputs, *rest)
+        return act(trainer.collector.acting, inputs, *rest)
 
-    trainer._acting.forward = watched
+    trainer.collector.acting.forward = watched
     assert trainer.run()
     assert len(seen) >= 3
 
