@@ -144,7 +144,8 @@ def _print_to_stderr(ray: ModuleType) -> None:
         return
 
     def show_as_error(data: dict[str, Any], *arguments: Any, **kwargs: Any) -> None:
-        show({**data, "is_err": True}, *arguments, **kwargs)
+        lines = [line.partition(" To troubleshoot")[0] for line in data["lines"]]
+        show({**data, "lines": lines, "is_err": True}, *arguments, **kwargs)
 
     vars(show_as_error)["to_stderr"] = True
     worker.print_to_stdstream = show_as_error

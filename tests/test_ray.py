@@ -6,7 +6,6 @@ The module's cluster has a head and a second node, one CPU each, all on this mac
 import contextlib
 import importlib.util
 import json
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ import time
 
 import pandas as pd
 import pytest
+import ray
 from gymnasium.error import DependencyNotInstalled
 
 from mtbench import clusters, ray_jobs, sandbox
@@ -24,26 +24,17 @@ from mtbench.evaluation import evaluate
 from mtbench.records import read_run
 from tests.commands import MTBENCH
 from tests.paths import ROOT
+from tests.ray_nodes import STORE, posix, two_nodes
 from tests.test_jobs import SHORT, is_running
 from tests.test_playing import LIMIT, SPLITS, TASKS, Reader
 
-cluster_utils = pytest.importorskip("ray.cluster_utils")
-import ray  # noqa: E402
-
-posix = pytest.mark.skipif(os.name != "posix", reason="Ray's local clusters")
 pytestmark = posix
-
-STORE = 80 * 2**20  # bytes, about the least that Ray takes
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-    made.add_node(num_cpus=1, object_store_memory=STORE)
-    yield made
-    made.shutdown()
+    with two_nodes() as made:
+        yield made
 
 
 @pytest.fixture

@@ -268,7 +268,7 @@ class RemoteCollectors:
         while self.steps < target and not stopped():
             self._ask(target - self.steps)
             landed, _ = futures.wait(self._flying, _LISTENING, futures.FIRST_COMPLETED)
-            for future in landed:
+            for future in [future for future in self._flying if future in landed]:  # in the order of the requests
                 for collected in self._arrived(future):
                     self._counts.lags.append(self._learner.updates - collected.version)
                     self._counts.bytes += _size(collected.rollout)

@@ -1,0 +1,24 @@
+"""A Ray cluster on this machine: a head and a second node, one CPU each."""
+
+import contextlib
+import logging
+import os
+
+import pytest
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+posix = pytest.mark.skipif(os.name != "posix", reason="Ray's local clusters")
+
+STORE = 80 * 2**20  # bytes of each node's object store, about the least that Ray takes
+
+
+@contextlib.contextmanager
+def two_nodes():
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    made.add_node(num_cpus=1, object_store_memory=STORE)
+    try:
+        yield made
+    finally:
+        made.shutdown()
