@@ -29,7 +29,7 @@ from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
 from mtbench.isolation import IsolatedPolicy
-from mtbench.jobs import START_DELAY, Setup, play_shards, sendable, uses_a_gpu
+from mtbench.jobs import START_DELAY, Setup, ShardPlayer, play_shards, sendable, uses_a_gpu
 from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
@@ -81,6 +81,7 @@ def evaluate(
     command: Sequence[str] = (),
     on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
+    player: ShardPlayer | None = None,
 ) -> Run:
     """Evaluate a policy on the fixed cases that every agent plays.
 
@@ -116,6 +117,7 @@ def evaluate(
         command: The command line, for the manifest.
         on_start: Called with an environment like those that will be played, once the arguments are checked.
         on_rollout: Called with (rollouts done, rollouts in all) after each one.
+        player: Plays the shards in place of this process and its workers, on other machines say. It changes no record.
 
     Raises:
         ValueError: An argument is wrong, or the folder holds an evaluation with other settings.
@@ -161,7 +163,7 @@ def evaluate(
             raise UsageError("Actions are kept in a folder: give `out`.")
         settings[traces.SAVED] = True
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    plan = _Plan(known, settings, one.suite, one.action_space, hidden, jobs, tuple(command), on_rollout)
+    plan = _Plan(known, settings, one.suite, one.action_space, hidden, jobs, tuple(command), on_rollout, player)
     conditions = audit_conditions(one.suite, one.k) if audit else []
     try:
         if out is not None:
@@ -184,6 +186,7 @@ class _Plan(NamedTuple):
     jobs: int | None
     command: Sequence[str]
     on_rollout: OnRollout | None
+    player: ShardPlayer | None
 
 
 def _carry_out_all(plan: _Plan, audit: Sequence[Condition], out: Path) -> Run:
@@ -328,6 +331,9 @@ def _play(journal: Journal, plan: _Plan, cases: list[Case]) -> None:
 
     if missing:
         setup = _setup(known, settings, len(cases), plan.hidden)
+        if plan.player is not None:
+            plan.player(setup, known.policy, missing, on_rollouts, on_shard)
+            return
         count = _number_of_jobs(plan.jobs, setup, len(missing))
         delay = START_DELAY if plan.jobs is None else 0.0
         play_shards(setup, known.policy, missing, count, delay, on_rollouts, on_shard)
