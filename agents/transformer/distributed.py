@@ -252,10 +252,15 @@ def joined() -> Iterator[Ranks]:
         yield ALONE
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     take_gpu(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count())
     try:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        # Of the processes before a restart, the store may still have the addresses: static rendezvous keeps it.
+        store = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE)
         yield Group(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         if not _is_of_the_group(error):
