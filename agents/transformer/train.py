@@ -101,6 +101,7 @@ class Trainer:
         self._spaces = str(spaces)
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
         self._loggers = ranks.first(self._claimed) or []
+        ranks.together(self._see_folder)
         self.learner = Learner(
             self.model, config.learning, config.seed, self.device, config.updates, config.model.context, ranks
         )
@@ -125,6 +126,13 @@ class Trainer:
         claim(self.folder, self.config)
         tidy(self.folder, self.config)
         return make_loggers(self.config.loggers, self.folder, to_dict(self.config))
+
+    def _see_folder(self) -> None:
+        if not (self.folder / "config.json").exists():
+            raise UsageError(
+                f"Rank {self.ranks.rank} does not see {self.folder}, where rank 0 writes: the run's folder must be on "
+                "a disk that all machines share. Give another one with --out."
+            )
 
     @property
     def parameters(self) -> int:

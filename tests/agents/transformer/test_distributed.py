@@ -16,6 +16,7 @@ from mtbench_agents.transformer.config import read_config
 from mtbench_agents.transformer.distributed import ALONE, Ranks, joined, share_of
 from mtbench_agents.transformer.policy import load_run
 from mtbench_agents.transformer.run_log import RunLog
+from mtbench_agents.transformer.train import Trainer
 
 from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
@@ -33,7 +34,6 @@ RUN = [
     "MTPOPGym-v0",
     "--preset=debug",
     '--env=tasks=["MineSweeperEasy", "PositionOnlyCartPoleEasy"]',
-    "--sync",
     *("updates=8", "round_updates=2", "checkpoint_rounds=1", "evaluate_rounds=4", "evaluate_rollouts=140"),
     *("collect.num_envs=12", "collect.first_steps=300", "collect.replay=6000", "collect.steps_per_update=40"),
     *("learning.batch_size=12", "learning.ema_rate=0.1", "model.dropout=0.1"),
@@ -52,10 +52,11 @@ def torchrun(count, *arguments, restarts=0):
     )
 
 
-def trained(count, folder, *changes, plan=None, restarts=0):
+def trained(count, folder, *changes, plan=None, restarts=0, sync=True):
     """A run in ``folder/run`` by some ranks, with what they tell in `folder`."""
     folder.mkdir(exist_ok=True)
-    command = "train", folder, json.dumps(plan or {}), *RUN, *changes, "--out", folder / "run"
+    turns = ["--sync"] if sync else []
+    command = "train", folder, json.dumps(plan or {}), *RUN, *turns, *changes, "--out", folder / "run"
     return torchrun(count, *command, restarts=restarts)
 
 
@@ -126,7 +127,8 @@ def test_a_nan_on_one_rank_is_refused_by_all_with_the_same_words(learners):
 
 
 def test_a_nan_ends_the_run_of_all_ranks(tmp_path):
-    done = trained(2, tmp_path, "evaluate_rounds=0", plan={"rank": 1, "nan": 5}, restarts=0)
+    """While they collect beside the learner."""
+    done = trained(2, tmp_path, "evaluate_rounds=0", plan={"rank": 1, "nan": 5}, sync=False)
     assert done.returncode != 0
     assert done.stderr.count("NonFiniteLossError: The replay's rewards are not finite on rank 1 at update 5.") == 2
     assert [line["updates"] for line in lines(tmp_path)] == [2, 4]
@@ -259,6 +261,21 @@ def test_one_process_goes_on_with_two_ranks_that_stop_together(tmp_path):
 
 
 # ---- without processes ----
+
+
+class _Blind(Ranks):
+    """A rank on a machine that does not have the run's disk."""
+
+    rank, count = 1, 2
+
+    def first(self, work):
+        return None
+
+
+def test_a_folder_that_a_rank_does_not_see_is_refused(tmp_path):
+    config = dataclasses.replace(TINY, collect=dataclasses.replace(TINY.collect, num_envs=4))
+    with pytest.raises(UsageError, match=r"Rank 1 does not see .*a disk that all machines share"):
+        Trainer(config, tmp_path / "elsewhere", _Blind())
 
 
 def _rank(rank, count):
