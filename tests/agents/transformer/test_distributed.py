@@ -27,7 +27,9 @@ from .test_train import TINY
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"),
+    pytest.mark.skipif(
+        os.name != "posix" or not torch.distributed.is_available(), reason="needs signals and torch.distributed"
+    ),
 ]
 
 RUN = [
@@ -235,6 +237,22 @@ def test_a_run_of_two_ranks_goes_on_with_one_and_with_three(two, tmp_path):
         names = {"actions.bin", "observations.bin", "rewards.bin"}
         ranks = [""] if count == 1 else [f"rank-{rank}-of-{count}/" for rank in range(count)]
         assert {path for path in replay_files(folder) if "undo" not in path} == {r + n for r in ranks for n in names}
+
+
+def test_a_move_that_is_interrupted_begins_again(two, tmp_path, monkeypatch):
+    """Its rollouts are in new files already, and no checkpoint says so."""
+    shutil.copytree(two / "run", tmp_path / "run")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            alone(tmp_path, updates=10)
+    assert {"actions.bin", "rank-0-of-2/actions.bin", "rank-1-of-2/actions.bin"} <= replay_files(tmp_path)
+    assert content(alone(tmp_path, updates=10)) == content(ended(two))
+    assert not any("rank" in path for path in replay_files(tmp_path))
 
 
 def test_one_process_goes_on_with_two_ranks_that_stop_together(tmp_path):
