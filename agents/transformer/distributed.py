@@ -304,7 +304,7 @@ def _is_of_the_group(error: RuntimeError) -> bool:
 
 
 def share_of(config: TrainConfig, ranks: Ranks) -> TrainConfig:
-    """The settings of one rank: its part of the environments, of the batch, of the replay and of all steps.
+    """The settings of one rank: its seed, and its part of the environments, the batch, the replay and all steps.
 
     Raises:
         UsageError: Environments or the batch cannot be divided evenly.
@@ -329,4 +329,4 @@ def share_of(config: TrainConfig, ranks: Ranks) -> TrainConfig:
         first_steps=-(-c.first_steps // count),
     )
     learning = dataclasses.replace(config.learning, batch_size=config.learning.batch_size // count)
-    return dataclasses.replace(config, collect=collect, learning=learning)
+    return dataclasses.replace(config, seed=ranks.seed(config.seed), collect=collect, learning=learning)

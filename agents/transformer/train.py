@@ -108,8 +108,7 @@ class Trainer:
         self._acting, self._newest = ActingModel(self.learner.acting), NewestWeights(self.learner.acting)
         # Of a GPU: collecting beside the learner has a stream of its own.
         self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._seed = ranks.seed(config.seed)
-        self.collector = Collector(envs, collect, self._seed, self.device)
+        self.collector = Collector(envs, collect, self._own.seed, self.device)
         turnover = int(collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
         place, kept = shards.replay_folder(folder, ranks.rank, ranks.count), collect.replay_rollouts
         self.replay = ranks.together(lambda: Replay(collect.replay, *self.collector.examples, place, turnover, kept))
@@ -268,7 +267,7 @@ class Trainer:
 
         def sample(update: int) -> Prepared:
             # Drawn from a stream of the update's own, for the sake of resuming.
-            rng = np.random.default_rng(np.random.SeedSequence([self._seed, 1, update]))
+            rng = np.random.default_rng(np.random.SeedSequence([self._own.seed, 1, update]))
             with self._replay_lock:
                 batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks, c.shortest_slice)
             return self.learner.prepare(batch)
@@ -442,7 +441,7 @@ class Trainer:
         if moved:
             examples = self.collector.examples
             shards.redistribute(self.folder, parts, self.replay, examples, self.ranks)
-            part = shards.redivided(parts, self.ranks, self._seed)
+            part = shards.redivided(parts, self.ranks, self._own.seed)
         else:
             part = parts[self.ranks.rank]
             self.ranks.together(lambda: self.replay.load_state(part))
