@@ -30,7 +30,7 @@ from mtbench.checks import check_manifest
 from mtbench.errors import UsageError, unknown_name_error
 from mtbench.files import full_disk_explained
 from mtbench.isolation import IsolatedPolicy
-from mtbench.jobs import Setup, sendable
+from mtbench.jobs import Setup, ShardPlayer, sendable
 from mtbench.journal import Journal, discard, refuse_other
 from mtbench.playing import PlayedShard, Shard
 from mtbench.policy import Policy, PrivilegedPolicy, TrainedPolicy, as_policy, fingerprint, load_policy
@@ -83,6 +83,7 @@ def evaluate(
     command: Sequence[str] = (),
     on_start: OnStart | None = None,
     on_rollout: OnRollout | None = None,
+    player: ShardPlayer | None = None,
 ) -> Run:
     """Evaluate a policy on the fixed cases that every agent plays.
 
@@ -123,6 +124,7 @@ def evaluate(
         command: The command line, for the manifest.
         on_start: Called with an environment like those that will be played, once the arguments are checked.
         on_rollout: Called with (rollouts done, rollouts in all) after each one.
+        player: Plays the shards in place of this process and its workers, on other machines say. It changes no record.
 
     Raises:
         ValueError: An argument is wrong, or the folder holds an evaluation with other settings.
@@ -178,7 +180,7 @@ def evaluate(
             raise UsageError("Actions are kept in a folder: give `out`.")
         settings[traces.SAVED] = True
     settings = json.loads(json.dumps(settings))  # as a manifest read back will compare: tuples are lists there
-    plan = _Plan(known, settings, one.suite, one.action_space, hidden, where, tuple(command), on_rollout)
+    plan = _Plan(known, settings, one.suite, one.action_space, hidden, where, tuple(command), on_rollout, player)
     conditions = audit_conditions(one.suite, one.k) if audit else []
     try:
         if out is not None:
@@ -201,6 +203,7 @@ class _Plan(NamedTuple):
     backend: Backend
     command: Sequence[str]
     on_rollout: OnRollout | None
+    player: ShardPlayer | None
 
 
 def _carry_out_all(plan: _Plan, audit: Sequence[Condition], out: Path) -> Run:
@@ -345,7 +348,7 @@ def _play(journal: Journal, plan: _Plan, cases: list[Case]) -> None:
 
     if missing:
         setup = _setup(known, settings, len(cases), plan.hidden)
-        plan.backend.play(setup, known.policy, missing, on_rollouts, on_shard)
+        (plan.player or plan.backend.play)(setup, known.policy, missing, on_rollouts, on_shard)
 
 
 def _shards(cases: list[Case], settings: dict[str, Any]) -> Iterator[Shard]:

@@ -42,6 +42,9 @@ THREADS = "mtbench-jobs"
 
 OnRollouts = Callable[[int], None]
 OnShard = Callable[[PlayedShard], None]
+#: Plays shards elsewhere than :func:`play_shards` does, and calls the two functions in this process. An error ends the
+#: evaluation; finished shards are kept.
+ShardPlayer = Callable[["Setup", Policy, Sequence[Shard], OnRollouts, OnShard], None]
 
 
 class WorkerError(UsageError):

@@ -19,9 +19,10 @@ from mtbench.cli_options import Address
 from mtbench.errors import missing_extra_error
 from mtbench.options import parsed_options
 
-from .config import PRESETS, Update, preset, read_config, updated
+from .config import PRESETS, TrainConfig, Update, preset, read_config, updated
 
 if TYPE_CHECKING:
+    from .distributed import Ranks
     from .train import Trainer
 
 _err = Console(stderr=True, highlight=False)
@@ -72,6 +73,14 @@ def train(
     gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
     folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"
 
+    from .distributed import joined
+
+    with joined() as ranks:
+        _run(config, folder, ranks, address)
+
+
+def _run(config: TrainConfig, folder: Path, ranks: Ranks, address: str | None) -> None:
+    """Train with a progress bar, that of rank 0."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -83,10 +92,12 @@ def train(
 
     from .train import Trainer
 
-    trainer = Trainer(config, folder, address)
-    _err.print(f"{name}: {trainer.parameters:,} parameters on {trainer.device}, run in {folder}", markup=False)
+    trainer = Trainer(config, folder, ranks, address)
+    devices = f"{ranks.count} ranks, each on {trainer.device}" if ranks.count > 1 else str(trainer.device)
+    tell = _err.print if ranks.rank == 0 else lambda *_, **__: None
+    tell(f"{config.env_id}: {trainer.parameters:,} parameters on {devices}, run in {folder}", markup=False)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("updates {task.fields[numbers]}"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_err) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=_err, disable=ranks.rank > 0) as progress:
         bar = progress.add_task("", total=config.updates, completed=trainer.learner.updates, numbers="")
 
         def show(numbers: dict[str, Any]) -> None:
@@ -99,9 +110,9 @@ def train(
         with _stopping(trainer) as stopping:
             complete = trainer.run(show)
     if not complete:
-        _err.print(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
+        tell(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
         raise typer.Exit(128 + stopping.signal)
-    _err.print(f"Done. Score it: mtbench evaluate {name} --policy {folder} --out {folder}/final", markup=False)
+    tell(f"Done. Score it: mtbench evaluate {config.env_id} --policy {folder} --out {folder}/final", markup=False)
 
 
 def _require_torch() -> None:

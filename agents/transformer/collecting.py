@@ -150,6 +150,7 @@ class Collecting:
         collector: Who collects.
         learner: Whose weights act.
         stop: Set when the run is to stop.
+        stopping: Whether it is, agreed between all ranks: all of them ask.
         keep: Called with each rollout, from a thread of its own where collecting goes on beside learning.
     """
 
@@ -159,10 +160,11 @@ class Collecting:
         collector: Collects,
         learner: Learner,
         stop: threading.Event,
+        stopping: Callable[[], bool],
         keep: Callable[[Rollout, Array | None], None],
     ) -> None:
         self._config, self._collector, self._learner = config, collector, learner
-        self._stop, self._keep = stop, keep
+        self._stop, self._stopping, self._keep = stop, stopping, keep
         # Of a GPU: collecting beside the learner has a stream of its own.
         on_gpu = learner.device.type == "cuda"
         self._beside = torch.cuda.Stream(learner.device) if on_gpu else None  # type: ignore[no-untyped-call]
@@ -187,7 +189,7 @@ class Collecting:
             for done in range(0, updates, _TURN):
                 turn = min(_TURN, updates - done)
                 self._collect(max(1, round(turn * per_update)))
-                if self._stop.is_set():
+                if self._stopping():
                     return
                 yield turn
             return

@@ -24,7 +24,10 @@ from .unfinished import play_again
 Array = npt.NDArray[Any]
 
 # What the collector's arrays are called in a checkpoint.
-_UNFINISHED, _PLAYER = "unfinished.", "player."
+UNFINISHED, _PLAYER = "unfinished.", "player."
+
+#: Of these arrays, the axis that counts environments; it is the first one of the others.
+ENVIRONMENT_AXIS = {"actions": 1, "rewards": 1, _PLAYER + "keys": 1, _PLAYER + "values": 1}
 
 
 class Collector:
@@ -189,7 +192,7 @@ class Collector:
             "rng": np.array(json.dumps(self._rng.bit_generator.state)),
             **{_PLAYER + name: array for name, array in player.items()},
         }
-        return {_UNFINISHED + name: array for name, array in state.items()}
+        return {UNFINISHED + name: array for name, array in state.items()}
 
     def load_state(self, state: dict[str, Array], model: ActingModel) -> None:
         """Go on where :meth:`state` was called, bit for bit.
@@ -201,7 +204,7 @@ class Collector:
             state: Of a collector with the same settings.
             model: The one that acts.
         """
-        state = _inside(state, _UNFINISHED)
+        state = _inside(state, UNFINISHED)
         if not state:
             self.restart(self.steps)
             return

@@ -42,7 +42,8 @@ def tidy(folder: Path, config: TrainConfig) -> None:
     """Remove temporary files of killed runs; repair ``best/``, or drop its agent if that is damaged."""
     best = folder / "best"
     sweep(folder, ("config.json", "log.jsonl", "wandb-id"))
-    for inside in (folder / "checkpoints", folder / "replay", best, best / "checkpoints"):
+    replays = folder / "replay", *folder.glob("replay/rank-*")
+    for inside in (folder / "checkpoints", *replays, best, best / "checkpoints"):
         sweep(inside)
     if not best.exists():
         return

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .config import LearningConfig
+from .distributed import ALONE, Ranks
 from .graphs import alone, one_graph, replayed
 from .losses import Losses
 from .model import AgentModel
@@ -46,6 +47,7 @@ class Learner:
         device: Where; bf16 autocast on CUDA, float32 on CPU.
         total: Updates of the whole run, before whose end the rate cools down; None never does.
         context: Most transitions of a slice. Compiled updates pad to it, so that their shapes repeat.
+        ranks: Those that learn together; each draws dropout and actions of its own.
     """
 
     def __init__(
@@ -56,17 +58,19 @@ class Learner:
         device: torch.device,
         total: int | None = None,
         context: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model.to(device)
         self.acting = self.model if config.ema_rate == 1 else copy.deepcopy(self.model).requires_grad_(False)
-        self.losses = Losses(model, config, device)
+        self.losses = Losses(model, config, device, ranks.add_up)
         self.total, self.config, self.device = total, config, device
         self.updates = 0
-        self._seed = seed
+        self._seed, self._ranks = ranks.seed(seed), ranks
         self._flops_per_token = 0.0
         self._parameters = model.optimized()
         # Autograd's own may lie otherwise in memory than their parameters, which a fused optimizer step does not take.
-        self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._sum = ranks.gradient_sum(self._parameters)
+        self._gradients = [torch.zeros_like(p) for p in self._parameters] if self._sum is None else self._sum.gradients
         # On a GPU the rate is a tensor too: a recorded step reads it anew.
         self._rate: Tensor | None = torch.zeros((), device=device) if device.type == "cuda" else None
         self.optimizer = torch.optim.AdamW(
@@ -90,7 +94,7 @@ class Learner:
 
     def prepare(self, batch: Batch) -> Prepared:
         """Copy a batch to the device without waiting, so that an earlier batch can be learnt from meanwhile."""
-        return prepare(batch, self.device, self._fixed_length, self.config.n_step)
+        return self._ranks.agreed(prepare(batch, self.device, self._fixed_length, self.config.n_step))
 
     def update(self, batch: Batch | Prepared) -> dict[str, Tensor]:
         """One optimizer step.
@@ -111,6 +115,8 @@ class Learner:
         rate: float | Tensor = self.rate if self._rate is None else self._rate.fill_(self.rate)
         for group in self.optimizer.param_groups:  # a checkpoint may be of another device
             group.update(lr=rate, capturable=self._rate is not None)
+        if self._sum is not None:
+            self._sum.share.fill_(prepared.share)
         with _seeded(self._seed, self.updates, self.device):
             if self._flops_per_token:
                 numbers = self._run(prepared.slices)
@@ -147,6 +153,8 @@ class Learner:
         with torch.no_grad():
             clipped = [own for _, own in used]
             torch._foreach_copy_(clipped, present)
+            if self._sum is not None:
+                numbers = self._sum.add_up(numbers)
             norm = torch.nn.utils.get_total_norm(clipped)
             numbers["gradient_norm"] = norm
             finite = torch.stack([number.float() for number in numbers.values()]).isfinite().all()
@@ -174,7 +182,7 @@ class Learner:
         with self._autocast():
             t = self.losses.transitions(slices)
             targets = self.losses.targets(t)
-        self.model.popart.update(targets, t.weight)
+        self.model.popart.update(targets, t.weight, self._ranks.add_up)
         with self._autocast():
             losses, numbers = self.losses.losses(t, targets)
         return self._total(losses), {name: value.detach() for name, value in (losses | numbers).items()}
@@ -188,7 +196,7 @@ class Learner:
         with self._autocast():
             t = self.losses.transitions(slices)
             targets = torch.cat([self.losses.targets(part) for part in t.split(size)])
-        self.model.popart.update(targets, t.weight)
+        self.model.popart.update(targets, t.weight, self._ranks.add_up)
         trunk, t.state = t.state, t.state.detach().requires_grad_()
         sums: dict[str, Tensor] = {}
         for part, target in zip(t.split(size), torch.split(targets, size), strict=True):

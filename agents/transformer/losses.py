@@ -13,6 +13,7 @@ from .config import LearningConfig
 from .heads import DiscretePolicy, GaussianPolicy
 from .model import AgentModel
 from .objectives import (
+    AddUp,
     classification_loss,
     expected_value_loss,
     filtered_imitation_loss,
@@ -61,10 +62,13 @@ class Losses:
         model: The network.
         config: Which losses, and their constants.
         device: Of model and slices.
+        add_up: Adds up the statistics of inputs over all ranks.
     """
 
-    def __init__(self, model: AgentModel, config: LearningConfig, device: torch.device) -> None:
-        self.model, self.config = model, config
+    def __init__(
+        self, model: AgentModel, config: LearningConfig, device: torch.device, add_up: AddUp | None = None
+    ) -> None:
+        self.model, self.config, self._add_up = model, config, add_up
         self._discounts = torch.tensor(config.discounts, device=device)
 
     def transitions(self, s: Slices) -> Transitions:
@@ -73,7 +77,7 @@ class Losses:
         actions, rewards, steps = flattened if s.there is None else [t[s.there] for t in flattened]
         timesteps = self.model.actions.timesteps(s.observations, actions, rewards, steps, s.sequence)
         if self.model.training:
-            self.model.encoder.observe(timesteps, s.exists)
+            self.model.encoder.observe(timesteps, s.exists, self._add_up)
             for layer in self.model.backbone.reparametrized():
                 layer.update_norm()
         states = self.model.states(timesteps, s.steps, s.there, segment=s.segment)

@@ -8,9 +8,13 @@ one task-agnostic PopArt layer normalizes. Actor, ``independent``: imitate actio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+# Adds up tensors over the ranks that learn together (distributed.py); the sums have the shapes of the tensors.
+AddUp = Callable[..., list[Tensor]]
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
@@ -122,17 +126,25 @@ class PopArt(nn.Module):
         return self.mean, deviation
 
     @torch.no_grad()
-    def update(self, targets: Tensor, weight: Tensor | None = None) -> None:
-        """Take in ``targets (N, G)``, where ``weight (N,)`` is not 0, and preserve the outputs."""
+    def update(self, targets: Tensor, weight: Tensor | None = None, add_up: AddUp | None = None) -> None:
+        """Take in ``targets (N, G)``, where ``weight (N,)`` is not 0, and preserve the outputs.
+
+        With `add_up`, those of all ranks are taken in.
+        """
         old_mean, old_deviation = (value.clone() for value in self.statistics())
         finite = targets.isfinite().all()  # else the optimizer's step is left out too
         targets = torch.where(finite, targets, 0.0)
+        share = 1 / len(targets) if weight is None else (weight / weight.sum())[:, None]
+        mean, square = (targets * share).sum(0), (targets.square() * share).sum(0)
+        if add_up is not None:
+            count = targets.new_full((), len(targets)) if weight is None else weight.sum()
+            count, mean, square, broken = add_up(count, mean * count, square * count, 1.0 - finite.to(mean.dtype))
+            mean, square, finite = mean / count, square / count, broken == 0
         self.weight += torch.where(finite, self.rate * (1 - self.weight), 0.0)
         # 1 at first, so the prior is gone after one batch; `rate` in the end
         step = torch.where(finite, self.rate / self.weight, 0.0)
-        share = 1 / len(targets) if weight is None else (weight / weight.sum())[:, None]
-        self.mean.lerp_((targets * share).sum(0), step)
-        self.square.lerp_((targets.square() * share).sum(0), step)
+        self.mean.lerp_(mean, step)
+        self.square.lerp_(square, step)
         mean, deviation = self.statistics()
         self.scale.mul_(old_deviation / deviation)
         self.shift.copy_((old_deviation * self.shift + old_mean - mean) / deviation)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mtbench.errors import UsageError
 
 from .storage import SliceReader, UndoLog, claim_space, mapped
-from .trees import leaves, named_map
+from .trees import leaves, named_map, tree_map
 
 Array = npt.NDArray[Any]
 
@@ -172,6 +172,19 @@ class Replay:
         while len(self) > self._most:
             self._drop_oldest()
 
+    def rollout(self, age: int) -> Rollout:
+        """A rollout held, as it was added: 0 is the oldest. Its arrays are parts of the replay's own."""
+        at = (self._oldest + age) % len(self._starts)
+        begin, length = int(self._starts[at]), int(self._lengths[at])
+        steps = slice(begin + 1, begin + length + 1)
+        return Rollout(
+            observations=tree_map(lambda kept: kept[begin : steps.stop], self.observations),
+            actions=self.actions[steps],
+            rewards=self.rewards[steps],
+            terminated=bool(self._ended[at]),
+            task=int(self._tasks[at]),
+        )
+
     def _forget(self, begin: int, end: int) -> None:
         """Drop the rollouts that overlap these places. They are the oldest, since places are filled in order."""
         while self._oldest < self._newest:
@@ -268,8 +281,7 @@ class Replay:
         The rollouts themselves stay in the replay's files, which are flushed to disk. Call :meth:`guard` when the
         checkpoint is written.
         """
-        for one in self._maps:
-            one.flush()
+        self.flush()
         held = np.arange(self._oldest, self._newest) % len(self._starts)
         return {
             "cursor": np.array([self._cursor, self.capacity], dtype=np.int64),
@@ -279,6 +291,11 @@ class Replay:
             "checksums": self._checksums[held],
             "tasks": self._tasks[held],
         }
+
+    def flush(self) -> None:
+        """Write to disk what the files hold."""
+        for one in self._maps:
+            one.flush()
 
     def guard(self) -> None:
         """Keep all rollouts held now, in the undo log once they are overwritten, until this is called again.

@@ -65,13 +65,15 @@ class Prepared:
 
     Attributes:
         slices: There.
-        tokens: Its transitions.
+        tokens: Its transitions; with several ranks, those of all parts of the batch.
         fault: What is wrong with the data, if anything.
+        share: Of the transitions, those that are in `slices`.
     """
 
     slices: Slices
     tokens: int
     fault: str | None
+    share: float = 1.0
 
 
 def prepare(batch: Batch, device: torch.device, fixed_length: int | None = None, n_step: int = 1) -> Prepared:

@@ -24,22 +24,25 @@ import torch
 from mtbench.errors import UsageError
 from mtbench.evaluation import evaluate
 from mtbench.files import full_disk_explained, write_json
+from mtbench.jobs import ShardPlayer
 from mtbench.locking import FolderLock
 from mtbench.registration import find
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
 from mtbench.suite import Suite
 
-from . import checkpoint
+from . import checkpoint, shards
 from .collecting import Collecting, make_collector, make_envs
 from .config import TrainConfig, to_dict
+from .distributed import ALONE, Ranks, share_of
+from .evaluating import evaluated_together
 from .folder import claim, drop_evaluations, tidy
 from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
 from .prefetch import batches
 from .replay import Replay, Rollout
-from .run_log import RunLog, flat, make_loggers
+from .run_log import Logger, RunLog, flat, make_loggers
 from .slices import Prepared
 from .throughput import wait
 
@@ -59,53 +62,69 @@ class Trainer:
         folder: ``config.json``, ``log.jsonl``, ``checkpoints/``, ``replay/`` and ``evaluations/`` live here, and
             ``best/``: the agent at the best of these evaluations, a run to evaluate like any other. If it holds a run
             with these settings, that run goes on.
+        ranks: The processes that train together. Each of them has a trainer; that of rank 0 alone writes files, but for
+            the shards of the replay. Their folder is on a disk that all of them see.
         address: Of the Ray cluster, for ``config.collectors``, as for :func:`mtbench.clusters.joined`.
 
     Raises:
         UsageError: The folder holds a run with other settings or a checkpoint that does not fit, another process trains
-            in it, or the disk is full.
+            in it, the disk is full, or the ranks cannot share the environments and the batch evenly.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path, address: str | None = None) -> None:
-        self.config, self.folder, self._address = config, folder, address
+    def __init__(self, config: TrainConfig, folder: Path, ranks: Ranks = ALONE, address: str | None = None) -> None:
+        self.config, self.folder, self.ranks, self._address = config, folder, ranks, address
+        self._own = share_of(config, ranks)  # the part of this rank
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.stop = threading.Event()
+        self.steps = 0  # of all ranks, when the latest round or checkpoint was finished
         with full_disk_explained(folder):
-            self._lock = FolderLock(folder, "trains in")
+            self._lock = ranks.first(lambda: FolderLock(folder, "trains in"))
             try:
                 self._set_up()
             except BaseException:
                 if hasattr(self, "collector"):
                     self.collector.close()
-                self._lock.release()
+                self._unlock()
                 raise
 
     def _set_up(self) -> None:
-        config, folder = self.config, self.folder
-        envs = make_envs(config)
+        config, folder, ranks, collect = self.config, self.folder, self.ranks, self._own.collect
+        envs = make_envs(self._own)
         spaces = envs.single_observation_space, envs.single_action_space
         self._spaces = str(spaces)
         self.model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
-        claim(folder, config)
-        tidy(folder, config)
-        self._loggers = make_loggers(config.loggers, folder, to_dict(config))
+        self._loggers = ranks.first(self._claimed) or []
+        ranks.together(self._see_folder)
         self.learner = Learner(
-            self.model, config.learning, config.seed, self.device, config.updates, config.model.context
+            self.model, config.learning, config.seed, self.device, config.updates, config.model.context, ranks
         )
-        self.collector = make_collector(config, envs, self.learner, self._address)
-        self._collecting = Collecting(config, self.collector, self.learner, self.stop, self._keep)
-        turnover = int(config.collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
-        kept = config.collect.replay_rollouts
-        self.replay = Replay(config.collect.replay, *self.collector.examples, folder / "replay", turnover, kept)
+        self.collector = make_collector(self._own, envs, self.learner, self._address)
+        self._collecting = Collecting(self._own, self.collector, self.learner, self.stop, self._stopping, self._keep)
+        turnover = int(collect.steps_per_update * config.round_updates * config.checkpoint_rounds)
+        place, kept = shards.replay_folder(folder, ranks.rank, ranks.count), collect.replay_rollouts
+        self.replay = ranks.together(lambda: Replay(collect.replay, *self.collector.examples, place, turnover, kept))
         self._replay_lock = threading.Lock()  # the collector adds while the learner samples
-        self._returns: deque[Any] = deque(maxlen=200)
+        self._returns: deque[Any] = deque(maxlen=-(-200 // ranks.count))
         self._unreported: dict[str, Any] | None = None  # numbers of a finished round that was not evaluated or logged
         self._saved: int | None = None  # updates of the newest checkpoint
         self._warned_of_clipping = False
         self.log = RunLog(folder / "log.jsonl")
         self._resume()
+
+    def _claimed(self) -> list[Logger]:
+        """Make the folder this run's, on rank 0, and open its logs."""
+        claim(self.folder, self.config)
+        tidy(self.folder, self.config)
+        return make_loggers(self.config.loggers, self.folder, to_dict(self.config))
+
+    def _see_folder(self) -> None:
+        if not (self.folder / "config.json").exists():
+            raise UsageError(
+                f"Rank {self.ranks.rank} does not see {self.folder}, where rank 0 writes: the run's folder must be on "
+                "a disk that all machines share. Give another one with --out."
+            )
 
     @property
     def parameters(self) -> int:
@@ -124,7 +143,7 @@ class Trainer:
             Whether the run is complete. A stopped one has a checkpoint of all its updates.
 
         Raises:
-            NonFiniteLossError: A loss is NaN or infinite; the last checkpoint is from before it.
+            NonFiniteLossError: A loss is NaN or infinite, on any rank; the last checkpoint is from before it.
             DiskFullError: The last checkpoint is from before it.
         """
         try:
@@ -137,16 +156,27 @@ class Trainer:
         """Close the environments and the replay, and unlock the folder."""
         self.collector.close()
         self.replay.close()
-        self._lock.release()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _stopping(self) -> bool:
+        """Whether the run is to stop: all ranks do as soon as one of them is told to."""
+        if self.ranks.any(self.stop.is_set()):
+            self.stop.set()
+            return True
+        return False
 
     def _run(self, on_round: OnRound) -> bool:
         self._collecting.first(lambda: len(self.replay) > 0)
         while self._unreported is not None or self.learner.updates < self.config.updates:
-            if self._unreported is None and not self.stop.is_set():
+            if self._unreported is None and not self._stopping():
                 numbers = self._round()
                 if self.learner.updates % self.config.round_updates == 0 or self._is_last():
                     self._unreported = numbers
-            if self.stop.is_set() or not self._report(on_round):
+            if self._stopping() or not self._report(on_round):
                 if self._saved != self.learner.updates or not self.learner.updates:
                     self.save()
                 return False
@@ -165,14 +195,17 @@ class Trainer:
                 numbers.update(self._evaluate())
             except _Stopped:
                 return False
-        self.log.write(numbers)
-        for logger in self._loggers:
-            logger(self.collector.steps, dict(flat(numbers)))
+        self.ranks.first(lambda: self._log(numbers))
         self._unreported = None
         if rounds % c.checkpoint_rounds == 0 or self._is_last():
             self.save()
         on_round(numbers)
         return True
+
+    def _log(self, numbers: dict[str, Any]) -> None:
+        self.log.write(numbers)
+        for logger in self._loggers:
+            logger(self.steps, dict(flat(numbers)))
 
     def _warn_of_clipping(self, share: float) -> None:
         """Say once in a run that returns do not fit between the bins: values beyond them cannot be learnt."""
@@ -199,21 +232,23 @@ class Trainer:
                 totals.add(self.learner.update(prepared))
                 if not c.sync and self.learner.updates % c.collect.refresh_updates == 0:
                     self.collector.renew(self.learner.acting, self.learner.updates)
-                if self.stop.is_set():
+                if self._stopping():
                     break
             wait(self.device)
             learning += time.monotonic() - started
         means = totals.read()
         updates, seconds = self.learner.updates - before, time.monotonic() - began
-        returns = np.array(self._returns)
+        every = self.ranks.gathered((self.collector.steps, self.collector.steps - steps_before, list(self._returns)))
+        self.steps, taken = sum(one[0] for one in every), sum(one[1] for one in every)
+        returns = np.array([value for one in every for value in one[2]])
         return {
             "updates": self.learner.updates,
-            "steps": self.collector.steps,
+            "steps": self.steps,
             "seconds": round(seconds, 3),
             "updates_per_second": round(updates / max(learning, 1e-9), 3),
             "tokens_per_second": round(tokens / max(learning, 1e-9), 1),
             "flop_utilization": round(self.learner.flop_utilization(tokens / max(learning, 1e-9)), 4),
-            "steps_per_second": round((self.collector.steps - steps_before) / seconds, 1),
+            "steps_per_second": round(taken / seconds, 1),
             "epsilon": round(self.collector.epsilon, 4),
             **self.collector.numbers(),
             "returns": [round(float(v), 4) for v in returns.mean(axis=0)] if len(returns) else [],
@@ -222,11 +257,11 @@ class Trainer:
 
     def _batches(self, count: int) -> Iterator[Prepared]:
         """Batches for the next `count` updates; on a GPU, the next ones are sent there while one is learnt from."""
-        c, context = self.config.learning, self.config.model.context
+        c, context = self._own.learning, self.config.model.context
 
         def sample(update: int) -> Prepared:
             # Drawn from a stream of the update's own, for the sake of resuming.
-            rng = np.random.default_rng(np.random.SeedSequence([self.config.seed, 1, update]))
+            rng = np.random.default_rng(np.random.SeedSequence([self._own.seed, 1, update]))
             with self._replay_lock:
                 batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks, c.shortest_slice)
             return self.learner.prepare(batch)
@@ -243,14 +278,19 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """Play validation cases of the split that is trained on; their records can be scored like any others.
 
-        Validation cases have a stream of their own, so that the cases of the final evaluation influence no choice.
+        Validation cases have a stream of their own, so that the cases of the final evaluation influence no choice. All
+        ranks play; rank 0 has the result.
         """
+        name, acting = self.folder.resolve().name, self.learner.acting
+        policy = _Stoppable(self.stop, acting, self.device, name, self.config.seed, self.steps)
+        return evaluated_together(self.ranks, policy, lambda player: self._validate(policy, player)) or {}
+
+    def _validate(self, policy: TransformerPolicy, player: ShardPlayer | None) -> dict[str, Any]:
         c = self.config
         env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
-        name, acting = self.folder.resolve().name, self.learner.acting
         run = evaluate(
             c.env_id,
-            _Stoppable(self.stop, acting, self.device, name, c.seed, self.collector.steps),
+            policy,
             self.folder / "evaluations" / f"update-{self.learner.updates:09d}",
             split=c.env.get("split", "train"),
             cases="validation",
@@ -258,6 +298,7 @@ class Trainer:
             seed=c.seed,
             jobs=1,  # the policy acts with this process's model
             env_kwargs=env_kwargs,
+            player=player,
         )
         means = mean_scores(run.episodes, run.manifest["objective"])
         self._keep_if_best(selection_score(find(c.env_id).suite, means))
@@ -274,7 +315,7 @@ class Trainer:
         state = {
             **self._weights(),
             "updates": self.learner.updates,
-            "steps": self.collector.steps,
+            "steps": self.steps,
             "spaces": self._spaces,
             "score": score,
         }
@@ -287,27 +328,29 @@ class Trainer:
         return weights
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint of all ranks."""
+        own = {**self.ranks.together(self.replay.state), **self.collector.state()}
+        self.steps = sum(self.ranks.gathered(self.collector.steps))
+        entries, collected = shards.packed(self.ranks, own, list(self._returns))
         state = {
             **self._weights(),
             "optimizer": self.learner.optimizer.state_dict(),
             "updates": self.learner.updates,
-            "steps": self.collector.steps,
-            "returns": [list(map(float, value)) for value in self._returns],
+            "steps": self.steps,
+            **entries,
             "spaces": self._spaces,
             "unreported": json.dumps(self._unreported),
             "warned_of_clipping": self._warned_of_clipping,
         }
-        collected = {**self.replay.state(), **self.collector.state()}
-        folder = self.folder / "checkpoints"
-        checkpoint.save(folder, self.learner.updates, state, collected, self.config.keep_checkpoints)
+        folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints
+        self.ranks.first(lambda: checkpoint.save(folder, self.learner.updates, state, collected, keep))
         self.replay.guard()
         self._saved = self.learner.updates
 
     def _resume(self) -> None:
-        found = checkpoint.newest(self.folder / "checkpoints")
+        found = self.ranks.together(lambda: checkpoint.newest(self.folder / "checkpoints"))
         if found is None:
-            self.log.cut(0)
+            self.ranks.first(lambda: self.log.cut(0))
             return
         path, state, collected = found
         if state["spaces"] != self._spaces:
@@ -317,16 +360,36 @@ class Trainer:
             self.learner.acting.load_state_dict(state["acting"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self._saved = self.learner.updates = state["updates"]
-        self.collector.steps = state["steps"]
-        self._returns.extend(np.array(value) for value in state["returns"])
         self._unreported = json.loads(state.get("unreported", "null"))
         self._warned_of_clipping = state.get("warned_of_clipping", False)
-        self.replay.load_state(collected)
+        self.steps = state["steps"]
+        self.collector.steps = self.steps // self.ranks.count
+        parts = shards.unpacked(state, collected)
+        moved = len(parts) != self.ranks.count
         self.collector.renew(self.learner.acting, self.learner.updates)
-        self.collector.resume(collected)
+        self._load_part(parts, moved)
+        if moved:
+            self.save()
+        self.ranks.first(self._drop_later)
+
+    def _load_part(self, parts: list[dict[str, Any]], moved: bool) -> None:
+        """Go on with this rank's replay and unfinished rollouts."""
+        if moved:
+            examples = self.collector.examples
+            shards.redistribute(self.folder, parts, self.replay, examples, self.ranks)
+            part = shards.redivided(parts, self.ranks, self._own.seed)
+        else:
+            part = parts[self.ranks.rank]
+            self.ranks.together(lambda: self.replay.load_state(part))
+        self._returns.extend(part["returns"])
+        self.collector.resume(part)
+
+    def _drop_later(self) -> None:
+        """Remove from the folder what is not of the checkpoint that the run goes on from."""
         # Updates after the checkpoint are repeated; they differ where collecting and learning run side by side.
         self.log.cut(self.learner.updates - (self._unreported is not None))
         drop_evaluations(self.folder, self.learner.updates)
+        shards.drop_others(self.folder, self.ranks.count)
 
 
 class _Stopped(Exception):

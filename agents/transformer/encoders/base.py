@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..objectives import AddUp
 from ..trees import flat
 
 
@@ -54,11 +55,11 @@ class Encoder(nn.Module):
     def __init__(self, space: Any, action_size: int, config: ModelConfig) -> None:
         super().__init__()
 
-    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
-        """Update the statistics of its :class:`Numbers` from timesteps where `mask` is True."""
+    def observe(self, timesteps: Timesteps, mask: Tensor, add_up: AddUp | None = None) -> None:
+        """Update the statistics of its :class:`Numbers` from timesteps where `mask` is True, of all ranks."""
         for part in self.children():
             if isinstance(part, Numbers):
-                part.observe(timesteps, mask)
+                part.observe(timesteps, mask, add_up)
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -88,13 +89,15 @@ class InputNorm(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     @torch.no_grad()
-    def observe(self, x: Tensor, mask: Tensor) -> None:
-        """Average over ``(..., size)`` where ``mask (...)`` is True."""
+    def observe(self, x: Tensor, mask: Tensor, add_up: AddUp | None = None) -> None:
+        """Average over ``(..., size)`` where ``mask (...)`` is True; with `add_up`, over those of all ranks."""
         share = mask.to(x.dtype)[..., None]
-        count = share.sum().clamp(min=1)
         axes = tuple(range(x.dim() - 1))
-        self.mean.lerp_((x * share).sum(axes) / count, self.rate)
-        self.square.lerp_((x.square() * share).sum(axes) / count, self.rate)
+        sums = [share.sum(), (x * share).sum(axes), (x.square() * share).sum(axes)]
+        count, total, squares = sums if add_up is None else add_up(*sums)
+        count = count.clamp(min=1)
+        self.mean.lerp_(total / count, self.rate)
+        self.square.lerp_(squares / count, self.rate)
         self.weight.lerp_(torch.ones_like(self.weight), self.rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,9 +137,9 @@ class Numbers(nn.Module):
         vectors = [observed[name].float() for name in self.names]
         return torch.cat([*vectors, timesteps.previous_reward[..., None]], dim=-1)
 
-    def observe(self, timesteps: Timesteps, mask: Tensor) -> None:
+    def observe(self, timesteps: Timesteps, mask: Tensor, add_up: AddUp | None = None) -> None:
         """Update the statistics."""
-        self.norm.observe(self._varying(timesteps), mask)
+        self.norm.observe(self._varying(timesteps), mask, add_up)
 
     def forward(self, timesteps: Timesteps) -> Tensor:
         """``(M, size)``."""

@@ -11,6 +11,7 @@ from mtbench_agents.transformer import graphs
 from mtbench_agents.transformer import learner as learner_module
 from mtbench_agents.transformer.acting import ActingModel, Player
 from mtbench_agents.transformer.config import LearningConfig, ModelConfig
+from mtbench_agents.transformer.distributed import ALONE
 from mtbench_agents.transformer.learner import Learner, NonFiniteLossError, Totals
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.replay import Replay, Rollout
@@ -38,14 +39,14 @@ LEARNING = LearningConfig(
 COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
 
 
-def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, **changes):
+def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, ranks=ALONE, **changes):
     learning = dataclasses.replace(LEARNING, actor=actor, critic=critic, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         space = gym.spaces.Box(-5, 5, (3,), dtype=np.float32)
         sizes = dataclasses.replace(MODEL, **(model or {}))
         network = AgentModel(sizes, learning, space, actions or gym.spaces.Discrete(3))
-    return Learner(network, learning, 0, device, context=sizes.context)
+    return Learner(network, learning, 0, device, context=sizes.context, ranks=ranks)
 
 
 def copycat(continuous=False, rollouts=300, seed=0):

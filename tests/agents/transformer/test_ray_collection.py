@@ -296,7 +296,7 @@ def test_settings_that_do_not_fit_are_refused(change, message):
 
 def test_an_address_needs_remote_collectors(tmp_path):
     with pytest.raises(UsageError, match="needs --collectors ray:N"):
-        Trainer(TINY, tmp_path, "127.0.0.1:6379")
+        Trainer(TINY, tmp_path, address="127.0.0.1:6379")
 
 
 def test_weights_arrive_as_they_were_sent():
