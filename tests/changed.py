@@ -49,6 +49,7 @@ OTHERWISE = {
     "mtbench": ["tests/test_cli.py", "tests/test_evaluation.py", "tests/test_package.py"],
     "mtbench/vector": ["tests/vector/test_rollout.py"],
     "results": ["tests/test_readme.py"],
+    "results/cluster": ["tests/test_cluster_results.py"],
     "results/learning": ["tests/agents/test_learning_results.py"],
     "results/vector": ["tests/vector/test_vector_results.py"],
 }

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 posix = pytest.mark.skipif(os.name != "posix", reason="Ray's local clusters")
 

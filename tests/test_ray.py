@@ -15,7 +15,6 @@ import time
 
 import pandas as pd
 import pytest
-import ray
 from gymnasium.error import DependencyNotInstalled
 
 from mtbench import clusters, ray_jobs, sandbox
@@ -24,7 +23,7 @@ from mtbench.evaluation import evaluate
 from mtbench.records import read_run
 from tests.commands import MTBENCH
 from tests.paths import ROOT
-from tests.ray_nodes import STORE, posix, two_nodes
+from tests.ray_nodes import STORE, posix, ray, two_nodes
 from tests.test_jobs import SHORT, is_running
 from tests.test_playing import LIMIT, SPLITS, TASKS, Reader
 

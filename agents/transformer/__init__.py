@@ -6,7 +6,8 @@ Grigsby et al., "AMAGO-2", NeurIPS 2024, Section 3 and Appendix A. Where to read
 2. ``encoders``, ``backbone.py``, ``heads.py``, ``model.py``: from timesteps to policies and values.
 3. ``objectives.py``: the losses, as small pure functions.
 4. ``learner.py``: one update.
-5. ``replay.py``, ``collector.py``: whole rollouts in, slices out; environments to rollouts.
+5. ``replay.py``, ``collector.py``: whole rollouts in, slices out; environments to rollouts. ``collecting.py``: beside
+   the learner; ``remote_collectors.py``: on a Ray cluster.
 6. ``train.py``, ``checkpoint.py``, ``folder.py``: the loop, and how it survives a kill.
 
 Shape suffixes used throughout: B batch (or environments), T timesteps, D model width, G discounts, E critics in the
