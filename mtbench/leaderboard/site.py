@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from mtbench.audit import MEASURES
-from mtbench.errors import UsageError
+from mtbench.errors import UsageError, missing_extra_error
 from mtbench.leaderboard.entries import PUBLIC, Entry, published, ranked
 from mtbench.leaderboard.markdown import facts
 from mtbench.leaderboard.submission import Group
@@ -47,14 +48,13 @@ def check_folder(out: Path) -> None:
     """Check that a site can be written to a folder.
 
     Raises:
-        UsageError: It holds something else, or itables is not installed.
+        UsageError: It holds something else.
+        DependencyNotInstalled: itables is missing.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / TABLES).is_dir())):
         raise UsageError(f"{out} holds something else than a leaderboard's site: give another folder with --site.")
-    try:
-        import itables  # noqa: F401
-    except ImportError:
-        raise UsageError("The site's tables are those of itables: pip install 'mtbench-rl[leaderboard]'.") from None
+    if importlib.util.find_spec("itables") is None:
+        raise missing_extra_error("itables", "leaderboard", "The leaderboard's site")
 
 
 def write(folder: Path, *, entries: Sequence[Entry], pages: Mapping[str, str]) -> None:
@@ -188,7 +188,7 @@ def _named(group: Group) -> str:
 
 
 def _table_file(group: Group) -> str:
-    return f"{group[0]}-{group[1]}.html"
+    return f"{group[0]}-{group[1]}.html".replace("/", "-")
 
 
 def _interactive(title: str, before: str, frame: pd.DataFrame, after: str = "", **options: Any) -> str:
@@ -223,8 +223,9 @@ def _sortable(column: pd.Series[Any]) -> pd.Series[Any]:
     """Numbers as text that sorts like them; a missing one is an empty cell, and the last."""
     if column.dtype.kind not in "fi":
         return column.fillna("")
-    form = "{:.0f}".format if column.name == "rank" else "{:.3f}".format
-    shown = column.map(lambda value: "" if pd.isna(value) else form(value + 0.0))
+    digits = 0 if column.name == "rank" else 3
+    # Adding 0.0 turns -0.0 into 0.0.
+    shown = column.map(lambda value: "" if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}")
     order = shown[column.sort_values().index].unique()
     return pd.Series(pd.Categorical(shown, order, ordered=True), column.index)
 
