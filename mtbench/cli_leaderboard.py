@@ -133,7 +133,7 @@ def rerun(
     from mtbench.signals import sigterm_interrupts
 
     submission = read_submission(path)
-    given = dict(text.split("=", 1) if "=" in text else ("", text) for text in policies)
+    given = dict(text.split("=", 1) if "=" in text else ["", text] for text in policies)
     cases = new_secret() if secret is None else f"secret:{secret}"
     if not is_use(cases):
         raise UsageError("--secret should be 32 hexadecimal digits, as an interrupted rerun has printed them.")
