@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +27,10 @@ def new(
     out: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="A new folder, named as the submission.")],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, one for each training seed.")],
 ) -> None:
-    """Make a submission of finished runs, with a card to fill in."""
+    """Make a submission of finished runs. On a terminal it asks for the card; else there is one to fill in."""
     from mtbench.api import run_folders
     from mtbench.audit import MEASURES
-    from mtbench.leaderboard.card import CARD, template
+    from mtbench.leaderboard.card import CARD, asked_for, template
     from mtbench.leaderboard.submission import RUNS
     from mtbench.records import EPISODES, MANIFEST, read_run
     from mtbench.traces import ACTIONS
@@ -46,8 +47,20 @@ def new(
                 if (run.path / part / name).is_file():
                     (into / part).mkdir(parents=True, exist_ok=True)
                     shutil.copy(run.path / part / name, into / part / name)
-    (out / CARD).write_text(template(found[0].manifest["agent"]), encoding="utf-8")
-    say(f"wrote {shown_path(out)}: fill in {CARD}, then run mtbench leaderboard check {shown_path(out)}")
+    agent = found[0].manifest["agent"]
+    answered = _somebody_is_there()
+    card = asked_for(agent, _ask) if answered else template(agent)
+    (out / CARD).write_text(card, encoding="utf-8")
+    then = "" if answered else f"fill in {CARD}, then "
+    say(f"wrote {shown_path(out)}: {then}run mtbench leaderboard check {shown_path(out)}")
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask(question: str, default: str) -> str:
+    return str(typer.prompt(question, default=default, show_default=False, err=True))
 
 
 @leaderboard.command()

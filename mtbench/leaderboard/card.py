@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,32 @@ def _refuse_markup(path: Path, key: str, value: str) -> None:
 
 def template(name: str) -> str:
     """A card to be filled in."""
+    return _written(name, lambda key, what: "")
+
+
+def asked_for(name: str, ask: Callable[[str, str], str]) -> str:
+    """A card as somebody answers for it; :func:`read_card` checks what was said.
+
+    Args:
+        name: The agent's.
+        ask: Called with a question and the answer that stands without another one.
+    """
+    return _written(name, lambda key, what: ask(f"{key.replace('_', ' ')} ({what})", ""))
+
+
+def _written(name: str, answer: Callable[[str, str], str]) -> str:
     lines = ["# Plain text in every line; nobody enters a score.", ""]
     for key, (most, needed, what) in TEXTS.items():
         said = f"{what}; at most {most} characters" + ("" if needed else "; may stay empty")
-        value = name.replace("\\", "\\\\").replace('"', '\\"') if key == "name" else ""
-        lines += [f"# {said}", f'{key} = "{value}"']
-    lines += ["# everybody's name", 'authors = [""]']
+        lines += [f"# {said}", f"{key} = {_quoted(name if key == 'name' else answer(key, said))}"]
+    authors = answer("authors", "everybody's name, with commas between")
+    lines += ["# everybody's name", f"authors = [{', '.join(_quoted(each.strip()) for each in authors.split(','))}]"]
     for key, what in FLAGS.items():
-        lines += [f"# {what}", f"{key} = false"]
+        yes = answer(key, f"{what}; y or n").strip().lower() in ("y", "yes", "true")
+        lines += [f"# {what}", f"{key} = {str(yes).lower()}"]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    """As TOML has it."""
+    return json.dumps(value, ensure_ascii=False)

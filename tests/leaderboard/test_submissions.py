@@ -266,6 +266,25 @@ def test_a_new_submission_is_complete_but_for_its_card(honest, tmp_path):
     assert "exists" in str(again.exception)
 
 
+def test_on_a_terminal_it_asks_for_the_card(honest, tmp_path, monkeypatch):
+    """And says what is wrong with the answers when they are checked."""
+    answers = ['Says "hello" \\ and plays', "nothing", "none", "one core", "", "", "A. Author, Zoë Ünal", "", "no", ""]
+    monkeypatch.setattr("mtbench.cli_leaderboard._somebody_is_there", lambda: True)
+    given, asked = iter(answers), []
+    monkeypatch.setattr("mtbench.cli_leaderboard._ask", lambda question, default: asked.append(question) or next(given))
+    made = tmp_path / "mine"
+    shown = CliRunner().invoke(command_line(), ["leaderboard", "new", str(made), str(honest / RUNS)])
+    assert shown.exit_code == 0, shown.exception
+    assert asked[0].startswith("description (what it is, in a few sentences")
+    assert len(asked) == len(answers)
+    with pytest.raises(SubmissionError, match="description holds markup"):
+        read_submission(made)
+    (made / CARD).write_text((made / CARD).read_text().replace("\\\\ and", "and"))
+    card = read_submission(made).card
+    assert card.authors == ("A. Author", "Zoë Ünal")
+    assert card.texts["description"] == 'Says "hello" and plays'
+
+
 def test_a_template_asks_for_everything(tmp_path):
     (tmp_path / CARD).write_text(template('a "quoted" \\ name'))
     with pytest.raises(SubmissionError, match="name holds markup"):
