@@ -76,7 +76,7 @@ def test_evaluate_says_before_playing_which_scores_there_cannot_be(tmp_path, mon
     def stop(*arguments, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mtbench.evaluation.play_shards", stop)
+    monkeypatch.setattr("mtbench.backends.play_shards", stop)
     arguments = ["evaluate", "MTAtari-v0", '--env=tasks=["pong", "adventure"]', "--out", str(tmp_path / "run")]
     assert CliRunner().invoke(app, arguments).exit_code == 130
     for scale in load_references("atari").scales:
