@@ -51,7 +51,10 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        say(f"mtbench {mtbench.__version__}")
+        from mtbench.provenance import git_commit
+
+        commit = git_commit()
+        say(f"mtbench {mtbench.__version__}" + (f" ({commit})" if commit else ""))
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ def provenance(distributions: Sequence[str]) -> dict[str, Any]:
             "cpu": _cpu_model(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         },
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -50,7 +50,7 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The checkout's commit with ``+`` where files differ from it; None where mtbench is installed without git."""
     root = Path(mtbench.__file__).parent.parent
     if not (root / ".git").exists():

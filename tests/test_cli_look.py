@@ -23,6 +23,16 @@ def test_list_and_info(tmp_path):
         assert word in shown
 
 
+def test_the_version_names_the_revision(tmp_path):
+    """Of a checkout; an installed package has none."""
+    import mtbench
+    from mtbench.provenance import git_commit
+
+    commit = git_commit()
+    shown = run("--version", cwd=tmp_path).strip()
+    assert shown == (f"mtbench {mtbench.__version__} ({commit})" if commit else f"mtbench {mtbench.__version__}")
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_list_is_whole_in_a_pipe_and_on_a_terminal(columns):
     piped = printed("list", columns=columns)

@@ -99,11 +99,17 @@ def test_procgen_comes_with_what_importing_it_needs():
 
 
 def test_a_wheel_holds_the_code_the_types_and_the_data(tmp_path):
+    """Made of a source distribution, which must hold all of it, too."""
     import zipfile
 
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(ROOT)]
-    subprocess.run(command, check=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    assert source.name.startswith("mtbench_rl-")
     assert wheel.name.startswith("mtbench_rl-")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
