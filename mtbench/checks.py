@@ -7,7 +7,7 @@ again and compared with the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,7 +21,7 @@ from mtbench.cases import EVALUATION_VERSION, USES, case_variants, is_use
 from mtbench.errors import RecordError, UsageError, unknown_name_error
 from mtbench.registration import Row
 from mtbench.rollout import AttemptReset, Objective
-from mtbench.suite import Suite
+from mtbench.suite import Suite, Task
 from mtbench.untrusted import MAX_NAME, is_name, shown
 
 if TYPE_CHECKING:
@@ -234,7 +234,8 @@ def check_episodes(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
         if not (episodes[key].isna().all() if stated is None else (episodes[key] == stated).fillna(False).all()):
             raise RecordError(f"{path}: column {key!r} does not hold the manifest's {stated!r} throughout.")
     places = _places(path, episodes, manifest)
-    _check_numbers(path, episodes, manifest, suite)
+    task = places // (manifest["rollouts_per_task"] * manifest["k"])
+    _check_numbers(path, episodes, task, [suite.tasks[name] for name in manifest["tasks"]], suite)
     _check_successes(path, episodes, suite)
     _check_limit(path, episodes, manifest)
     try:
@@ -252,6 +253,8 @@ def check_episodes(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
 
 def _places(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """Each row's place in the order of tasks, rollouts and attempts; every place is taken once."""
+    import pandas as pd
+
     tasks, rollouts, k = manifest["tasks"], manifest["rollouts_per_task"], manifest["k"]
     present = set(episodes["task"].unique())
     missing = [task for task in tasks if task not in present]
@@ -260,7 +263,7 @@ def _places(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> 
     foreign = sorted(present - set(tasks))
     if foreign:
         raise RecordError(f"{path}: rows for tasks the manifest does not list: {', '.join(foreign[:10])}.")
-    task = _task_indices(episodes, manifest)
+    task = pd.Index(tasks).get_indexer(pd.Index(episodes["task"]))
     rollout, attempt = (episodes[key].to_numpy(dtype=np.int64) for key in ("rollout", "attempt"))
     inside = (rollout >= 0) & (rollout < rollouts) & (attempt >= 1) & (attempt <= k)
     places = (task * rollouts + rollout) * k + attempt - 1
@@ -276,12 +279,12 @@ def _places(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> 
     return np.asarray(places, dtype=np.int64)
 
 
-def _check_numbers(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, Any], suite: Suite) -> None:
-    """Check returns and lengths against what each task allows."""
-    declared = [suite.tasks[task] for task in manifest["tasks"]]
-    bounds = np.array([suite.return_bounds(task) for task in declared], dtype=np.float64)
-    most_steps = np.array([task.max_steps for task in declared])
-    task = _task_indices(episodes, manifest)
+def _check_numbers(
+    path: Path, episodes: pd.DataFrame, task: npt.NDArray[np.int64], declared: Sequence[Task], suite: Suite
+) -> None:
+    """Check returns and lengths against what each task allows; `task` has each row's index in `declared`."""
+    bounds = np.array([suite.return_bounds(each) for each in declared], dtype=np.float64)
+    most_steps = np.array([each.max_steps for each in declared])
     low, high = bounds[task].T
     slack = 1e-6 * np.maximum(1.0, np.abs(bounds).max(axis=1))[task]  # of sums of many rewards
     returns, lengths = episodes["return"].to_numpy(), episodes["length"].to_numpy()
@@ -293,13 +296,6 @@ def _check_numbers(path: Path, episodes: pd.DataFrame, manifest: Mapping[str, An
             f"{path}: {_where(episodes, first)} has return {returns[first]} and length {lengths[first]}; this task "
             f"allows returns from {low[first]:g} to {high[first]:g} and at most {most_steps[task[first]]} steps."
         )
-
-
-def _task_indices(episodes: pd.DataFrame, manifest: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    """By row, the place of its task in the manifest's list; -1 for one that is not in it."""
-    import pandas as pd
-
-    return np.asarray(pd.Index(manifest["tasks"]).get_indexer(pd.Index(episodes["task"])), dtype=np.int64)
 
 
 def _check_successes(path: Path, episodes: pd.DataFrame, suite: Suite) -> None:

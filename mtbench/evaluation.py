@@ -16,11 +16,10 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 
 from mtbench import records, registration, traces
 from mtbench.audit import NORMAL, Condition, audit_conditions
@@ -38,9 +37,6 @@ from mtbench.provenance import provenance
 from mtbench.records import Run
 from mtbench.rollout import MetaRollout, keyword_arguments
 from mtbench.suite import Suite
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Large enough that most rows of a batch stay busy to the end of a shard, small enough to lose little on Ctrl-C.
 _ROLLOUTS_PER_ENV_AND_SHARD = 4
@@ -211,7 +207,9 @@ def _carry_out_all(plan: _Plan, audit: Sequence[Condition], out: Path) -> Run:
     plans = [plan._replace(settings=_under(plan.settings, condition)) for condition in (NORMAL, *audit)]
     for each in plans:
         check_manifest(out, {**each.settings, "episodes_sha256": ""})  # what could not be read back is not played
-    cases = [_cases(each) for each in plans]  # before anything is played: an audit may have too few of them
+    cases = [
+        manifest_cases(each.suite, each.settings) for each in plans
+    ]  # before anything is played: an audit may have too few of them
     total, before = sum(map(len, cases)), 0
 
     def report(done: int, _: int) -> None:
@@ -231,10 +229,6 @@ def _under(settings: dict[str, Any], condition: Condition) -> dict[str, Any]:
     return settings if condition == NORMAL else {**settings, "condition": condition}
 
 
-def _cases(plan: _Plan) -> list[Case]:
-    return manifest_cases(plan.suite, plan.settings)
-
-
 def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:
     settings = plan.settings
     finished = _finished(out, settings)
@@ -247,7 +241,7 @@ def _carry_out(plan: _Plan, cases: list[Case], out: Path) -> Run:
         _play(journal, plan, cases)
         manifest = {"command": list(plan.command), **settings, **origin, **journal.times()}
         frame = journal.frames()
-        order = _order(frame, settings["tasks"])
+        order = records.row_order(frame, settings["tasks"])
         if space is not None:
             actions, rollouts = journal.actions(), order[:: settings["k"]] // settings["k"]
             manifest[traces.DIGEST] = traces.write_actions(out / traces.ACTIONS, [actions[i] for i in rollouts])
@@ -364,13 +358,6 @@ def _setup(known: _Known, settings: dict[str, Any], cases: int, hidden: tuple[Pa
     sent = known.given if isinstance(known.given, str) else sendable(known.policy)
     isolated = hidden if isinstance(known.policy, IsolatedPolicy) else None
     return Setup(spec, settings["env_kwargs"], rows, sent, known.identity, isolated)
-
-
-def _order(frame: pd.DataFrame, tasks: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The places of the rows in order of task, rollout and attempt."""
-    order = {task: i for i, task in enumerate(tasks)}
-    keys = frame.assign(task=frame["task"].map(order)).reset_index(drop=True)
-    return np.asarray(keys.sort_values(["task", "rollout", "attempt"]).index, dtype=np.int64)
 
 
 def is_run(path: Path) -> bool:

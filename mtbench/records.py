@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mtbench.audit import CONDITIONS, NORMAL, Condition, condition_of
 from mtbench.checks import MAX_ATTEMPTS, check_episodes, check_manifest
@@ -170,6 +171,19 @@ def episodes_frame(rows: list[dict[str, Any]] | dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def row_order(episodes: pd.DataFrame, tasks: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The places of the rows in order of task, rollout and attempt.
+
+    Args:
+        episodes: Rows of these tasks, columns as in :data:`COLUMNS`.
+        tasks: Their order.
+    """
+    import pandas as pd
+
+    task = pd.Index(tasks).get_indexer(pd.Index(episodes["task"]))
+    return np.lexsort((episodes["attempt"].to_numpy(), episodes["rollout"].to_numpy(), task))
 
 
 def write_run(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> Run:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtbench.audit import MEASURES, Condition, condition_of
 from mtbench.errors import UsageError, unknown_name_error
-from mtbench.records import RecordError, Run
+from mtbench.records import RecordError, Run, row_order
 from mtbench.registration import find
 from mtbench.scoring.adaptation import Lost, lost
 from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, performance_profile
@@ -317,18 +317,11 @@ def run_values(runs: list[Run], column: str = "return") -> Floats:
                 "the agents or the seeds apart (`mtbench evaluate --agent ... --train-seed ...`)."
             )
     shape = (len(first["tasks"]), first["rollouts_per_task"], first["k"])
-    return np.stack([_in_order(run, first["tasks"], column).reshape(shape) for run in runs])
-
-
-def _in_order(run: Run, tasks: Sequence[str], column: str) -> Floats:
-    """A column, sorted by task, rollout and attempt."""
-    import pandas as pd
-
-    rows = run.episodes
-    task = pd.Index(tasks).get_indexer(pd.Index(rows["task"]))
-    order = np.lexsort((rows["attempt"].to_numpy(), rows["rollout"].to_numpy(), task))
-    values: Floats = rows[column].to_numpy(dtype=np.float64)
-    return values[order]
+    stacked = []
+    for run in runs:
+        values: Floats = run.episodes[column].to_numpy(dtype=np.float64)
+        stacked.append(values[row_order(run.episodes, first["tasks"])].reshape(shape))
+    return np.stack(stacked)
 
 
 def _score_agent(name: str, runs: list[Run], sample: Sample, references: References, repeated: set[str]) -> AgentScores:

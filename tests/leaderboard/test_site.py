@@ -15,24 +15,18 @@ from mtbench.leaderboard.site import ENTRIES, INDEX, TABLES
 from mtbench.leaderboard.submission import RUNS, read_submission
 from tests.paths import ROOT
 
-from .conftest import CARD_TEXT
+from .conftest import CARD_TEXT, Careful
 
 HEADER = ".dt-scroll:has(#entries) .dt-scroll-headInner th"
 ODD = """it's "odd" & so on"""
 
 
-class Biased:
-    """Plays one action more often than others."""
-
-    def __init__(self, action):
-        self.action = action
-
-    def start(self, num_envs, seed, observation_space, action_space):
-        self.rng, self.n, self.count = np.random.default_rng([seed, self.action]), num_envs, int(action_space.n)
+class Biased(Careful):
+    """Plays the action of its seed more often than others."""
 
     def act(self, observations, reset_mask):
-        chosen = self.rng.integers(self.count, size=self.n)
-        return np.where(self.rng.random(self.n) < 0.9, self.action % self.count, chosen)
+        chosen = super().act(observations, reset_mask)
+        return np.where(self.rng.random(self.n) < 0.9, self.seed % self.count, chosen)
 
 
 @pytest.fixture(scope="module")
