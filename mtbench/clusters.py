@@ -169,14 +169,16 @@ def node_name() -> str:
 
 
 def other_versions(wanted: Mapping[str, str]) -> str:
-    """How this node's versions differ from those of the process that sent work here; empty where they do not.
+    """A sentence on how this node's versions differ from those of the process that sent work here; empty where none do.
 
     Args:
         wanted: Of Python, mtbench and its dependencies there, by name.
     """
     own = versions([name for name in wanted if name not in ("python", "mtbench")])
-    return ", ".join(
+    different = ", ".join(
         f"{name} {own.get(name, 'not installed')} there and {version} here"
         for name, version in wanted.items()
         if own.get(name) != version
     )
+    said = f"Node {node_name()} of the Ray cluster has other versions than this process: {different}."
+    return said if different else ""

@@ -124,6 +124,16 @@ class Progress:
     rollouts: int
 
 
+def pickled(error: BaseException | None) -> bytes | None:
+    """An error as bytes that another process can load; None if there are none."""
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)
+    except Exception:  # whatever its parts raise
+        return None
+    return content
+
+
 @dataclass(frozen=True)
 class Failed:
     """Its shard raised an error: pickled where that is possible, and the traceback as text."""
@@ -134,13 +144,7 @@ class Failed:
     @classmethod
     def of(cls, error: BaseException) -> Failed:
         """What is sent of an error."""
-        text = "".join(traceback.format_exception(error))
-        try:
-            content = pickle.dumps(error)
-            pickle.loads(content)
-        except Exception:  # whatever its parts raise
-            return cls(None, text)
-        return cls(content, text)
+        return cls(pickled(error), "".join(traceback.format_exception(error)))
 
     def raised(self) -> BaseException:
         """The error, to be raised here."""

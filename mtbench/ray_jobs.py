@@ -186,10 +186,7 @@ def _play(plan: _Plan, shard: Shard) -> PlayedShard | Refused | Failed:
     if plan.key not in _loaded:
         different = other_versions(plan.versions)
         if different:
-            return Refused(
-                f"Node {node_name()} of the Ray cluster has other versions than this process: {different}. Records "
-                "might differ: install the same ones."
-            )
+            return Refused(f"{different} Records might differ: install the same ones.")
         try:
             _load(plan)
         except Exception as error:

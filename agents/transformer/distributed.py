@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mtbench.errors import UsageError
+from mtbench.jobs import pickled
 
 from .config import TrainConfig, remote_count
 from .objectives import AddUp
@@ -227,9 +227,7 @@ def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 def sendable_error(error: Exception | None) -> Exception | None:
     """The error, or one with its words if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its parts raise
+    if pickled(error) is None:
         return RuntimeError(f"Another rank failed: {type(error).__name__}: {error}")
     return error
 

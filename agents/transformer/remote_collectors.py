@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from mtbench.clusters import joined, node_name, other_versions
+from mtbench.clusters import first_line, joined, other_versions
 from mtbench.errors import UsageError
 from mtbench.jobs import Failed, Refused
 from mtbench.policy import search_path
@@ -35,7 +35,7 @@ from mtbench.registration import find
 from mtbench.vector import make_vec
 
 from .acting import ActingModel
-from .collector import Collector, explored
+from .collector import UNFINISHED, Collector, explored
 from .config import TrainConfig
 from .learner import Learner
 from .model import AgentModel
@@ -54,7 +54,7 @@ _MOST_LOSSES = 10
 _LISTENING = 0.1
 # First of the numbers that fix an actor's seeds: those of a collector in the learner's process begin otherwise.
 _ERA = 3
-_UNFINISHED = "remote.unfinished"
+_UNDER_WAY = "remote.unfinished"
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,7 @@ class Actor:
             if self._collector is None:
                 different = other_versions(self._plan.versions)
                 if different:
-                    return Refused(
-                        f"Node {node_name()} of the Ray cluster has other versions than this process: {different}. "
-                        "Install the same ones."
-                    )
+                    return Refused(f"{different} Install the same ones.")
                 self._collector = self._made()
             return self._collect(self._collector, version, weights, done, steps)
         except BaseException as error:
@@ -311,7 +308,7 @@ class RemoteCollectors:
                 self._replace(member, error)
             return []
         except errors.RayError as error:
-            raise UsageError(f"Ray could not collect: {str(error).strip().splitlines()[0]}") from None
+            raise UsageError(f"Ray could not collect: {first_line(error)}") from None
         if incarnation == member.incarnation:
             member.asked -= 1
             member.losses = 0
@@ -328,7 +325,7 @@ class RemoteCollectors:
         if member.losses > _MOST_LOSSES:
             raise UsageError(
                 f"Collector {member.number} was lost {member.losses} times in a row: "
-                f"{str(error).strip().splitlines()[0]} Is there enough memory for {self._config.collect.num_envs} "
+                f"{first_line(error)} Is there enough memory for {self._config.collect.num_envs} "
                 "environments (collect.num_envs)?"
             )
         self._counts.lost_collectors += 1
@@ -362,12 +359,12 @@ class RemoteCollectors:
     def state(self) -> dict[str, Array]:
         """How many rollouts are under way: a resumed run does without them."""
         under_way = len(self._members) * self._config.collect.num_envs
-        return {_UNFINISHED: np.array(under_way)}
+        return {_UNDER_WAY: np.array(under_way)}
 
     def resume(self, state: dict[str, Array]) -> None:
         """Begin new rollouts; the log says how many were dropped."""
-        here = state.get("unfinished.length", np.zeros(0))  # of a run that had its collector in the learner's process
-        self._counts.dropped_by_resuming = int(state.get(_UNFINISHED, len(here)))
+        here = state.get(UNFINISHED + "length", np.zeros(0))  # of a run that had its collector in the learner's process
+        self._counts.dropped_by_resuming = int(state.get(_UNDER_WAY, len(here)))
 
     def close(self) -> None:
         """End the actors, and Ray if it was started here."""
