@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from mtbench import clusters
+
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 posix = pytest.mark.skipif(os.name != "posix", reason="Ray's local clusters")
@@ -23,3 +25,15 @@ def two_nodes():
         yield made
     finally:
         made.shutdown()
+
+
+@contextlib.contextmanager
+def joining(made):
+    """What connects this process to a cluster, unless it is, until the end. Ray may crash where it begins often."""
+    with contextlib.ExitStack() as stack:
+
+        def join():
+            if not ray.is_initialized():
+                stack.enter_context(clusters.joined(made.address))
+
+        yield join

@@ -23,7 +23,7 @@ from mtbench.evaluation import evaluate
 from mtbench.records import read_run
 from tests.commands import MTBENCH
 from tests.paths import ROOT
-from tests.ray_nodes import STORE, posix, ray, two_nodes
+from tests.ray_nodes import STORE, joining, posix, ray, two_nodes
 from tests.test_jobs import SHORT, is_running
 from tests.test_playing import LIMIT, SPLITS, TASKS, Reader
 
@@ -36,11 +36,24 @@ def cluster():
         yield made
 
 
+@pytest.fixture(scope="module")
+def join(cluster):
+    with joining(cluster) as join:
+        yield join
+
+
 @pytest.fixture
-def connected(cluster):
+def connected(cluster, join):
     """This process joins the cluster by itself: evaluations use its connection."""
-    with clusters.joined(cluster.address):
-        yield cluster
+    join()
+    return cluster
+
+
+@pytest.fixture
+def alone(cluster):
+    """This process is not connected."""
+    ray.shutdown()
+    return cluster
 
 
 def quick(out, policy="random", **kwargs):
@@ -254,7 +267,7 @@ def test_another_version_on_a_node_is_refused(tmp_path, connected, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_cluster_is_said_at_once(tmp_path, monkeypatch):
+def test_a_missing_cluster_is_said_at_once(tmp_path, alone, monkeypatch):
     monkeypatch.setattr(clusters, "_ANSWER", 4.0)
     with socket.socket() as silent, socket.socket() as free:
         for one in (silent, free):
@@ -352,12 +365,12 @@ def test_an_evaluation_here_does_not_import_ray(tmp_path):
     assert done.returncode == 0
 
 
-def test_ray_is_left_as_it_was(tmp_path, cluster):
+def test_ray_is_left_as_it_was(tmp_path, alone):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with contextlib.suppress(KeyboardInterrupt):
-        quick(tmp_path / "run", backend="ray", address=cluster.address)
+        quick(tmp_path / "run", backend="ray", address=alone.address)
     assert not ray.is_initialized()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    with clusters.joined(cluster.address):
+    with clusters.joined(alone.address):
         quick(tmp_path / "again", backend="ray")
         assert ray.is_initialized()

@@ -17,10 +17,9 @@ from mtbench_agents.transformer.remote_collectors import Actor
 from mtbench_agents.transformer.train import Trainer
 from mtbench_agents.transformer.trees import leaves
 
-from mtbench import clusters
 from mtbench.errors import UsageError
 from mtbench.vector import make_vec
-from tests.ray_nodes import posix, ray, two_nodes
+from tests.ray_nodes import joining, posix, ray, two_nodes
 
 from .test_durability import held
 from .test_resume import killed_at
@@ -41,9 +40,10 @@ def cluster():
         yield made
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def connected(cluster):
-    with clusters.joined(cluster.address):
+    with joining(cluster) as join:
+        join()
         yield cluster
 
 
