@@ -151,7 +151,7 @@ class SB3Policy:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(state["_model"], tuple):
             kind, saved, device = state["_model"]
-            with _global_generators_kept():  # loading seeds them all
+            with global_generators_kept():  # loading seeds them all
                 state = {**state, "_model": kind.load(io.BytesIO(saved), device=device)}
         if isinstance(state["_normalizer"], tuple):
             kind, kept = state["_normalizer"]
@@ -300,7 +300,7 @@ def _torch_seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _global_generators_kept() -> Iterator[None]:
+def global_generators_kept() -> Iterator[None]:
     """Put the global generators back as they were."""
     import torch
 

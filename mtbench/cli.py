@@ -262,8 +262,9 @@ app.add_typer(leaderboard, name="leaderboard")
 
 
 def _add_agent_commands() -> None:
-    """``train`` and ``bench agent`` belong to the reference agent; PyTorch loads when they run."""
-    from mtbench_agents.transformer.cli import bench_agent, train
+    """``train`` and ``bench agent`` belong to the agents; PyTorch loads when they run."""
+    from mtbench_agents.training.cli import train
+    from mtbench_agents.transformer.cli import bench_agent
 
     app.command()(train)
     bench = typer.Typer(help="Time the reference agent.", no_args_is_help=True)

@@ -145,7 +145,7 @@ def load_policy(name: str) -> Policy:
         mtbench.errors.UsageError: There is no policy 'randon' in mtbench. Did you mean 'random'? ...
     """
     if (Path(name) / "config.json").is_file():
-        trained: Policy = importlib.import_module("mtbench_agents.transformer.policy").load_run(Path(name))
+        trained: Policy = importlib.import_module("mtbench_agents.training.agents").load_run(Path(name))
         return trained
     target = BUILT_IN.get(name, name)
     if ":" not in target:

@@ -1,152 +1,15 @@
-"""``mtbench train`` and ``mtbench bench agent``."""
+"""``mtbench bench agent``."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
-import signal
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from mtbench import registration
-from mtbench.checks import registered_environment
-from mtbench.cli_options import Address
-from mtbench.errors import missing_extra_error
-from mtbench.options import parsed_options
-
-from .config import PRESETS, TrainConfig, Update, preset, read_config, updated
-
-if TYPE_CHECKING:
-    from .distributed import Ranks
-    from .train import Trainer
-
-_err = Console(stderr=True, highlight=False)
-
-
-def train(
-    env_id: Annotated[str, typer.Argument(metavar="ID", help="A Gymnasium ID from `mtbench list`.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as model.width=128 or seed=1.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run's folder.")] = None,
-    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "small",
-    config_file: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="A config.json to start from, of a run say.")
-    ] = None,
-    actor: Annotated[str | None, typer.Option(help="independent or dependent.")] = None,
-    critic: Annotated[str | None, typer.Option(help="independent or dependent.")] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="KEY=VALUE", help="Of the environment.")] = None,
-    log: Annotated[
-        list[str] | None, typer.Option("--log", metavar="NAME", help="Besides log.jsonl: tensorboard or wandb.")
-    ] = None,
-    collectors: Annotated[
-        str | None, typer.Option("--collectors", help="local, or ray:N for N collectors on a Ray cluster (extra ray).")
-    ] = None,
-    address: Address = None,
-    sync: Annotated[bool, typer.Option("--sync", help="Exactly repeatable: collect and learn in turns.")] = False,
-) -> None:
-    """Train the reference agent; rerun the same command to resume."""
-    import gymnasium as gym
-
-    _require_torch()
-
-    name = registration.find(env_id).id
-    changes: dict[str, Any] = {"env_id": name, **parsed_options(settings or [])}
-    changes |= {f"env.{key}": value for key, value in parsed_options(env or []).items()}
-    choices: dict[str, Update | str | None] = {
-        "learning.actor": actor,
-        "learning.critic": critic,
-        "collectors": collectors,
-    }
-    changes |= {key: value for key, value in choices.items() if value is not None}
-    if sync:
-        changes["sync"] = True
-    if log:
-        changes["loggers"] = tuple(log)
-    config = updated(preset(preset_name, name) if config_file is None else read_config(config_file), changes)
-    registered_environment(name, config.env)  # a config.json is untrusted: known arguments only
-    gym.make(name, **config.env).close()  # a wrong environment argument is refused before PyTorch is loaded
-    folder = out or Path("runs") / f"{name}-{preset_name}-seed{config.seed}"
-
-    from .distributed import joined
-
-    with joined() as ranks:
-        _run(config, folder, ranks, address)
-
-
-def _run(config: TrainConfig, folder: Path, ranks: Ranks, address: str | None) -> None:
-    """Train with a progress bar, that of rank 0."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from .train import Trainer
-
-    trainer = Trainer(config, folder, ranks, address)
-    devices = f"{ranks.count} ranks, each on {trainer.device}" if ranks.count > 1 else str(trainer.device)
-    tell = _err.print if ranks.rank == 0 else lambda *_, **__: None
-    tell(f"{config.env_id}: {trainer.parameters:,} parameters on {devices}, run in {folder}", markup=False)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("updates {task.fields[numbers]}"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_err, disable=ranks.rank > 0) as progress:
-        bar = progress.add_task("", total=config.updates, completed=trainer.learner.updates, numbers="")
-
-        def show(numbers: dict[str, Any]) -> None:
-            shown = (
-                f"return {numbers['returns']}  {numbers['updates_per_second']:.1f} updates/s  "
-                f"{numbers['steps_per_second']:.0f} steps/s"
-            )
-            progress.update(bar, completed=numbers["updates"], numbers=shown)
-
-        with _stopping(trainer) as stopping:
-            complete = trainer.run(show)
-    if not complete:
-        tell(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
-        raise typer.Exit(128 + stopping.signal)
-    tell(f"Done. Score it: mtbench evaluate {config.env_id} --policy {folder} --out {folder}/final", markup=False)
-
-
-def _require_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise missing_extra_error("torch", "agents", "The reference agent")
-
-
-class _stopping:
-    """Let the first Ctrl-C (or SIGTERM) end a run cleanly; the second one ends it at once.
-
-    Attributes:
-        signal: The number of the signal received.
-    """
-
-    signal: int = signal.SIGINT
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-
-    def __enter__(self) -> _stopping:
-        self._before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._trainer.stop.set()
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-        with contextlib.suppress(OSError):  # the reader has closed the pipe
-            _err.print("Stopping: saving a checkpoint. (Again: at once, without.)")
+from ..training.settings import updated
+from .config import PRESETS, preset
+from .entry import require_torch
 
 
 def bench_agent(
@@ -159,7 +22,7 @@ def bench_agent(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on a line.")] = False,
 ) -> None:
     """Time an update and a batched action of the reference agent on this device."""
-    _require_torch()
+    require_torch()
     config = preset(preset_name, env_id)
     changes: dict[str, Any] = {}
     for key, value in (

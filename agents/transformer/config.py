@@ -8,22 +8,20 @@ header says what it costs and what to expect.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
 from mtbench.errors import UsageError, unknown_name_error
-from mtbench.untrusted import MAX_NAME, parse_json, read_regular, shown
+from mtbench.untrusted import shown
 
-from .checks import check, converted, hints, number
+from ..training.settings import check, number, read_settings, updated
 from .suites import PAPER_DISCOUNTS, suite_settings
 
 Update = Literal["independent", "dependent"]
 
-_MAX_FILE = 1 << 20  # bytes of a config.json
 _MANY = 10**12
 
 
@@ -274,47 +272,6 @@ def preset(name: str, env_id: str | None = None) -> TrainConfig:
     return adapted
 
 
-def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """As JSON holds it."""
-    converted: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return converted
-
-
-def updated(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
-    """A copy with some settings changed.
-
-    Args:
-        config: A config or a part of one.
-        changes: By name; a part's settings as a mapping, or with a dotted name.
-        prefix: Of names in messages.
-
-    Raises:
-        UsageError: A setting does not exist or has another type.
-    """
-    known = hints(type(config))
-    nested: dict[str, dict[str, Any]] = {}
-    plain: dict[str, Any] = {}
-    for key, value in changes.items():
-        head, dot, rest = key.partition(".")
-        if head not in known:
-            names = [prefix + name for name in known]
-            raise unknown_name_error("setting", prefix + key[:MAX_NAME], names, "the Transformer agent")
-        if dataclasses.is_dataclass(known[head]):
-            if not dot and not isinstance(value, Mapping):
-                raise UsageError(f"`{prefix}{head}` takes settings by name, got {shown(value)}.")
-            nested.setdefault(head, {}).update({rest: value} if dot else value)
-        elif dot and get_origin(known[head]) is dict:
-            before = plain.get(head, getattr(config, head))
-            plain[head] = {**converted(prefix + head, before, known[head]), rest: value}
-        elif dot:
-            raise UsageError(f"`{prefix}{head}` has no settings of its own, such as {shown(key)}.")
-        else:
-            plain[head] = value
-    for head, inner in nested.items():
-        plain[head] = updated(getattr(config, head), inner, f"{prefix}{head}.")
-    return dataclasses.replace(config, **plain)
-
-
 def from_dict(content: Mapping[str, Any]) -> TrainConfig:
     """The config that :func:`to_dict` made this of.
 
@@ -337,8 +294,5 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UsageError: It is missing, a link, too large, not strict JSON, or no config; the message says which.
     """
-    content = parse_json(path, read_regular(path, _MAX_FILE))
-    try:
-        return from_dict(content)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    config: TrainConfig = read_settings(path, from_dict)
+    return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtbench.checks import registered_environment
 from mtbench.errors import UsageError
-from mtbench.untrusted import shown
 
-from . import checkpoint
+from ..training.loading import Spaces, agent_name, check_state, newest_state, settings_of, spaces_of
 from .acting import ActingModel, Player, ValuingModel
-from .config import TrainConfig, read_config
+from .config import read_config
 from .model import AgentModel
-
-Spaces = tuple[gym.Space[Any], gym.Space[Any]]
 
 _MAX_CACHE = 1 << 28  # bytes of keys and values for each environment
 
@@ -94,9 +89,7 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     Raises:
         UsageError: The run's settings or checkpoint cannot be read, are out of bounds or do not fit each other.
     """
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{folder} is no training run: it has no config.json.")
-    config = read_config(folder / "config.json")
+    config = settings_of(folder, read_config)
     cache = 2 * config.model.layers * config.model.context * config.model.width * 4
     if cache > _MAX_CACHE:
         raise UsageError(
@@ -104,85 +97,17 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
             f"environment, at most {_MAX_CACHE:,} are allowed."
         )
     if spaces is None:
-        spaces = _spaces(folder, config)
-    _check_files(folder / "checkpoints")
-    found = checkpoint.newest(folder / "checkpoints", with_replay=False)
-    if found is None:
-        raise UsageError(f"{folder} has no checkpoint yet.")
-    path, state, _ = found
-    _check_state(path, state, config, spaces)
-    model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
-    model.load_state_dict(state[_acting_name(config)])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parent, name = folder.resolve().parts[-2:]
-    agent = f"{parent}-best" if name == "best" else name
-    multiplier = config.learning.reward_multiplier
-    return TransformerPolicy(model, device, agent, config.seed, state["steps"], state["digest"], multiplier)
-
-
-def _spaces(folder: Path, config: TrainConfig) -> Spaces:
-    """The spaces of the run's environment, which is made only if it is registered and its arguments are known."""
-    try:
-        row, _ = registered_environment(config.env_id, config.env)
-    except UsageError as error:
-        raise UsageError(f"{folder / 'config.json'}: {error}") from None
-    env = gym.make(row.id, **config.env)
-    spaces = env.observation_space, env.action_space
-    env.close()
-    return spaces
-
-
-def _check_files(folder: Path) -> None:
-    """Check that checkpoints are plain files which unpack to no more than they take on disk."""
-    for path in sorted(folder.glob("update-*")):
-        for file in (folder, path, *sorted(path.iterdir())):
-            if file.is_symlink():
-                raise UsageError(f"{file} is a symbolic link. Put the file itself there.")
-        state = path / "state.pt"
-        if not state.is_file():
-            continue  # a damaged checkpoint: the one before it may serve
-        try:
-            with zipfile.ZipFile(state) as archive:
-                entries = archive.infolist()
-        except (OSError, zipfile.BadZipFile):
-            continue  # checking its digest, or torch.load, will report it
-        if sum(entry.file_size for entry in entries) > state.stat().st_size:
-            raise UsageError(f"{state} unpacks to more than it takes on disk: it is no checkpoint of this agent.")
-
-
-def _acting_name(config: TrainConfig) -> str:
-    """The weights of a checkpoint that act."""
-    return "model" if config.learning.ema_rate == 1 else "acting"
-
-
-def _check_state(path: Path, state: Any, config: TrainConfig, spaces: Spaces) -> None:
-    """Check that a checkpoint is complete, and that its weights have the sizes that the settings imply.
-
-    The model is built without allocating its weights, so that settings alone cannot ask for memory.
-    """
-    weights = state.get(_acting_name(config)) if isinstance(state, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UsageError(f"{path} holds no model.")
-    steps = state.get("steps")
-    if type(steps) is not int or not 0 <= steps < 2**63:
-        raise UsageError(f"{path} should say how many steps it was trained for, it says {shown(steps)}.")
-    if state.get("spaces") != str(spaces):
-        raise UsageError(f"{path} was trained on other spaces: {shown(state.get('spaces'))}, not {shown(str(spaces))}.")
+        spaces = spaces_of(folder, config)
+    path, state = newest_state(folder)
+    acting = "model" if config.learning.ema_rate == 1 else "acting"
+    # Built without allocating its weights, so that settings alone cannot ask for memory.
     with torch.device("meta"):
         wanted = AgentModel(config.model, config.learning, *spaces).state_dict()
-    for name in sorted(wanted.keys() | weights.keys(), key=str):
-        want, have = (tuple(tensors[name].shape) if name in tensors else None for tensors in (wanted, weights))
-        if want != have:
-            raise UsageError(
-                f"{path} does not fit the settings in config.json: {shown(name)} should be {_described(want)}, it is "
-                f"{_described(have)}."
-            )
-        if weights[name].dtype != wanted[name].dtype:
-            raise UsageError(f"{path}: {shown(name)} should be {wanted[name].dtype}, it is {weights[name].dtype}.")
-    size = sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
-    if size > (path / "state.pt").stat().st_size:
-        raise UsageError(f"{path} does not hold the {size:,} bytes of weights that it claims.")
-
-
-def _described(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else f"of shape {shape}"
+    check_state(path, state, acting, spaces, wanted)
+    model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
+    model.load_state_dict(state[acting])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    multiplier = config.learning.reward_multiplier
+    return TransformerPolicy(
+        model, device, agent_name(folder), config.seed, state["steps"], state["digest"], multiplier
+    )

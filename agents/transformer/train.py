@@ -18,31 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from mtbench.errors import UsageError
-from mtbench.evaluation import evaluate
-from mtbench.files import full_disk_explained, write_json
+from mtbench.files import full_disk_explained
 from mtbench.jobs import ShardPlayer
 from mtbench.locking import FolderLock
-from mtbench.registration import find
-from mtbench.scoring.references import load_references
-from mtbench.scoring.scored import mean_scores
-from mtbench.suite import Suite
+from mtbench.policy import Policy
 
-from . import checkpoint, shards
+from ..training import checkpoint
+from ..training.folder import claim, drop_evaluations, tidy
+from ..training.run_log import Logger, RunLog, flat, make_loggers
+from ..training.settings import to_dict
+from ..training.validation import Stopped, keep_if_best, stoppable, validated
+from . import shards
 from .collecting import Collecting, make_collector, make_envs
-from .config import TrainConfig, to_dict
+from .config import TrainConfig, read_config
 from .distributed import ALONE, Ranks, share_of
 from .evaluating import evaluated_together
-from .folder import claim, drop_evaluations, tidy
 from .learner import Learner, Totals
 from .model import AgentModel
 from .policy import TransformerPolicy
 from .prefetch import batches
 from .replay import Replay, Rollout
-from .run_log import Logger, RunLog, flat, make_loggers
 from .slices import Prepared
 from .throughput import wait
 
@@ -115,8 +113,8 @@ class Trainer:
 
     def _claimed(self) -> list[Logger]:
         """Make the folder this run's, on rank 0, and open its logs."""
-        claim(self.folder, self.config)
-        tidy(self.folder, self.config)
+        claim(self.folder, self.config, read_config)
+        tidy(self.folder, self.config, read_config)
         return make_loggers(self.config.loggers, self.folder, to_dict(self.config))
 
     def _see_folder(self) -> None:
@@ -130,6 +128,31 @@ class Trainer:
     def parameters(self) -> int:
         """Optimized parameters."""
         return sum(parameter.numel() for parameter in self.model.optimized())
+
+    # ---- what the command line shows; see training/agents.py ----
+
+    unit = "updates"
+
+    @property
+    def about(self) -> str:
+        """The model and where it runs."""
+        count = self.ranks.count
+        return f"{self.parameters:,} parameters on {f'{count} ranks, each on ' if count > 1 else ''}{self.device}"
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.ranks.rank == 0
+
+    @property
+    def total(self) -> int:
+        """Updates in all."""
+        return self.config.updates
+
+    @property
+    def done(self) -> int:
+        """Updates so far."""
+        return self.learner.updates
 
     # ---- the loop ----
 
@@ -193,7 +216,7 @@ class Trainer:
         if c.evaluate_rounds and (rounds % c.evaluate_rounds == 0 or self._is_last()):
             try:
                 numbers.update(self._evaluate())
-            except _Stopped:
+            except Stopped:
                 return False
         self.ranks.first(lambda: self._log(numbers))
         self._unreported = None
@@ -276,50 +299,21 @@ class Trainer:
             self._returns.append(returns)
 
     def _evaluate(self) -> dict[str, Any]:
-        """Play validation cases of the split that is trained on; their records can be scored like any others.
-
-        Validation cases have a stream of their own, so that the cases of the final evaluation influence no choice. All
-        ranks play; rank 0 has the result.
-        """
+        """Play validation cases. All ranks play; rank 0 has the result."""
         name, acting = self.folder.resolve().name, self.learner.acting
-        policy = _Stoppable(self.stop, acting, self.device, name, self.config.seed, self.steps)
+        policy = stoppable(TransformerPolicy(acting, self.device, name, self.config.seed, self.steps), self.stop)
         return evaluated_together(self.ranks, policy, lambda player: self._validate(policy, player)) or {}
 
-    def _validate(self, policy: TransformerPolicy, player: ShardPlayer | None) -> dict[str, Any]:
-        c = self.config
-        env_kwargs = {name: value for name, value in c.env.items() if name != "split"}
-        run = evaluate(
-            c.env_id,
-            policy,
-            self.folder / "evaluations" / f"update-{self.learner.updates:09d}",
-            split=c.env.get("split", "train"),
-            cases="validation",
-            rollouts_per_task=c.evaluate_rollouts,
-            seed=c.seed,
-            jobs=1,  # the policy acts with this process's model
-            env_kwargs=env_kwargs,
-            player=player,
-        )
-        means = mean_scores(run.episodes, run.manifest["objective"])
-        self._keep_if_best(selection_score(find(c.env_id).suite, means))
+    def _validate(self, policy: Policy, player: ShardPlayer | None) -> dict[str, Any]:
+        means = validated(policy, self.folder, self.learner.updates, self.config, player)
+
+        def state() -> dict[str, Any]:
+            return {**self._weights(), "steps": self.steps, "spaces": self._spaces}
+
+        keep_if_best(self.folder, self.config, self.learner.updates, means, state)
         return {"evaluation": {task: round(value, 4) for task, value in means.items()}}
 
     # ---- checkpoints ----
-
-    def _keep_if_best(self, score: float) -> None:
-        folder = self.folder / "best"
-        before = checkpoint.newest(folder / "checkpoints", with_replay=False)
-        if before is not None and before[1]["score"] >= score:
-            return
-        write_json(folder / "config.json", to_dict(self.config))
-        state = {
-            **self._weights(),
-            "updates": self.learner.updates,
-            "steps": self.steps,
-            "spaces": self._spaces,
-            "score": score,
-        }
-        checkpoint.save(folder / "checkpoints", self.learner.updates, state, {}, keep=1)
 
     def _weights(self) -> dict[str, Any]:
         weights = {"model": self.model.state_dict()}
@@ -390,31 +384,3 @@ class Trainer:
         self.log.cut(self.learner.updates - (self._unreported is not None))
         drop_evaluations(self.folder, self.learner.updates)
         shards.drop_others(self.folder, self.ranks.count)
-
-
-class _Stopped(Exception):
-    """The run is to stop, and it is evaluating."""
-
-
-class _Stoppable(TransformerPolicy):
-    """Ends its evaluation before the next step once the run is to stop."""
-
-    def __init__(self, stop: threading.Event, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._stop = stop
-
-    def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-        if self._stop.is_set():
-            raise _Stopped
-        return super().act(observations, reset_mask)
-
-
-def selection_score(suite: Suite, returns: dict[str, float]) -> float:
-    """What chooses between an agent's checkpoints: the mean over tasks on the suite's default scale.
-
-    Args:
-        suite: Whose tasks.
-        returns: By task, the mean scored return.
-    """
-    scale = load_references(suite).covering(list(returns)).first
-    return float(np.mean([scale.normalize(task, np.array(value)) for task, value in returns.items()]))

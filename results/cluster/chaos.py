@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import ray
-from mtbench_agents.transformer.config import preset, updated
+from mtbench_agents.training.settings import updated
+from mtbench_agents.transformer.config import preset
 from mtbench_agents.transformer.train import Trainer
 from ray.cluster_utils import Cluster
 

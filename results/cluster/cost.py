@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import ray
+from mtbench_agents.training.settings import updated
 from mtbench_agents.transformer.acting import ActingModel
 from mtbench_agents.transformer.collecting import make_envs
 from mtbench_agents.transformer.collector import Collector
-from mtbench_agents.transformer.config import TrainConfig, preset, updated
+from mtbench_agents.transformer.config import TrainConfig, preset
 from mtbench_agents.transformer.learner import Learner
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.remote_collectors import RemoteCollectors

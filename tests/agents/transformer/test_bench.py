@@ -3,8 +3,9 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from mtbench_agents.training.settings import updated
 from mtbench_agents.transformer.bench import measure, random_observations
-from mtbench_agents.transformer.config import preset, updated
+from mtbench_agents.transformer.config import preset
 from mtbench_agents.transformer.trees import flat, tree_map
 
 from .test_every_suite import IDS

@@ -6,7 +6,8 @@ import warnings
 
 import gymnasium as gym
 import pytest
-from mtbench_agents.transformer import cli as agent_cli
+from mtbench_agents.training import cli as agent_cli
+from mtbench_agents.training.settings import to_dict, updated
 from mtbench_agents.transformer.config import (
     PRESETS,
     CollectConfig,
@@ -16,8 +17,6 @@ from mtbench_agents.transformer.config import (
     from_dict,
     preset,
     read_config,
-    to_dict,
-    updated,
 )
 from mtbench_agents.transformer.suites import GENERAL, REWARDS
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mtbench_agents.transformer import checkpoint
-from mtbench_agents.transformer.config import to_dict
+from mtbench_agents.training import checkpoint
+from mtbench_agents.training.run_log import RunLog
+from mtbench_agents.training.settings import to_dict
 from mtbench_agents.transformer.policy import load_run
-from mtbench_agents.transformer.run_log import RunLog
 from mtbench_agents.transformer.train import Trainer
 
 from mtbench.errors import UsageError

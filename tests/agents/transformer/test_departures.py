@@ -4,7 +4,8 @@ import dataclasses
 import subprocess
 import sys
 
-from mtbench_agents.transformer.config import preset, updated
+from mtbench_agents.training.settings import updated
+from mtbench_agents.transformer.config import preset
 from mtbench_agents.transformer.departures import DEPARTURES, table
 
 from mtbench.options import parsed_options

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mtbench_agents.transformer import checkpoint, distributed
+from mtbench_agents.training import checkpoint
+from mtbench_agents.training.run_log import RunLog
+from mtbench_agents.transformer import distributed
 from mtbench_agents.transformer.config import read_config
 from mtbench_agents.transformer.distributed import ALONE, Ranks, joined, share_of
 from mtbench_agents.transformer.policy import load_run
-from mtbench_agents.transformer.run_log import RunLog
 from mtbench_agents.transformer.train import Trainer
 
 from mtbench.errors import UsageError

@@ -14,9 +14,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from mtbench_agents.transformer import checkpoint
+from mtbench_agents.training import checkpoint
+from mtbench_agents.training.settings import to_dict
 from mtbench_agents.transformer import train as train_module
-from mtbench_agents.transformer.config import from_dict, to_dict
+from mtbench_agents.transformer.config import from_dict
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.train import Trainer
 

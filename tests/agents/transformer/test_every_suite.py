@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from mtbench_agents.transformer.config import PRESETS, preset, updated
+from mtbench_agents.training.settings import updated
+from mtbench_agents.transformer.config import PRESETS, preset
 from mtbench_agents.transformer.policy import load_run
 from mtbench_agents.transformer.train import Trainer
 

@@ -10,9 +10,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from mtbench_agents.transformer import checkpoint
-from mtbench_agents.transformer import cli as agent_cli
-from mtbench_agents.transformer.config import preset, read_config, to_dict, updated
+from mtbench_agents.training import checkpoint
+from mtbench_agents.training import cli as agent_cli
+from mtbench_agents.training.settings import to_dict, updated
+from mtbench_agents.transformer.cli import bench_agent
+from mtbench_agents.transformer.config import preset, read_config
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.policy import load_run
 
@@ -268,7 +270,7 @@ def test_a_config_file_brings_no_suite_of_its_own(tmp_path, payload):
         lambda name, out: cli.play(name),
         lambda name, out: cli.evaluate(name, out),
         lambda name, out: agent_cli.train(name, out=out),
-        lambda name, out: agent_cli.bench_agent(name),
+        lambda name, out: bench_agent(name),
     ],
     ids=["info", "play", "evaluate", "train", "bench agent"],
 )

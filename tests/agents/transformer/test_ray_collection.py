@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from mtbench_agents.training.settings import updated
 from mtbench_agents.transformer import remote_collectors
 from mtbench_agents.transformer.acting import ActingModel
 from mtbench_agents.transformer.collector import explored
-from mtbench_agents.transformer.config import updated
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.remote_collectors import Actor
 from mtbench_agents.transformer.train import Trainer

@@ -13,13 +13,15 @@ import warnings
 
 import pytest
 import torch
-from mtbench_agents.transformer import checkpoint
+from mtbench_agents.training import checkpoint, validation
+from mtbench_agents.training.settings import to_dict, updated
+from mtbench_agents.training.validation import selection_score
 from mtbench_agents.transformer import train as train_module
-from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, read_config, to_dict, updated
+from mtbench_agents.transformer.config import TrainConfig, from_dict, preset, read_config
 from mtbench_agents.transformer.learner import NonFiniteLossError
 from mtbench_agents.transformer.policy import load_run
 from mtbench_agents.transformer.prefetch import prefetched
-from mtbench_agents.transformer.train import Trainer, selection_score
+from mtbench_agents.transformer.train import Trainer
 
 from mtbench.errors import UsageError
 from mtbench.options import parsed_options
@@ -183,12 +185,12 @@ def test_evaluation_during_training_writes_records(tmp_path):
 
 def test_the_best_of_all_evaluations_is_kept(tmp_path, monkeypatch):
     scores, kept = iter([0.3, 0.5, 0.4, 0.5]), {}
-    monkeypatch.setattr(train_module, "selection_score", lambda suite, returns: next(scores))
+    monkeypatch.setattr(validation, "selection_score", lambda suite, returns: next(scores))
 
     class Watched(Trainer):
-        def _keep_if_best(self, score):
+        def _validate(self, policy, player):
             kept[self.learner.updates] = weights(self)
-            super()._keep_if_best(score)
+            return super()._validate(policy, player)
 
     trainer = Watched(dataclasses.replace(TINY, evaluate_rounds=1, evaluate_rollouts=1), tmp_path)
     trainer.run()
@@ -212,7 +214,7 @@ def test_models_are_chosen_on_validation_cases_of_the_train_split(tmp_path):
 @pytest.mark.parametrize(("objective", "counts"), [("k-shot", [2]), ("k-episode", [1, 2])])
 def test_a_model_is_chosen_by_what_counts_in_a_rollout(tmp_path, objective, counts, monkeypatch):
     chosen = []
-    monkeypatch.setattr(train_module, "selection_score", lambda suite, returns: chosen.append(returns) or 0.0)
+    monkeypatch.setattr(validation, "selection_score", lambda suite, returns: chosen.append(returns) or 0.0)
     env = {**TINY.env, "objective": objective}
     trained(tmp_path, evaluate_rounds=4, evaluate_rollouts=3, env=env)
     episodes = read_run(tmp_path / "evaluations" / "update-000000012").episodes
@@ -295,7 +297,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from mtbench_agents.transformer.config import from_dict
-from mtbench_agents.transformer.train import Trainer, selection_score
+from mtbench_agents.transformer.train import Trainer
 Trainer(from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])).run(lambda numbers: print("round", flush=True))
 """
 

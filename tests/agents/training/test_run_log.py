@@ -6,12 +6,11 @@ import types
 
 import gymnasium as gym
 import pytest
-from mtbench_agents.transformer import run_log
+from mtbench_agents.training import run_log
 from mtbench_agents.transformer.train import Trainer
 
 from mtbench.errors import UsageError
-
-from .test_train import TINY
+from tests.agents.transformer.test_train import TINY
 
 
 def test_flat_names_nested_numbers():

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mtbench.errors import UsageError
 from mtbench.files import sweep, write_json
 
 from . import checkpoint
-from .config import TrainConfig, read_config, to_dict
+from .settings import to_dict
 
-# Settings that may change when a run is resumed.
-_FREE = ("updates", "threads", "keep_checkpoints", "loggers", "collectors")
+# Settings that may change when a run is resumed, in every agent that has them.
+_FREE = ("updates", "steps", "threads", "keep_checkpoints", "loggers", "collectors")
 
 
-def claim(folder: Path, config: TrainConfig) -> None:
+def claim(folder: Path, config: Any, read_config: Callable[[Path], Any]) -> None:
     """Write the settings into the folder, or check them against those of the run that it has.
 
     Where nothing was logged or saved, there is no run: it was refused for want of disk, say.
+
+    Args:
+        folder: Of the run.
+        config: Its settings.
+        read_config: Reads the agent's settings from an untrusted file.
+
+    Raises:
+        UsageError: The folder holds a run with other settings, or one whose settings cannot be read.
     """
     path = folder / "config.json"
     if path.exists() and ((folder / "log.jsonl").exists() or any(folder.glob("checkpoints/*"))):
@@ -38,8 +48,11 @@ def claim(folder: Path, config: TrainConfig) -> None:
     write_json(path, to_dict(config))
 
 
-def tidy(folder: Path, config: TrainConfig) -> None:
-    """Remove temporary files of killed runs; repair ``best/``, or drop its agent if that is damaged."""
+def tidy(folder: Path, config: Any, read_config: Callable[[Path], Any]) -> None:
+    """Remove temporary files of killed runs; repair ``best/``, or drop its agent if that is damaged.
+
+    Arguments are those of :func:`claim`.
+    """
     best = folder / "best"
     sweep(folder, ("config.json", "log.jsonl", "wandb-id"))
     replays = folder / "replay", *folder.glob("replay/rank-*")

@@ -117,7 +117,7 @@ def make_loggers(names: tuple[str, ...], folder: Path, config: dict[str, Any]) -
     """
     for name in names:
         if name not in LOGGERS:
-            raise unknown_name_error("logger", name, list(LOGGERS), "the Transformer agent")
+            raise unknown_name_error("logger", name, list(LOGGERS), "this agent")
         if importlib.util.find_spec(name) is None:
             raise missing_extra_error(name, name, f"Logging to {name}")
     return [LOGGERS[name](folder, config) for name in names]
