@@ -175,7 +175,8 @@ class Trainer:
     def _round(self) -> dict[str, Any] | None:
         """Updates until the round's end; None where the run is to stop before that."""
         c = self.config
-        before, began, learning = self.updates, time.monotonic(), 0.0
+        before, learning = self.updates, 0.0
+        began, cpu_began = time.monotonic(), time.process_time()
         goal = min(before + c.round_updates - before % c.round_updates, self._total_updates)
         lines: list[dict[str, float]] = []
         while self.updates < goal:
@@ -195,6 +196,7 @@ class Trainer:
             "updates": self.updates,
             "steps": self.done,
             "seconds": round(seconds, 3),
+            "cpu_seconds": round(time.process_time() - cpu_began, 3),
             "updates_per_second": round(updates / max(learning, 1e-9), 3),
             "steps_per_second": round(updates * c.update_steps / seconds, 1),
             "returns": [round(float(value), 4) for value in returns.mean(axis=0)] if len(returns) else [],

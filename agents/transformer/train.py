@@ -243,7 +243,8 @@ class Trainer:
 
     def _round(self) -> dict[str, Any]:
         c = self.config
-        before, steps_before, began = self.learner.updates, self.collector.steps, time.monotonic()
+        before, steps_before = self.learner.updates, self.collector.steps
+        began, cpu_began = time.monotonic(), time.process_time()
         goal = min(before + c.round_updates - before % c.round_updates, c.updates)
         totals = Totals()
         learning = 0.0
@@ -268,6 +269,7 @@ class Trainer:
             "updates": self.learner.updates,
             "steps": self.steps,
             "seconds": round(seconds, 3),
+            "cpu_seconds": round(time.process_time() - cpu_began, 3),
             "updates_per_second": round(updates / max(learning, 1e-9), 3),
             "tokens_per_second": round(tokens / max(learning, 1e-9), 1),
             "flop_utilization": round(self.learner.flop_utilization(tokens / max(learning, 1e-9)), 4),
