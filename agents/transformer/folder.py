@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from mtbench.errors import UsageError
+from mtbench.evaluation import is_run
 from mtbench.files import sweep, write_json
 
 from . import checkpoint
@@ -35,6 +36,8 @@ def claim(folder: Path, config: TrainConfig) -> None:
                     f"{folder} holds a run with other settings: {name} is {known[name]!r}, not {wanted[name]!r}. "
                     "Give another folder with --out, or delete this one."
                 )
+    elif is_run(folder):
+        raise UsageError(f"{folder} holds an evaluation: give another folder with --out.")
     write_json(path, to_dict(config))
 
 
