@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtbench.catalogue import short_space
 from mtbench.checks import registered_environment
 from mtbench.errors import UsageError
 from mtbench.untrusted import shown
@@ -36,6 +37,7 @@ class TransformerPolicy:
         step: Environment steps it was trained for.
         digest: Of the checkpoint it was loaded from, if it was.
         multiplier: Of rewards, when it was trained.
+        spaces: Observation and action space it was trained on; None lets :meth:`start` take any.
     """
 
     def __init__(
@@ -47,16 +49,27 @@ class TransformerPolicy:
         step: int,
         digest: str | None = None,
         multiplier: float = 1.0,
+        spaces: Spaces | None = None,
     ) -> None:
         self._model, self._device = model.to(device), device
         self._acting = ActingModel(self._model)
-        self._multiplier = multiplier
+        self._multiplier, self._spaces = multiplier, spaces
         self._valuing: ValuingModel | None = None
         self.digest = digest
         self.agent, self.train_seed, self.step = agent, train_seed, step
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Empty memories and a new generator; see :class:`mtbench.policy.Policy`."""
+        """Empty memories and a new generator; see :class:`mtbench.policy.Policy`.
+
+        Raises:
+            UsageError: The agent was trained on spaces of other sizes.
+        """
+        here = observation_space, action_space
+        if self._spaces is not None and [*map(_sizes, self._spaces)] != [*map(_sizes, here)]:
+            trained, given = (" and ".join(map(short_space, spaces)) for spaces in (self._spaces, here))
+            raise UsageError(
+                f"The agent {self.agent} was trained on other spaces than this environment has: {trained}, not {given}."
+            )
         self._player = Player(num_envs, action_space, np.random.default_rng(seed), self._device)
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
@@ -117,7 +130,14 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     parent, name = folder.resolve().parts[-2:]
     agent = f"{parent}-best" if name == "best" else name
     multiplier = config.learning.reward_multiplier
-    return TransformerPolicy(model, device, agent, config.seed, state["steps"], state["digest"], multiplier)
+    return TransformerPolicy(model, device, agent, config.seed, state["steps"], state["digest"], multiplier, spaces)
+
+
+def _sizes(space: gym.Space[Any]) -> object:
+    """What a space asks of a network: its kind and sizes, without the bounds of numbers."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _sizes(part) for key, part in space.spaces.items()}
+    return (space.shape, space.dtype) if isinstance(space, gym.spaces.Box) else str(space)
 
 
 def _spaces(folder: Path, config: TrainConfig) -> Spaces:
