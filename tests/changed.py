@@ -28,7 +28,7 @@ CORE = {f"mtbench/{name}.py" for name in ("arguments", "registration", "rollout"
 # Tests that are not named after what they test: of a file without its suffix, or of all else in a folder.
 NAMED = {
     "agents/oracle": ["tests/suites/test_popgym_oracle.py"],
-    "agents/transformer/cli": ["tests/test_cli.py"],
+    "agents/transformer/cli": ["tests/test_cli.py", "tests/agents/transformer/test_cli.py"],
     "mtbench/catalogue": ["tests/test_cli_look.py"],
     "mtbench/cli": ["tests/test_cli.py", "tests/test_cli_look.py"],
     "mtbench/facts": ["tests/test_cli_look.py"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import shlex
 import signal
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,8 @@ from mtbench.options import parsed_options
 from .config import PRESETS, TrainConfig, Update, preset, read_config, updated
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from .distributed import Ranks
     from .train import Trainer
 
@@ -81,6 +84,28 @@ def train(
 
 def _run(config: TrainConfig, folder: Path, ranks: Ranks, address: str | None) -> None:
     """Train with a progress bar, that of rank 0."""
+    from .train import Trainer
+
+    trainer = Trainer(config, folder, ranks, address)
+    devices = f"{ranks.count} ranks, each on {trainer.device}" if ranks.count > 1 else str(trainer.device)
+    tell = _tell if ranks.rank == 0 else lambda _: None
+    tell(f"{config.env_id}: {trainer.parameters:,} parameters on {devices}, run in {folder}")
+    with _progress(_err, disable=ranks.rank > 0 or not _err.is_terminal) as progress:
+        bar = progress.add_task("", total=config.updates, completed=trainer.learner.updates, numbers="")
+
+        def show(numbers: dict[str, Any]) -> None:
+            progress.update(bar, completed=numbers["updates"], numbers=_shown(numbers))
+
+        with _stopping(trainer) as stopping:
+            complete = trainer.run(show)
+    if not complete:
+        tell(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
+        raise typer.Exit(128 + stopping.signal)
+    tell(f"Done. Score it: {_scoring(config, folder)}")
+
+
+def _progress(console: Console, disable: bool) -> Progress:
+    """The bar of a training run. Narrow terminals shrink the bar, not the numbers."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -89,30 +114,36 @@ def _run(config: TrainConfig, folder: Path, ranks: Ranks, address: str | None) -
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    from .train import Trainer
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("updates {task.fields[numbers]}"),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    )
+    return Progress(*columns, console=console, disable=disable)
 
-    trainer = Trainer(config, folder, ranks, address)
-    devices = f"{ranks.count} ranks, each on {trainer.device}" if ranks.count > 1 else str(trainer.device)
-    tell = _err.print if ranks.rank == 0 else lambda *_, **__: None
-    tell(f"{config.env_id}: {trainer.parameters:,} parameters on {devices}, run in {folder}", markup=False)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("updates {task.fields[numbers]}"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_err, disable=ranks.rank > 0) as progress:
-        bar = progress.add_task("", total=config.updates, completed=trainer.learner.updates, numbers="")
 
-        def show(numbers: dict[str, Any]) -> None:
-            shown = (
-                f"return {numbers['returns']}  {numbers['updates_per_second']:.1f} updates/s  "
-                f"{numbers['steps_per_second']:.0f} steps/s"
-            )
-            progress.update(bar, completed=numbers["updates"], numbers=shown)
+def _tell(message: str) -> None:
+    _err.print(message, markup=False, soft_wrap=True)
 
-        with _stopping(trainer) as stopping:
-            complete = trainer.run(show)
-    if not complete:
-        tell(f"Stopped after {trainer.learner.updates} updates and saved. The same command goes on from there.")
-        raise typer.Exit(128 + stopping.signal)
-    tell(f"Done. Score it: mtbench evaluate {config.env_id} --policy {folder} --out {folder}/final", markup=False)
+
+def _shown(numbers: dict[str, Any]) -> str:
+    """What the bar says of a round: short enough for 80 columns."""
+    returns = " ".join(f"{value:.2f}" for value in numbers["returns"])
+    return f"{numbers['updates_per_second']:.1f}/s" + (f"  return {returns}" if returns else "")
+
+
+def _scoring(config: TrainConfig, folder: Path) -> str:
+    """The command that evaluates the agent on the tasks that it was trained on; on the test split if that has them."""
+    env = {key: value for key, value in config.env.items() if key != "split"}
+    test = registered_environment(config.env_id, config.env)[1].split("test")
+    held_out = not set(env.get("tasks", ())) <= {*test.tasks, *test.extra_tasks}
+    words = ["mtbench", "evaluate", config.env_id, "--policy", str(folder), "--out", str(folder / "final")]
+    words += [word for key, value in env.items() for word in ("--env", f"{key}={json.dumps(value)}")]
+    return shlex.join([*words, *(["--split", "train"] if held_out else [])])
 
 
 def _require_torch() -> None:
