@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def checked_tasks(suite: Suite, split: str, tasks: Sequence[str] | None) -> list
         return default
     available = [*default, *suite.split(split).extra_tasks]
     if isinstance(tasks, str):
-        raise UsageError(f"`tasks` is a list of names; write tasks=[{tasks!r}].")
+        raise UsageError(f"`tasks` is a list of names; write tasks={json.dumps([tasks])}.")
     if not isinstance(tasks, Sequence):
         raise UsageError(f"`tasks` is a list of names, got {tasks!r}.")
     for task in tasks:

@@ -95,9 +95,9 @@ def report(
 ) -> None:
     """Write a report: one HTML page that needs nothing else, the same as Markdown, and every figure."""
     from mtbench.api import run_folders
-    from mtbench.evaluation import is_run
+    from mtbench.evaluation import is_run, is_training_run
     from mtbench.reports import write_report
-    from mtbench.reports.curves import is_training_run, read_curve
+    from mtbench.reports.curves import read_curve
 
     training: list[Path] = []
     evaluated: list[Path] = []

@@ -309,6 +309,8 @@ def _finished(out: Path, settings: dict[str, Any]) -> Run | None:
     """The evaluation that the folder holds, if it is finished; an error if it is another one."""
     if (out / records.EPISODES).exists() and not any((out / f).exists() for f in (records.MANIFEST, _PARTIAL)):
         raise UsageError(f"{out / records.EPISODES} is in the way: it belongs to no evaluation that was begun here.")
+    if is_training_run(out) and not is_run(out):
+        raise UsageError(f"{out} holds a training run: give another folder with --out.")
     if not (out / records.MANIFEST).exists():
         return None
     finished = records.read_run(out)
@@ -363,3 +365,8 @@ def _setup(known: _Known, settings: dict[str, Any], cases: int, hidden: tuple[Pa
 def is_run(path: Path) -> bool:
     """Whether a folder holds an evaluation, finished or not, whole or not."""
     return any((path / name).exists() for name in (records.MANIFEST, records.EPISODES, _PARTIAL))
+
+
+def is_training_run(path: Path) -> bool:
+    """Whether a folder holds a training run."""
+    return all((path / name).is_file() for name in ("config.json", "log.jsonl"))

@@ -45,8 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # errors of writing do not name the file
-            error.filename = str(path)
+        _name(error, path, temporary)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,8 +61,17 @@ def replace_folder(out: Path, fill: Callable[[Path], object]) -> None:
         if out.exists():
             shutil.rmtree(out)
         os.replace(temporary, out)
+    except OSError as error:
+        _name(error, out, temporary)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _name(error: OSError, path: Path, temporary: Path) -> None:
+    """Let an error name the file that was asked for: errors of writing name none, others the temporary one."""
+    if error.errno is not None and error.filename in (None, str(temporary)):
+        error.filename, error.filename2 = str(path), None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -23,5 +23,10 @@ def parsed_options(options: Iterable[str]) -> dict[str, Any]:
         try:
             parsed[key] = json.loads(value)
         except ValueError:
+            if value.startswith(("[", "{")):  # a shell takes quotation marks away that are not quoted themselves
+                raise UsageError(
+                    f"The value of {key!r} is no JSON: {value}. Put the option in single quotes, as in "
+                    "'tasks=[\"RepeatFirstEasy\"]'."
+                ) from None
             parsed[key] = value
     return parsed

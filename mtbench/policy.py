@@ -173,7 +173,7 @@ def as_policy(found: Any, name: str) -> Policy:
     if isinstance(found, Policy) and not isinstance(found, type):
         return found
     if not callable(found):
-        raise UsageError(f"{name!r} is a {type(found).__name__}: neither a policy nor callable.")
+        raise UsageError(f"{name!r} is neither a policy nor callable: it is of type {type(found).__name__}.")
     required, plain = _call_shape(found)
     if plain and not isinstance(found, type):
         return FunctionPolicy(found)

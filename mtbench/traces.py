@@ -66,7 +66,7 @@ class Recorder:
 
     def add(self, actions: Any, playing: npt.NDArray[np.int64]) -> None:
         """Remember the actions that these rows have just played."""
-        if self._length.max() == len(self._held):
+        if np.max(self._length) == len(self._held):
             self._held = np.concatenate([self._held, np.zeros_like(self._held)])
         if isinstance(actions, np.ndarray):
             taken = actions[playing]

@@ -28,7 +28,11 @@ CORE = {f"mtbench/{name}.py" for name in ("arguments", "registration", "rollout"
 # Tests that are not named after what they test: of a file without its suffix, or of all else in a folder.
 NAMED = {
     "agents/oracle": ["tests/suites/test_popgym_oracle.py"],
-    "agents/training/cli": ["tests/test_cli.py"],
+    "agents/training/checkpoint": ["tests/agents/transformer/test_damage.py", "tests/agents/transformer/test_train.py"],
+    "agents/training/folder": ["tests/agents/transformer/test_damage.py", "tests/agents/transformer/test_train.py"],
+    "agents/training/loading": ["tests/agents/transformer/test_hostile_runs.py", "tests/agents/test_recurrent_ppo.py"],
+    "agents/training/settings": ["tests/agents/transformer/test_config.py", "tests/agents/test_recurrent_ppo.py"],
+    "agents/training/cli": ["tests/test_cli.py", "tests/agents/training/test_cli.py"],
     "mtbench/catalogue": ["tests/test_cli_look.py"],
     "mtbench/cli": ["tests/test_cli.py", "tests/test_cli_look.py"],
     "mtbench/facts": ["tests/test_cli_look.py"],

@@ -123,6 +123,10 @@ def test_train_evaluate_and_score_an_agent(tmp_path):
     evaluate("evaluated/agent", tmp_path, "--policy", "runs/agent")
     evaluated(tmp_path / "evaluated" / "random")
     assert "agent: return" in run("score", "evaluated", cwd=tmp_path)
+    assert "holds a training run" in evaluate("runs/agent", tmp_path, code=2)
+    arguments = ("train", "MTPOPGym-v0", "--preset", "debug", "--out", "evaluated/random")
+    assert "holds an evaluation" in run(*arguments, cwd=tmp_path, code=2)
+    assert not (tmp_path / "evaluated/random/config.json").exists()
 
 
 def test_bench_ends_in_one_json_object(tmp_path):
@@ -179,6 +183,8 @@ def test_a_users_error_keeps_its_traceback(tmp_path):
         (("score", "."), "manifest.json"),
         (("play", "MTPOPGym-v0", "--env", "split=test"), "There is no environment argument 'split'"),
         (("play", "MTPOPGym-v0", "--env", "tasks=5"), "list of names"),
+        (("play", "MTPOPGym-v0", "--env", "tasks=AutoencodeEasy"), 'write tasks=["AutoencodeEasy"]'),
+        (("play", "MTPOPGym-v0", "--env", "tasks=[AutoencodeEasy]"), "Put the option in single quotes"),
         (("play", "MTPOPGym-v0", "--policy", ":act"), "names no policy"),
         (("evaluate", "MTPOPGym-v0", "--out", "/dev/null/x"), "/dev/null"),
         (("train", "MTPOPGym-v0", "--preset", "smal"), "Did you mean 'small'?"),

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from mtbench.evaluation import evaluate
+from mtbench.files import replace_folder
 from mtbench.records import EPISODES, MANIFEST, RecordError, read_frame, read_run, write_atomically, write_run
 
 
@@ -169,3 +170,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("write", [write_atomically, replace_folder])
+def test_an_error_names_the_path_that_was_asked_for(tmp_path, write):
+    (tmp_path / "old").mkdir()
+
+    def refused(temporary):
+        raise PermissionError(13, "Permission denied", str(temporary))
+
+    with pytest.raises(PermissionError) as caught:
+        write(tmp_path / "old", refused)
+    assert caught.value.filename == str(tmp_path / "old")

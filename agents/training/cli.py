@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +17,9 @@ from mtbench.options import parsed_options
 
 from .agents import AGENTS, DEFAULT, Trains, entry
 from .stopping import stopping_by_signal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _err = Console(stderr=True, highlight=False)
 
@@ -66,11 +71,29 @@ def train(
     prefix = name if agent == DEFAULT else f"{name}-{agent}"
     folder = out or Path("runs") / f"{prefix}-{preset_name}-seed{config.seed}"
     with chosen.training(config, folder, address) as trainer:
-        _run(trainer, name, folder)
+        _run(trainer, config, folder)
 
 
-def _run(trainer: Trains, env_id: str, folder: Path) -> None:
+def _run(trainer: Trains, config: Any, folder: Path) -> None:
     """Train with a progress bar, that of the first process."""
+    tell = _tell if trainer.first else lambda _: None
+    tell(f"{config.env_id}: {trainer.about}, run in {folder}")
+    with _progress(_err, trainer.unit, disable=not (trainer.first and _err.is_terminal)) as progress:
+        bar = progress.add_task("", total=trainer.total, completed=trainer.done, numbers="")
+
+        def show(numbers: dict[str, Any]) -> None:
+            progress.update(bar, completed=trainer.done, numbers=_shown(numbers))
+
+        with stopping_by_signal(trainer.stop) as stopping:
+            complete = trainer.run(show)
+    if not complete:
+        tell(f"Stopped after {trainer.done} {trainer.unit} and saved. The same command goes on from there.")
+        raise typer.Exit(128 + stopping.signal)
+    tell(f"Done. Score it: {_scoring(config, folder)}")
+
+
+def _progress(console: Console, unit: str, disable: bool) -> Progress:
+    """The bar of a training run. Narrow terminals shrink the bar, not the numbers."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -79,24 +102,33 @@ def _run(trainer: Trains, env_id: str, folder: Path) -> None:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    tell = _err.print if trainer.first else lambda *_, **__: None
-    tell(f"{env_id}: {trainer.about}, run in {folder}", markup=False)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(f"{trainer.unit} {{task.fields[numbers]}}"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *times, console=_err, disable=not trainer.first) as progress:
-        bar = progress.add_task("", total=trainer.total, completed=trainer.done, numbers="")
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn(f"{unit} {{task.fields[numbers]}}"),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    )
+    return Progress(*columns, console=console, disable=disable)
 
-        def show(numbers: dict[str, Any]) -> None:
-            shown = (
-                f"return {numbers['returns']}  {numbers['updates_per_second']:.1f} updates/s  "
-                f"{numbers['steps_per_second']:.0f} steps/s"
-            )
-            progress.update(bar, completed=trainer.done, numbers=shown)
 
-        with stopping_by_signal(trainer.stop) as stopping:
-            complete = trainer.run(show)
-    if not complete:
-        tell(f"Stopped after {trainer.done:,} {trainer.unit} and saved. The same command goes on from there.")
-        raise typer.Exit(128 + stopping.signal)
-    tell(f"Done. Score it: mtbench evaluate {env_id} --policy {folder} --out {folder}/final", markup=False)
+def _tell(message: str) -> None:
+    _err.print(message, markup=False, soft_wrap=True)
+
+
+def _shown(numbers: dict[str, Any]) -> str:
+    """What the bar says of a round: short enough for 80 columns."""
+    returns = " ".join(f"{value:.2f}" for value in numbers["returns"])
+    return f"{numbers['updates_per_second']:.1f}/s" + (f"  return {returns}" if returns else "")
+
+
+def _scoring(config: Any, folder: Path) -> str:
+    """The command that evaluates the agent on the tasks that it was trained on; on the test split if that has them."""
+    env = {key: value for key, value in config.env.items() if key != "split"}
+    test = registered_environment(config.env_id, config.env)[1].split("test")
+    held_out = not set(env.get("tasks", ())) <= {*test.tasks, *test.extra_tasks}
+    words = ["mtbench", "evaluate", config.env_id, "--policy", str(folder), "--out", str(folder / "final")]
+    words += [word for key, value in env.items() for word in ("--env", f"{key}={json.dumps(value)}")]
+    return shlex.join([*words, *(["--split", "train"] if held_out else [])])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbench.errors import UsageError
+from mtbench.evaluation import is_run
 from mtbench.files import sweep, write_json
 
 from . import checkpoint
@@ -45,6 +46,8 @@ def claim(folder: Path, config: Any, read_config: Callable[[Path], Any]) -> None
                     f"{folder} holds a run with other settings: {name} is {known[name]!r}, not {wanted[name]!r}. "
                     "Give another folder with --out, or delete this one."
                 )
+    elif is_run(folder):
+        raise UsageError(f"{folder} holds an evaluation: give another folder with --out.")
     write_json(path, to_dict(config))
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import gymnasium as gym
 from torch import Tensor
 
+from mtbench.catalogue import short_space
 from mtbench.checks import registered_environment
 from mtbench.errors import UsageError
 from mtbench.untrusted import shown
@@ -95,6 +96,31 @@ def check_state(path: Path, state: Any, name: str, spaces: Spaces, wanted: Mappi
     size = sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
     if size > (path / "state.pt").stat().st_size:
         raise UsageError(f"{path} does not hold the {size:,} bytes of weights that it claims.")
+
+
+def check_spaces(agent: str, trained: Spaces, given: Spaces) -> None:
+    """Check that an agent can play in an environment.
+
+    Args:
+        agent: Its name.
+        trained: Observation and action space that it was trained on.
+        given: Those of the environment.
+
+    Raises:
+        UsageError: They have other sizes.
+    """
+    if [*map(_sizes, trained)] != [*map(_sizes, given)]:
+        learnt, shown = (" and ".join(map(short_space, spaces)) for spaces in (trained, given))
+        raise UsageError(
+            f"The agent {agent} was trained on other spaces than this environment has: {learnt}, not {shown}."
+        )
+
+
+def _sizes(space: gym.Space[Any]) -> object:
+    """What a space asks of a network: its kind and sizes, without the bounds of numbers."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _sizes(part) for key, part in space.spaces.items()}
+    return (space.shape, space.dtype) if isinstance(space, gym.spaces.Box) else str(space)
 
 
 def _described(shape: tuple[int, ...] | None) -> str:

@@ -8,8 +8,7 @@ Grigsby et al., "AMAGO-2", NeurIPS 2024, Section 3 and Appendix A. Where to read
 4. ``learner.py``: one update.
 5. ``replay.py``, ``collector.py``: whole rollouts in, slices out; environments to rollouts. ``collecting.py``: beside
    the learner; ``remote_collectors.py``: on a Ray cluster.
-6. ``train.py``, and ``checkpoint.py`` and ``folder.py`` of :mod:`mtbench_agents.training`: the loop, and how it survives a
-   kill.
+6. ``train.py``: the loop. How it survives a kill is in :mod:`mtbench_agents.training`.
 
 Shape suffixes used throughout: B batch (or environments), T timesteps, D model width, G discounts, E critics in the
 ensemble, K bins, A actions (or action dimensions), S sampled actions.

@@ -256,7 +256,7 @@ class Player:
     def state(self) -> dict[str, Array]:
         """Memories and latest inputs, for a checkpoint."""
         state = {"action": self.previous_action.copy(), "reward": self.previous_reward.copy()}
-        memory = {} if self._cache is None else self._cache.state(int(self._steps.max()))
+        memory = {} if self._cache is None else self._cache.state(int(np.max(self._steps)))
         return {**state, "steps": self._steps.copy(), **memory}
 
     def load_state(self, state: dict[str, Array], model: ActingModel) -> None:
@@ -280,7 +280,7 @@ class Player:
             if self._on_gpu and model.compilable:
                 self._step = replayed(one_graph(model.forward), self._device)
         draw = self._rng.random if self._discrete else self._rng.standard_normal
-        used = int(self._steps.max()) + 1
+        used = int(np.max(self._steps)) + 1
         if self._on_gpu:
             used = -(-used // _SLOTS) * _SLOTS
         inputs = Inputs(

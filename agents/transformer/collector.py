@@ -139,7 +139,7 @@ class Collector:
     # ---- rollouts under way ----
 
     def _store(self, played: Array, actions: Array, rewards: Array) -> None:
-        if self._length.max() + 1 >= len(self._rewards):
+        if np.max(self._length) + 1 >= len(self._rewards):
             for name in ("_observations", "_actions", "_rewards"):
                 twice = tree_map(lambda held: np.concatenate([held, np.empty_like(held)]), getattr(self, name))
                 setattr(self, name, twice)
@@ -175,7 +175,7 @@ class Collector:
 
         Their observations are left out: playing the actions again shows them.
         """
-        longest = int(self._length.max())
+        longest = int(np.max(self._length))
         exists = np.arange(longest)[:, None] < self._length
         player = self._player.state()
         state = {

@@ -12,7 +12,7 @@ import torch
 
 from mtbench.errors import UsageError
 
-from ..training.loading import Spaces, agent_name, check_state, newest_state, settings_of, spaces_of
+from ..training.loading import Spaces, agent_name, check_spaces, check_state, newest_state, settings_of, spaces_of
 from .acting import ActingModel, Player, ValuingModel
 from .config import read_config
 from .model import AgentModel
@@ -31,6 +31,7 @@ class TransformerPolicy:
         step: Environment steps it was trained for.
         digest: Of the checkpoint it was loaded from, if it was.
         multiplier: Of rewards, when it was trained.
+        spaces: Observation and action space it was trained on; None lets :meth:`start` take any.
     """
 
     def __init__(
@@ -42,16 +43,23 @@ class TransformerPolicy:
         step: int,
         digest: str | None = None,
         multiplier: float = 1.0,
+        spaces: Spaces | None = None,
     ) -> None:
         self._model, self._device = model.to(device), device
         self._acting = ActingModel(self._model)
-        self._multiplier = multiplier
+        self._multiplier, self._spaces = multiplier, spaces
         self._valuing: ValuingModel | None = None
         self.digest = digest
         self.agent, self.train_seed, self.step = agent, train_seed, step
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Empty memories and a new generator; see :class:`mtbench.policy.Policy`."""
+        """Empty memories and a new generator; see :class:`mtbench.policy.Policy`.
+
+        Raises:
+            UsageError: The agent was trained on spaces of other sizes.
+        """
+        if self._spaces is not None:
+            check_spaces(self.agent, self._spaces, (observation_space, action_space))
         self._player = Player(num_envs, action_space, np.random.default_rng(seed), self._device)
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
@@ -109,5 +117,5 @@ def load_run(folder: Path, spaces: Spaces | None = None) -> TransformerPolicy:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     multiplier = config.learning.reward_multiplier
     return TransformerPolicy(
-        model, device, agent_name(folder), config.seed, state["steps"], state["digest"], multiplier
+        model, device, agent_name(folder), config.seed, state["steps"], state["digest"], multiplier, spaces
     )

@@ -41,11 +41,6 @@ class Curve:
     scores: tuple[float, ...]
 
 
-def is_training_run(folder: Path) -> bool:
-    """Whether a folder holds a training run."""
-    return (folder / LOG).is_file() and (folder / CONFIG).is_file()
-
-
 def read_curve(folder: Path) -> Curve | None:
     """The curve of a training run; None where it has not been evaluated yet. The folder is untrusted.
 

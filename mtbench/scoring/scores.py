@@ -264,15 +264,20 @@ def check_comparable(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         for key in _SAME:
             if run.manifest.get(key) != first.get(key):
-                raise RecordError(
-                    f"{runs[0].name} and {run.name} cannot be compared: {key} is {first.get(key)!r} in one and "
-                    f"{run.manifest.get(key)!r} in the other."
-                )
+                unlike = _difference(key, first.get(key), run.manifest.get(key))
+                raise RecordError(f"{runs[0].name} and {run.name} cannot be compared: {unlike}.")
         if _arguments(run) != _arguments(runs[0]):
             raise RecordError(
                 f"{runs[0].name} and {run.name} cannot be compared: the environment's arguments are "
                 f"{_arguments(runs[0])} in one and {_arguments(run)} in the other."
             )
+
+
+def _difference(key: str, mine: Any, theirs: Any) -> str:
+    if key != "tasks" or set(mine) == set(theirs):
+        return f"{key} is {mine!r} in one and {theirs!r} in the other"
+    apart = [task for task in [*mine, *theirs] if (task in mine) != (task in theirs)]
+    return f"only one of them has {', '.join(apart[:8])}" + (f", ... ({len(apart)} tasks)" if len(apart) > 8 else "")
 
 
 def protocol(run: Run) -> list[object]:

@@ -95,6 +95,9 @@ def test_what_cannot_be_paired_is_refused():
     foreign = dataclasses.replace(run, manifest={**run.manifest, "split": "train"})
     with pytest.raises(RecordError, match="cannot be compared: split"):
         compare([run], [foreign])
+    fewer = dataclasses.replace(run, manifest={**run.manifest, "tasks": run.manifest["tasks"][1:]})
+    with pytest.raises(RecordError, match=f"cannot be compared: only one of them has {run.manifest['tasks'][0]}\\.$"):
+        compare([run], [fewer])
 
 
 def test_the_command_and_the_function_say_the_same(tmp_path):

@@ -3,6 +3,7 @@
 import gc
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -199,6 +200,12 @@ def test_a_missing_wheel_is_named_with_both_ways_to_install_it(monkeypatch):
     monkeypatch.setattr(core, "find_library", lambda: None)
     with pytest.raises(Exception, match=r"pip install 'mtbench-rl\[procgen\]'.*pip install --no-deps procgen"):
         MetaRollout("procgen-easy")
+
+
+def test_a_core_without_its_system_libraries_says_how_to_install_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(core, "require_library", lambda: tmp_path)
+    with pytest.raises(gym.error.DependencyNotInstalled, match=r"libenv.*apt install libgl1 libglib2.0-0"):
+        core.library.__wrapped__()
 
 
 def test_distinct_levels_are_test_levels_and_unlike_those_of_training():

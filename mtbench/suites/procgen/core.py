@@ -237,14 +237,20 @@ def library() -> Any:
     """The shared library, loaded once per process. Its images load with the first environment, which takes seconds.
 
     Raises:
-        gymnasium.error.DependencyNotInstalled: None is installed.
+        gymnasium.error.DependencyNotInstalled: None is installed, or a system library that it needs is not.
         UsageError: The library has an unknown version of libenv.
     """
     folder = require_library() / "data" / "prebuilt"
     name = {"darwin": "libenv.dylib", "win32": "env.dll"}.get(sys.platform, "libenv.so")
     # The same flags as in gym3: the library's Qt must not mix with another Qt in the process.
     mode = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0) if hasattr(os, "RTLD_NOW") else 0
-    loaded = ctypes.CDLL(str(folder / name), mode=mode)
+    try:
+        loaded = ctypes.CDLL(str(folder / name), mode=mode)
+    except OSError as error:  # the wheels leave OpenGL and GLib to the system, and small containers have neither
+        raise gym.error.DependencyNotInstalled(
+            f"Procgen's core cannot be loaded: {error}. On Debian and Ubuntu, its system libraries come with: "
+            "apt install libgl1 libglib2.0-0"
+        ) from error
     version = loaded.libenv_version()
     if version not in _ORDER:
         raise UsageError(

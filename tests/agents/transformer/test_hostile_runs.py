@@ -252,6 +252,17 @@ def test_a_run_on_an_environment_of_ones_own_loads_with_its_spaces(tmp_path, spa
     assert load_run(tmp_path, spaces).step == 7
 
 
+def test_an_agent_of_another_suite_is_refused_with_both_spaces(tmp_path, spaces):
+    write(tmp_path / "agent", spaces)
+    policy = load_run(tmp_path / "agent")
+    unbounded = gym.spaces.Box(-np.inf, np.inf, spaces[0].shape, np.float32)
+    policy.start(1, 0, unbounded, spaces[1])  # bounds make no other network
+    with pytest.raises(UsageError, match=r"agent was trained on other spaces.* Discrete\(27\), not .* Discrete\(7\)"):
+        policy.start(1, 0, spaces[0], gym.spaces.Discrete(7))
+    with pytest.raises(UsageError, match=r"not Dict\(x: Box\(30,\)"):
+        policy.start(1, 0, gym.spaces.Dict({"x": spaces[0]}), spaces[1])
+
+
 # ---- the command line ----
 
 
