@@ -1,160 +1,81 @@
-"""Update the tables on the pages of this folder from the committed records; a test compares the two.
+"""Fill in what the Markdown pages state from committed data. Run it after a measurement; a test compares the two.
 
-python results/pages.py
+    python results/pages.py
+
+A page marks each number or table with where it comes from, a file beside the page, and this script writes the text
+between the marks (as comments, they are invisible to readers):
+
+    <!-- from speed.csv -->              the whole CSV, as a table
+    <!-- from speed.csv reach ratio -->  one cell: the row whose first cell is "reach", the column "ratio"
+    <!-- from tables.py atari -->        what the function `atari` of that script returns; more words are its arguments
+    ... <!-- end -->
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
-from mtbench.records import MANIFEST, Run, read_run, write_atomically
-from mtbench.scoring import Estimate, score
-from mtbench.scoring.references import load_references
-from mtbench.scoring.scores import AgentScores
-from mtbench.suites.procgen import GAMES, MEMORY_GAMES
+from mtbench.records import write_atomically
 
-HERE = Path(__file__).parent
-_END = "<!-- end -->"
+ROOT = Path(__file__).parent.parent
+MARKED = re.compile(r"(<!-- from (\S+\.(?:csv|py))(.*?) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def run(folder: str) -> Run:
-    """A committed run."""
-    return read_run(HERE / folder)
+def pages() -> list[Path]:
+    """Every Markdown page that readers meet."""
+    found = [path for name in ("docs", "results", "leaderboards") for path in sorted((ROOT / name).rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(path for path in found if "_build" not in path.parts)]
 
 
-def scores_of(folder: str) -> AgentScores:
-    """Its scores."""
-    return score([run(folder)]).agents[0]
+@cache
+def script(path: Path) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location("_".join(path.relative_to(ROOT).with_suffix("").parts), path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
-def bracket(estimate: Estimate, digits: int) -> str:
-    """A number with its interval."""
-    value, low, high = (f"{v:,.{digits}f}" for v in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
+def readable(cell: str) -> str:
+    """A cell as it is, but for commas between the thousands."""
+    whole = re.fullmatch(r"(-?)(\d{4,})(\.\d+)?", cell)
+    return cell if whole is None else f"{whole[1]}{int(whole[2]):,}{whole[3] or ''}"
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def from_csv(path: Path, row: str = "", column: str = "value") -> str:
+    """A cell, or without a row all of them."""
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    if not row:
+        lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+        return "".join(f"| {' | '.join(map(readable, line))} |\n" for line in lines)
+    (cell,) = frame.loc[frame.iloc[:, 0] == row, column]
+    return readable(cell)
 
 
-def babyai() -> str:
-    """Returns and successes of both attempts, mean over the tasks of a split."""
-    rows = []
-    for split in ("train", "test"):
-        row = []
-        for agent in ("random", "oracle"):
-            episodes = run(f"MTBabyAI-v0/{split}/{agent}").episodes
-            row += [f"{episodes['return'].mean():.3f}", f"{episodes['success'].astype(float).mean():.4f}"]
-        rows.append([f"{split} ({episodes['task'].nunique()})", *row])
-    return table(["split", "random: return", "random: success", "planner: return", "planner: success"], rows)
+def stated(page: Path, file: str, arguments: list[str]) -> str:
+    """The text of one mark."""
+    path = (page.parent / file).resolve()
+    text = from_csv(path, *arguments) if path.suffix == ".csv" else getattr(script(path), arguments[0])(*arguments[1:])
+    return f"\n{text}" if "\n" in text else text
 
 
-def meta_world() -> str:
-    """The same of three attempts at each of 50 goals, and coverage; of the splits that have been evaluated."""
-    rows, below = [], []
-    for env_id in ("ML45-v0", "ML10-v0"):
-        for split in ("train", "test"):
-            if not (HERE / env_id / split / "oracle" / MANIFEST).exists():
-                continue
-            row = []
-            for agent in ("random", "oracle"):
-                episodes = run(f"{env_id}/{split}/{agent}").episodes
-                row += [f"{episodes['return'].mean():,.0f}", f"{episodes['success'].astype(float).mean():.3f}"]
-            success = episodes.groupby("task")["success"].mean()
-            below += [
-                f"{task.removesuffix('-v3')} {success[task]:.2f} ({env_id})" for task in success.index[success < 0.9]
-            ]
-            coverage = scores_of(f"{env_id}/{split}/oracle").successes["coverage"].value
-            rows.append([env_id, f"{split} ({episodes['task'].nunique()})", *row, f"{coverage:.3f}"])
-    columns = ("random: return", "random: success", "scripted: return", "scripted: success", "scripted: coverage")
-    if not rows:
-        return "None yet.\n"
-    return f"{table(['ID', 'split', *columns], rows)}\nScripted policies below 0.9: {', '.join(below) or 'none'}.\n"
-
-
-def procgen() -> str:
-    """Random play of every game beside R_min and R_max."""
-    suites = {"MTProcgen-Easy-v0": "procgen-easy", "MTProcgen-MemoryHard-v0": "procgen-memory-hard"}
-    columns = []
-    for env_id, suite in suites.items():
-        scale, earned = load_references(suite).scales["published"], scores_of(f"{env_id}/random").returns
-        columns.append(
-            {g: [bracket(earned[g], 2), f"{scale.low[g].value:g}", f"{scale.high[g].value:g}"] for g in GAMES}
-        )
-    rows = [
-        [f"{game}{' (memory)' * (game in MEMORY_GAMES)}", *(cell for column in columns for cell in column[game])]
-        for game in GAMES
-    ]
-    ends = ["R_min", "R_max"]
-    return table(["game", "easy: random", *ends, "memory or hard: random", *ends], rows)
-
-
-def atari() -> str:
-    """Random play of ten games beside the published scores."""
-    earned, scales = scores_of("MTAtari-v0/random").returns, load_references("atari").scales
-    rows = [
-        [
-            game,
-            bracket(estimate, 1),
-            *(f"{end[game].value:,.1f}" for end in (scales["human"].low, scales["human"].high)),
-            f"{scales['human-mnih2015'].high[game].value:,.1f}",
-        ]
-        for game, estimate in earned.items()
-    ]
-    return table(["game", "random here", "random", "human (Wang 2016)", "human (Mnih 2015)"], rows)
-
-
-def anchors() -> str:
-    """How many rollouts each suite's anchors took, and the largest standard error that is left."""
-    rows, uncertain = [], []
-    for path in sorted((HERE / "anchors").glob("*.csv")):
-        measured = pd.read_csv(path)
-        above = measured[measured["sem_of_scale"] >= 0.005]
-        uncertain += [f"{row.task} ({path.stem}, {row.agent}: {row.sem_of_scale:.3f})" for row in above.itertuples()]
-        for agent, own in measured.groupby("agent", sort=False):
-            rollouts = f"{own['rollouts'].min():,} to {own['rollouts'].max():,}"
-            rows.append([path.stem, str(agent), str(len(own)), rollouts, f"{own['sem_of_scale'].max():.4f}"])
-    text = table(["suite", "end", "tasks", "rollouts of a task", "largest standard error, of the scale"], rows)
-    return text + (f"\nAbove 0.005: {', '.join(uncertain)}.\n" if uncertain else "")
-
-
-#: By page, the table after the line ``<!-- table: written by results/pages.py -->``.
-PAGES: dict[str, Callable[[], str]] = {
-    "babyai.md": babyai,
-    "metaworld.md": meta_world,
-    "procgen/README.md": procgen,
-    "README.md": atari,
-    "anchors/README.md": anchors,
-}
-_BEGIN = "<!-- table: written by results/pages.py -->\n"
-
-
-#: By page, the runs that its table needs.
-NEEDED = {
-    "babyai.md": [f"MTBabyAI-v0/{split}/{agent}" for split in ("train", "test") for agent in ("random", "oracle")],
-    "metaworld.md": [],
-    "procgen/README.md": ["MTProcgen-Easy-v0/random", "MTProcgen-MemoryHard-v0/random"],
-    "README.md": ["MTAtari-v0/random"],
-    "anchors/README.md": [],
-}
-
-
-def complete(page: str) -> bool:
-    """Whether all runs are there that a page's table needs."""
-    return all((HERE / folder / MANIFEST).exists() for folder in NEEDED[page])
-
-
-def renewed(page: str) -> str:
-    """A page with its table written anew."""
-    head, _, rest = (HERE / page).read_text().partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    return head + _BEGIN + PAGES[page]() + _END + tail
+def renewed(page: Path) -> str:
+    """A page with every marked text written anew."""
+    return MARKED.sub(lambda m: m[1] + stated(page, m[2], shlex.split(m[3])) + m[5], page.read_text())
 
 
 if __name__ == "__main__":
-    for name in filter(complete, PAGES):
-        text = renewed(name)
-        write_atomically(HERE / name, lambda temporary, text=text: temporary.write_text(text))
+    for each in pages():
+        text = renewed(each)
+        if text != each.read_text():
+            write_atomically(each, lambda temporary, text=text: temporary.write_text(text))

@@ -1,7 +1,8 @@
 """What recorded actions cost, and whether replaying them finds the same records.
 
 ``python results/verification.py`` evaluates the random policy on 20 rollouts of every test task, in one process, and
-plays its actions again in one process. It writes verification.csv and the table of verification.md.
+plays its actions again in one process. It writes verification.csv.
+``python results/pages.py`` then writes the table of verification.md.
 """
 
 import argparse
@@ -13,14 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from mtbench import evaluate
-from mtbench.provenance import provenance
 from mtbench.records import write_atomically
 from mtbench.traces import ACTIONS
 from mtbench.verification import verify
 
 HERE = Path(__file__).parent
 IDS = ("MTPOPGym-v0", "MTBabyAI-v0", "ML45-v0", "MTProcgen-Easy-v0", "MTProcgen-MemoryHard-v0", "MTAtari-v0")
-_BEGIN, _END = "<!-- table: written by verification.py -->\n", "<!-- end -->"
 
 
 def measured(env_id: str, rollouts: int, folder: Path) -> dict[str, object]:
@@ -39,8 +38,9 @@ def measured(env_id: str, rollouts: int, folder: Path) -> dict[str, object]:
     }
 
 
-def table(frame: pd.DataFrame) -> str:
-    """As Markdown."""
+def table() -> str:
+    """The committed measurements as Markdown."""
+    frame = pd.read_csv(HERE / "verification.csv")
     columns = ("ID", "rollouts", "steps", "actions, kB", "bits a step", "evaluation, s", "replay, s", "differences")
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for row in frame.itertuples():
@@ -70,11 +70,6 @@ def main() -> None:
         assert process.returncode == 0, env_id
     frame = pd.concat(rows, ignore_index=True)
     write_atomically(HERE / "verification.csv", lambda path: frame.to_csv(path, index=False))
-    page = HERE / "verification.md"
-    head, _, rest = page.read_text().partition(_BEGIN)
-    machine = provenance([])["hardware"]["cpu"]
-    text = f"{head}{_BEGIN}{table(frame)}\nOne core of an {machine}.\n{_END}{rest.partition(_END)[2]}"
-    write_atomically(page, lambda path: path.write_text(text))
 
 
 if __name__ == "__main__":

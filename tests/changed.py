@@ -42,20 +42,20 @@ NAMED = {
     ".pre-commit-config": ["tests/test_project_files.py"],
     "CHANGELOG": ["tests/test_package.py"],
     "CITATION": ["tests/test_project_files.py"],
-    "CONTRIBUTING": ["tests/test_project_files.py"],
+    "CONTRIBUTING": ["tests/test_project_files.py", "tests/test_result_pages.py"],
     "Makefile": ["tests/test_readme.py"],
-    "README": ["tests/test_readme.py"],
+    "README": ["tests/test_readme.py", "tests/test_result_pages.py"],
     "pyproject": ["tests/test_package.py"],
 }
 OTHERWISE = {
     ".github": ["tests/test_project_files.py"],
-    "docs": ["tests/test_project_files.py"],
+    "docs": ["tests/test_project_files.py", "tests/test_result_pages.py"],
     "mtbench": ["tests/test_cli.py", "tests/test_evaluation.py", "tests/test_package.py"],
     "mtbench/vector": ["tests/vector/test_rollout.py"],
-    "results": ["tests/test_readme.py"],
-    "results/cluster": ["tests/test_cluster_results.py"],
-    "results/learning": ["tests/agents/test_learning_results.py"],
-    "results/vector": ["tests/vector/test_vector_results.py"],
+    "results": ["tests/test_result_pages.py"],
+    "results/cluster": ["tests/test_cluster_results.py", "tests/test_result_pages.py"],
+    "results/learning": ["tests/agents/test_learning_results.py", "tests/test_result_pages.py"],
+    "results/vector": ["tests/test_result_pages.py", "tests/vector/test_vector_results.py"],
 }
 
 

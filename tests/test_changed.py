@@ -73,8 +73,12 @@ def root(tmp_path):
         ("mtbench/testing/contract/helpers.py", [], FASTEST),
         ("tests/contract/golden.py", [], FASTEST),
         ("tests/golden/ML10-v0.json", [], ["ML10-v0"]),
-        ("results/learning/README.md", ["tests/agents/test_learning_results.py"], []),
-        ("README.md", ["tests/test_readme.py"], []),
+        (
+            "results/learning/README.md",
+            ["tests/agents/test_learning_results.py", "tests/test_result_pages.py"],
+            [],
+        ),
+        ("README.md", ["tests/test_readme.py", "tests/test_result_pages.py"], []),
         ("LICENSE", [], []),
     ],
 )

@@ -1,20 +1,10 @@
 """The files of results/cluster support the statements of its page."""
 
-import importlib.util
-
 import pandas as pd
 
 from tests.paths import RESULTS
 
 FOLDER = RESULTS / "cluster"
-spec = importlib.util.spec_from_file_location("cluster_report", FOLDER / "report.py")
-report = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(report)
-
-
-def test_the_page_shows_its_measurements():
-    """To renew it: python results/cluster/report.py"""
-    assert report.renewed() == report.PAGE.read_text()
 
 
 def test_no_kill_changed_a_record_or_doubled_a_rollout():

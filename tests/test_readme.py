@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mtbench.records import read_run
-from mtbench.scoring import score
-from mtbench.scoring.report import summary
 from tests.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
@@ -122,23 +119,3 @@ def test_no_block_is_left_out():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert target.startswith("http") or (ROOT / target).exists(), target
-
-
-def test_the_score_table_is_what_the_records_say():
-    """To renew it: python -m tests.test_readme"""
-    for folder, shown in re.findall(r"<!-- scores: (\S+) -->\n(.*?)<!-- end -->", TEXT, re.DOTALL):
-        assert shown == table(ROOT / folder)
-
-
-def table(folder):
-    return summary(score([read_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]))
-
-
-if __name__ == "__main__":
-    renewed = re.sub(
-        r"(<!-- scores: (\S+) -->\n).*?(<!-- end -->)",
-        lambda m: m.group(1) + table(ROOT / m.group(2)) + m.group(3),
-        TEXT,
-        flags=re.DOTALL,
-    )
-    (ROOT / "README.md").write_text(renewed)

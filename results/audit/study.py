@@ -1,12 +1,11 @@
 """The adaptation audit of agents that exist: two built-in policies, the reference agent, and an LSTM of sb3-contrib.
 
-    python results/audit/study.py play     # trains and evaluates what is missing, and copies the records here
-    python results/audit/study.py page     # writes the table of README.md
+    python results/audit/study.py          # trains and evaluates what is missing, and copies the records here
+    python results/pages.py                # writes the table of README.md
 
 The reference agent's BabyAI records are those of ../learning/kept.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -18,13 +17,11 @@ from sb3_contrib import RecurrentPPO
 import mtbench
 from mtbench.adapters import SB3Policy
 from mtbench.clients.sb3 import make_vec_env
-from mtbench.records import EPISODES, MANIFEST, read_run, write_atomically
-from mtbench.scoring import score
+from mtbench.records import EPISODES, MANIFEST
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/audit")
 FIRST, CARDS = {"tasks": ["RepeatFirstEasy"]}, {"tasks": ["HigherLowerEasy"]}
-_BEGIN, _END = "<!-- table: written by study.py -->\n", "<!-- end -->"
 
 # By folder of records: the environment, the policy, and how many rollouts of each task.
 BUILT_IN = {
@@ -77,36 +74,5 @@ def play() -> None:
                 shutil.copy(manifest.parent / file, into / file)
 
 
-def table() -> str:
-    """A row for each agent: the mean over tasks on the oracle scale."""
-    rows = ["| environment | agent | score | memory | this variant |", "| --- " * 5 + "|"]
-    kept = sorted((HERE.parent / "learning" / "kept").glob("*goto*"))
-    for folder in [*(path.parent for path in sorted(HERE.glob("*/manifest.json"))), *kept]:
-        run = read_run(folder)
-        (own,) = score([run]).agents
-        tasks = run.manifest["tasks"]
-        where = f"{run.manifest['env_id']}, {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
-        cells = [own.aggregates["oracle"]["mean"], *(lost.means["oracle"] for lost in own.audit.values())]
-        shown = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in cells]
-        shown += ["new each time"] * (3 - len(shown))
-        rows.append(f"| {' | '.join([where, own.agent, *shown])} |")
-    return "\n".join(rows) + "\n"
-
-
-def page() -> None:
-    """Write the table."""
-    path = HERE / "README.md"
-    head, _, rest = path.read_text().partition(_BEGIN)
-    text = f"{head}{_BEGIN}{table()}{_END}{rest.partition(_END)[2]}"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
-
-
-def main() -> None:
-    """The two commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("play", "page"))
-    {"play": play, "page": page}[parser.parse_args().command]()
-
-
 if __name__ == "__main__":
-    main()
+    play()

@@ -1,17 +1,10 @@
-"""Write the tables of the page beside this file from its measurements; a test compares the two.
-
-python results/cluster/report.py
-"""
+"""The tables of the page beside this file, of its measurements; ``python results/pages.py`` puts them there."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from mtbench.records import write_atomically
-
 HERE = Path(__file__).parent
-PAGE = HERE / "README.md"
-_END = "<!-- end -->\n"
 
 # Assumed, not measured: a node has so many collectors, and the network of the learner's node so many bytes a second.
 COLLECTORS_PER_NODE = 16
@@ -118,21 +111,3 @@ def weights() -> str:
     rows.append(["got and copied from it", f"{one['get_bytes_per_second'] / 1e9:.2f} GB/s", ""])
     rows.append(["a request", "", f"{1e6 * one['seconds_per_request']:.0f} us of the learner's process"])
     return table(["what", "size or rate", "takes"], rows)
-
-
-TABLES = {"chaos": chaos, "evaluation": evaluation, "collection": collection, "weights": weights, "model": model}
-
-
-def renewed() -> str:
-    """The page with its tables written anew."""
-    text = PAGE.read_text()
-    for name, made in TABLES.items():
-        head, begin, rest = text.partition(f"<!-- table {name}: written by report.py -->\n")
-        _, _, tail = rest.partition(_END)
-        text = head + begin + made() + _END + tail
-    return text
-
-
-if __name__ == "__main__":
-    page = renewed()
-    write_atomically(PAGE, lambda temporary: temporary.write_text(page))

@@ -1,6 +1,7 @@
 """What an update and an action cost on one H100, predicted from their operations: nothing here was timed on a GPU.
 
-    python results/gpu/predict.py          # writes the table into README.md here
+    python results/gpu/predict.py          # writes sizes.csv and costs.csv here
+    python results/pages.py                # writes them into README.md
 
 Operations run on fake tensors, which have shapes and no values. Counted are the floating-point operations of matrix
 products (backward included), the bytes that all operations read and write when none is fused, and kernel launches.
@@ -13,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import torch
 from mtbench_agents.transformer import acting, learner
 from mtbench_agents.transformer.acting import ActingModel, Inputs
@@ -34,7 +36,6 @@ HERE = Path(__file__).parent
 # NVIDIA H100 SXM5 data sheet: dense bf16, and memory. A launch: what PyTorch's eager mode needs on a host, about.
 # The least time of a kernel within a CUDA graph, about.
 FLOPS, BANDWIDTH, LAUNCH, KERNEL = 989e12, 3.35e12, 5e-6, 1.5e-6
-BEGIN, END = "<!-- table: written by predict.py -->\n", "<!-- end -->\n"
 # The columns of the paper's tables, and the presets that are for a CPU.
 COLUMNS = ("MTPOPGym-v0", "MTProcgen-Easy-v0", "MTProcgen-MemoryHard-v0", "MTAtari-v0", "ML45-v0", "MTBabyAI-v0")
 OTHERS = ("small", "quick", "debug")
@@ -133,48 +134,46 @@ def predicted(config: TrainConfig) -> dict[str, dict[str, float]]:
     return {"update": update, "action": action, "sizes": sizes}
 
 
-def rows() -> list[str]:
-    """Of both tables."""
-    sizes = [
-        "| preset | environment | parameters | replay on disk, GB | memory of acting, MB |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines = [
-        "| preset | environment | work | GFLOP | GB | launches | compute ms | memory ms | launches ms | bound by "
-        "| a second |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, env_id in [*(("paper", env_id) for env_id in COLUMNS), *((name, COLUMNS[0]) for name in OTHERS)]:
-        costs = predicted(preset(name, env_id))
-        size = costs.pop("sizes")
-        disk, memory = size["replay"] / 1e9, size["acting"] / 1e6
-        sizes.append(f"| {name} | {env_id} | {size['parameters']:,} | {disk:,.1f} | {memory:,.0f} |")
-        for work, cost in costs.items():
-            times = {
-                "compute": cost["flops"] / FLOPS,
-                "memory": cost["bytes"] / BANDWIDTH,
-                "launches": cost["launches"] * LAUNCH,
+def row(name: str, env_id: str) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """A preset's line of each table."""
+    costs = predicted(preset(name, env_id))
+    size = costs.pop("sizes")
+    of = {"preset": name, "environment": env_id}
+    disk, memory = f"{size['replay'] / 1e9:.1f}", f"{size['acting'] / 1e6:.0f}"
+    sizes = {**of, "parameters": size["parameters"], "replay on disk, GB": disk, "memory of acting, MB": memory}
+    lines = []
+    for work, cost in costs.items():
+        times = {
+            "compute": cost["flops"] / FLOPS,
+            "memory": cost["bytes"] / BANDWIDTH,
+            "launches": cost["launches"] * LAUNCH,
+        }
+        graphed = max(times["compute"] + times["memory"], cost["launches"] * KERNEL)
+        unit, per = (1, "updates") if work == "update" else (256, "steps")
+        lines.append(
+            {
+                **{**of, "work": work, "GFLOP": f"{cost['flops'] / 1e9:.1f}", "GB": f"{cost['bytes'] / 1e9:.2f}"},
+                **{"launches": cost["launches"], **{f"{key} ms": f"{1e3 * value:.2f}" for key, value in times.items()}},
+                **{"bound by": max(times, key=times.__getitem__), "a second": f"{unit / graphed:,.0f} {per}"},
             }
-            graphed = max(times["compute"] + times["memory"], cost["launches"] * KERNEL)
-            unit, per = (1, "updates") if work == "update" else (256, "steps")
-            lines.append(
-                f"| {name} | {env_id} | {work} | {cost['flops'] / 1e9:,.1f} | {cost['bytes'] / 1e9:,.2f} "
-                f"| {cost['launches']:,} | "
-                + " | ".join(f"{1000 * value:.2f}" for value in times.values())
-                + f" | {max(times, key=times.__getitem__)} | {unit / graphed:,.0f} {per} |"
-            )
-    return [*sizes, "", *lines]
+        )
+    return sizes, lines
+
+
+def half_precision() -> None:
+    """Count as on a GPU."""
+    for module in (learner, acting):
+        module.half_precision = lambda device: True  # type: ignore[attr-defined]
 
 
 def main() -> None:
-    """Write the table."""
-    for module in (learner, acting):
-        module.half_precision = lambda device: True  # type: ignore[attr-defined]
-    page = HERE / "README.md"
-    head, _, rest = page.read_text().partition(BEGIN)
-    table = "\n".join(rows()) + "\n"
-    text = head + BEGIN + table + END + rest.partition(END)[2]
-    write_atomically(page, lambda temporary: temporary.write_text(text))
+    """Write both files."""
+    half_precision()
+    presets = [*(("paper", env_id) for env_id in COLUMNS), *((name, COLUMNS[0]) for name in OTHERS)]
+    sizes, costs = zip(*(row(*each) for each in presets), strict=True)
+    frames = {"sizes.csv": pd.DataFrame(sizes), "costs.csv": pd.DataFrame([line for lines in costs for line in lines])}
+    for name, frame in frames.items():
+        write_atomically(HERE / name, lambda path, frame=frame: frame.to_csv(path, index=False))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How often the adaptation audit's 95 % intervals contain the truth, by simulation. Writes audit.csv and a table.
+"""How often the adaptation audit's 95 % intervals contain the truth, by simulation. Writes audit.csv.
 
-python results/intervals/audit.py
+python results/intervals/audit.py, then python results/pages.py
 
 A rollout's score is its task's mean, an effect of the run, one of the case (its variant, which both conditions share)
 and noise of its own. Memory adds to it by task, and more in some runs than in others. All effects are normal.
@@ -26,7 +26,6 @@ RUNS = (1, 2, 3, 5, 10)
 EXPERIMENTS, REPLICATES = 4000, 1000
 WORTH = np.linspace(0.0, 0.4, len(TASKS))  # of memory, by task
 COLUMNS = ("shared", "runs", "statistic", "experiments", "coverage", "width", "width of unpaired")
-BEGIN, END = "<!-- audit -->\n", "<!-- end of audit -->"
 
 
 def draw(rng: np.random.Generator, shared: float, runs: int) -> tuple[Floats, Floats, Floats]:
@@ -74,8 +73,9 @@ def simulate(shared: float, runs: int, experiments: int = EXPERIMENTS) -> list[d
     return rows
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """As Markdown."""
+def shown() -> str:
+    """The committed table as Markdown."""
+    rows = pd.read_csv(HERE / "audit.csv", dtype={"coverage": str}).to_dict("records")
     lines = ["| shared effects | runs | mean over tasks | each task |", "| --- | --- | --- | --- |"]
     for mean, each in zip(rows[::2], rows[1::2], strict=True):
         name = "as large as the noise" if mean["shared"] else "none"
@@ -87,10 +87,6 @@ def main() -> None:
     """Simulate and write."""
     rows = [row for shared in SHARED for runs in RUNS for row in simulate(shared, runs)]
     write_atomically(HERE / "audit.csv", lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))
-    page = HERE / "README.md"
-    before, begin, rest = page.read_text().partition(BEGIN)
-    text = before + begin + table(rows) + END + rest.partition(END)[2]
-    write_atomically(page, lambda temporary: temporary.write_text(text))
 
 
 if __name__ == "__main__":

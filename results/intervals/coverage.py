@@ -1,6 +1,6 @@
-"""How often 95 % intervals contain the truth, by simulation. Writes coverage.csv and the tables of README.md.
+"""How often 95 % intervals contain the truth, by simulation. Writes coverage.csv.
 
-python results/intervals/coverage.py
+python results/intervals/coverage.py, then python results/pages.py
 
 A run's score on a task is the task's mean, plus an effect that all tasks of the run share, plus noise of its own; both
 normal, the noise with a standard deviation of 0.2. Every experiment draws new runs of the same 27 tasks.
@@ -146,23 +146,10 @@ def table(rows: list[dict[str, str]], tasks: str, method: str, statistics: list[
     return "\n".join(lines) + "\n"
 
 
-def page(text: str, rows: list[dict[str, str]]) -> str:
-    """README.md with the tables in their places, ``<!-- TASKS METHOD -->`` to ``<!-- end -->``."""
-    everything = [*AGGREGATES, "each task", "profile", "P(X > Y)"]
-    compared = {"jackknife": [MEDIAN]}
-    for tasks in TASK_MEANS:
-        for method in METHODS:
-            before, begin, rest = text.partition(f"<!-- {tasks} {method} -->\n")
-            if begin:
-                shown = everything + compared.get(method, []) if tasks == "spread" else list(AGGREGATES)
-                text = (
-                    before
-                    + begin
-                    + table(rows, tasks, method, shown)
-                    + "<!-- end -->"
-                    + rest.partition("<!-- end -->")[2]
-                )
-    return text
+def shown(tasks: str, method: str) -> str:
+    """The committed coverage of one method: of all statistics, or of the aggregates in a case that is hard for one."""
+    everything = [*AGGREGATES, "each task", "profile", "P(X > Y)", *([MEDIAN] if method == "jackknife" else [])]
+    return table(read_table(), tasks, method, everything if tasks == "spread" else list(AGGREGATES))
 
 
 def main() -> None:
@@ -173,9 +160,6 @@ def main() -> None:
         rows += [row for shared in SHARED for runs in RUNS for row in simulate(tasks, shared, runs, experiments)]
     rows += simulate_one_run()
     write_atomically(HERE / "coverage.csv", lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))
-    readme = HERE / "README.md"
-    text = page(readme.read_text(), read_table())
-    write_atomically(readme, lambda temporary: temporary.write_text(text))
 
 
 def read_table() -> list[dict[str, str]]:

@@ -1,7 +1,9 @@
-"""The learning results: their training runs, the commands that repeat them, and the tables and curves made of them.
+"""The learning results: their training runs, the commands that repeat them, and the tables made of them.
 
     python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
-    python results/learning/studies.py collect                       # curves.csv, runs.csv and learning.png, here
+    python results/learning/studies.py collect                       # curves.csv and runs.csv, here
+    python results/learning/figures.py                               # the figures
+    python results/pages.py                                          # the tables and numbers of README.md
 
 A run that is complete is not run again, and one that was interrupted goes on. Training keeps the agent of its best
 validation, on cases of the train split. Where a study says so (:data:`KEPT`), the kept agents then play the final
@@ -19,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from rich.progress import track
@@ -41,7 +42,6 @@ KEPT: dict[str, tuple[str, ...]] = {
     "babyai-two": ("--split", "train-distinct", "--audit"),
     "babyai-six": ("--split", "train-distinct", "--audit"),
 }
-_BEGIN, _END = "<!-- table: written by `studies.py collect` -->", "<!-- end of table -->"
 
 
 @dataclass(frozen=True)
@@ -238,37 +238,79 @@ def collect() -> None:
             before = pd.read_csv(HERE / name)
             again = before["study"].add(before["run"]).isin(frame["study"].add(frame["run"]))
             frame = pd.concat([before[~again], frame], ignore_index=True)
-        tables[name] = frame = frame.sort_values(["study", "run"], kind="stable")
+        frame = frame.sort_values(["study", "run"], kind="stable")
         write_atomically(HERE / name, lambda path, frame=frame: frame.to_csv(path, index=False))
-    draw(tables["curves.csv"], HERE / "learning.png")
-    page = HERE / "README.md"
-    text = with_table(page.read_text(), tables["curves.csv"], tables["runs.csv"])
-    write_atomically(page, lambda temporary: temporary.write_text(text))
 
 
-def scale_rows(curves: pd.DataFrame) -> list[str]:
+def committed() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The curves, with the setting that the seeds of a run share, and the runs."""
+    curves = pd.read_csv(HERE / "curves.csv")
+    setting = curves["run"].str.replace(r"-seed\d+$", "", regex=True)
+    return curves.assign(setting=setting), pd.read_csv(HERE / "runs.csv")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """As Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *rows])
+
+
+def run_rows() -> str:
+    """All runs."""
+    curves, runs = committed()
+    rows = []
+    for run in runs.itertuples():
+        curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
+        by_update = curve.groupby("updates")["oracle_score"].mean()
+        kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
+        scores = [f"{by_update.iloc[-1]:.3f}", f"{by_update.max():.3f}", kept]
+        rows.append([run.study, run.run, *scores, f"{run.updates:,}", f"{run.steps:,}", str(run.minutes)])
+    columns = ["study", "run", "score at the end", "best on the way", "kept agent", "updates", "steps", "minutes"]
+    return table(columns, rows)
+
+
+def final_scores() -> pd.DataFrame:
+    """The last point of every curve."""
+    curves, _ = committed()
+    return curves[curves["updates"] == curves.groupby(["study", "run"])["updates"].transform("max")]
+
+
+def scale_rows() -> str:
     """The study of rescaled rewards: final scores by update and scaling, over seeds."""
-    final = curves[curves["study"] == "scales"]
-    if final.empty:
-        return []
-    final = final[final["updates"] == final.groupby("run")["updates"].transform("max")]
-    final = final.assign(setting=final["run"].str.replace(r"-seed\d+$", "", regex=True))
-    tasks = [task for task in MIXTURE if task in set(final["task"])]
-    rows = ["", f"| actor | critic | rewards | seeds | mean | {' | '.join(tasks)} |", "| --- " * (5 + len(tasks)) + "|"]
-    for setting, part in final.groupby("setting", sort=False):
+    final = final_scores()
+    rows = []
+    for setting, part in final[final["study"] == "scales"].groupby("setting", sort=False):
         actor, _, critic, _, rewards = setting.split("-")
-        by_task = part.pivot(index="run", columns="task", values="oracle_score")[tasks]
+        by_task = part.pivot(index="run", columns="task", values="oracle_score")[list(MIXTURE)]
         mean = by_task.mean(axis=1).to_numpy()
-        cells = " | ".join(f"{value:.3f}" for value in by_task.mean())
-        rows.append(f"| {actor} | {critic} | {rewards} | {len(mean)} | {with_interval(mean)} | {cells} |")
-    return rows
+        cells = [f"{value:.3f}" for value in by_task.mean()]
+        rows.append([actor, critic, rewards, str(len(mean)), with_interval(mean), *cells])
+    return table(["actor", "critic", "rewards", "seeds", "mean", *MIXTURE], rows)
 
 
-def audit_rows(runs: pd.DataFrame) -> list[str]:
+def final(setting: str, task: str = "", digits: str = "3") -> str:
+    """The mean final score of a setting, over its tasks (or one) and seeds."""
+    found = final_scores()
+    of_task = found["task"].str.contains(task, regex=False)
+    return f"{found.loc[(found['setting'] == setting) & of_task, 'oracle_score'].mean():.{digits}f}"
+
+
+def seeds(setting: str, column: str, digits: str = "2") -> str:
+    """A score of each seed of a setting: `end`, `best` or `kept`."""
+    curves, runs = committed()
+    if column == "kept":
+        values = runs.loc[runs["run"].str.startswith(f"{setting}-seed"), "kept"]
+    else:
+        of_run = curves[curves["setting"] == setting].groupby(["run", "updates"])["oracle_score"].mean().groupby("run")
+        values = of_run.last() if column == "end" else of_run.max()
+    *most, last = (f"{value:.{digits}f}" for value in values)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def audit_rows() -> str:
     """What kept agents do on unseen layouts: success by attempt, and what the adaptation audit measures."""
     known = {r.name: r for study in STUDIES.values() for r in study}
     rows = []
-    for name in runs["run"]:
+    for name in committed()[1]["run"]:
         folder = known[name].kept_records
         if not (folder / MANIFEST).exists():
             continue
@@ -277,16 +319,12 @@ def audit_rows(runs: pd.DataFrame) -> list[str]:
         if not own.audit:
             continue
         success = kept.episodes.astype({"success": float}).groupby(["task", "attempt"], sort=False)["success"].mean()
-        cells = [f"{success[task, 1]:.3f}, {success[task, 2]:.3f}" for task in kept.manifest["tasks"]]
-        for lost in own.audit.values():
-            e = lost.means["oracle"]
-            cells.append(f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]")
-        for task, cell in zip(kept.manifest["tasks"], cells, strict=False):
-            first = task == kept.manifest["tasks"][0]
-            more = cells[-2:] if first else ["", ""]
-            rows.append(f"| {name if first else ''} | {task} | {cell} | {more[0]} | {more[1]} |")
-    header = ["", "| kept agent | task | success, attempts 1 and 2 | memory | this variant |", "| --- " * 5 + "|"]
-    return [*header, *rows] if rows else []
+        estimates = [lost.means["oracle"] for lost in own.audit.values()]
+        lost = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
+        for i, task in enumerate(kept.manifest["tasks"]):
+            shown = f"{success[task, 1]:.3f}, {success[task, 2]:.3f}"
+            rows.append([name, task, shown, *lost] if i == 0 else ["", task, shown, "", ""])
+    return table(["kept agent", "task", "success, attempts 1 and 2", "memory", "this variant"], rows)
 
 
 def with_interval(values: np.ndarray) -> str:
@@ -296,46 +334,6 @@ def with_interval(values: np.ndarray) -> str:
         return f"{mean:.3f}"
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def with_table(page: str, curves: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """The page with its table of final scores written anew."""
-    head, _, rest = page.partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    columns = ["study", "run", "score at the end", "best on the way", "kept agent", "updates", "steps", "minutes"]
-    rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    for run in runs.itertuples():
-        curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
-        by_update = curve.groupby("updates")["oracle_score"].mean()
-        kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
-        scores = f"{by_update.iloc[-1]:.3f} | {by_update.max():.3f} | {kept}"
-        rows.append(f"| {run.study} | {run.run} | {scores} | {run.updates:,} | {run.steps:,} | {run.minutes} |")
-    return "\n".join([head + _BEGIN, *rows, *scale_rows(curves), *audit_rows(runs), _END + tail])
-
-
-def draw(curves: pd.DataFrame, path: Path) -> None:
-    """One panel for each setting: the oracle-scale score of the last attempt over environment steps, a line a seed."""
-    curves = curves.assign(setting=curves["run"].str.replace(r"-seed\d+$", "", regex=True))
-    settings = list(dict.fromkeys(curves["setting"]))
-    rows = -(-len(settings) // 3)
-    figure, grid = plt.subplots(rows, 3, figsize=(11, 2.8 * rows), sharey=True, squeeze=False, layout="constrained")
-    for axes, setting in zip(grid.flat, settings, strict=False):
-        for _, lines in curves[curves["setting"] == setting].groupby("run"):
-            for number, (task, line) in enumerate(lines.groupby("task")):
-                label = task if line["run"].iloc[0].endswith("seed0") else None
-                axes.plot(line["steps"] / 1e3, line["oracle_score"], color=f"C{number}", marker=".", label=label)
-        axes.axhline(1, color="0.6", linewidth=0.8)
-        axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set_title(setting, fontsize=9)
-        axes.set_xlabel("thousand environment steps")
-        axes.set_ylim(-0.2, 1.1)
-        axes.legend(fontsize=7, frameon=False, loc="best")
-    for axes in grid.flat[len(settings) :]:
-        axes.axis("off")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("oracle scale")
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
-    plt.close(figure)
 
 
 def main() -> None:

@@ -28,8 +28,6 @@ def test_committed_runs_are_those_of_the_studies():
     curves = pd.read_csv(FOLDER / "curves.csv")
     assert set(zip(curves["study"], curves["run"], strict=True)) == set(zip(runs["study"], runs["run"], strict=True))
     assert (curves["oracle_score"] < 1.1).all()
-    page = (FOLDER / "README.md").read_text()
-    assert studies.with_table(page, curves, runs) == page
 
 
 def test_the_pendulum_is_swung_up():

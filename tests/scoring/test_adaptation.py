@@ -48,10 +48,3 @@ def test_pairing_by_case_narrows_intervals(committed):
     for row in committed:
         if row["width of unpaired"]:
             assert float(row["width"]) < 0.6 * float(row["width of unpaired"])
-
-
-def test_the_page_shows_the_committed_table(simulation, committed):
-    text = (HERE / "README.md").read_text()
-    shown = text.partition(simulation.BEGIN)[2].partition(simulation.END)[0]
-    rows = [{**row, "shared": float(row["shared"])} for row in committed]
-    assert shown == simulation.table(rows)

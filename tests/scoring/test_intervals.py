@@ -207,9 +207,3 @@ def test_the_committed_coverage_comes_out_again(simulation, shared, runs):
         expected = committed[row["method"], row["statistic"]]
         error = np.sqrt(max(expected * (1 - expected), 0.02) / experiments)
         assert abs(float(row["coverage"]) - expected) < 4.5 * error, row
-
-
-def test_the_page_shows_the_committed_table(simulation):
-    text = (RESULTS / "intervals" / "README.md").read_text()
-    assert simulation.page(text, simulation.read_table()) == text
-    assert text.count("<!-- end -->") == 4
