@@ -72,6 +72,7 @@ def plot(
     folders: RunFolders,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf file.")],
     scale: Annotated[str | None, typer.Option(help="A scale of the suite; by default its first.")] = None,
+    by: Annotated[str, typer.Option(help="task (scores, profiles) or attempt (returns from first to last).")] = "task",
     interval: Interval = "jackknife",
     seed: Seed = 0,
     skip_unfinished: SkipUnfinished = False,
@@ -80,7 +81,7 @@ def plot(
     from mtbench.scoring import score as score_runs
     from mtbench.scoring.figures import save_figure
 
-    save_figure(score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval), out, scale)
+    save_figure(score_runs(_read_runs(folders, skip_unfinished), seed=seed, interval=interval), out, scale, by)
     say(f"wrote {shown_path(out)}")
 
 

@@ -9,6 +9,7 @@ from mtbench.scoring import Estimate, score
 from mtbench.scoring.references import load_references
 from mtbench.scoring.report import summary
 from mtbench.scoring.scores import AgentScores
+from mtbench.suites.babyai import TEST_TASKS, TRAIN_TASKS
 from mtbench.suites.procgen import GAMES, MEMORY_GAMES
 
 HERE = Path(__file__).parent
@@ -131,3 +132,39 @@ def audit() -> str:
         shown = [bracket(each, 3) for each in cells]
         rows.append([where, own.agent, *shown, *["new each time"] * (3 - len(shown))])
     return table(["environment", "agent", "score", "memory", "this variant"], rows)
+
+
+def babyai_repeats(split: str) -> str:
+    """The tasks of a split whose layouts were seen twice: how many there are, and how often evaluation repeats them."""
+    measured = pd.read_csv(HERE / "babyai" / "repeats.csv")
+    rows = []
+    of_split = measured[(measured["split"] == split) & (measured["played_seeds"] == measured["played_seeds"].max())]
+    for row in of_split.sort_values("repeated_share", ascending=False, kind="stable").itertuples():
+        extra = "" if row.task in (*TRAIN_TASKS, *TEST_TASKS) else " (extra)"
+        name = row.task.removeprefix("BabyAI-").rpartition("-v")[0]
+        rows.append([name + extra, f"{row.distinct_played_layouts:,}", f"{100 * row.repeated_share:.1f} %"])
+    return table(["task", "distinct layouts among 5,001", "evaluation layouts that repeat one of them"], rows)
+
+
+def planner_missed() -> str:
+    """In how many layouts of which tasks BabyAI's planner fails."""
+    runs = [run(f"MTBabyAI-v0/{split}/oracle").episodes for split in ("train", "test")]
+    first = pd.concat([episodes[episodes["attempt"] == 1] for episodes in runs])
+    solved = first.astype({"success": float}).groupby("task", sort=False)["success"]
+    missed = [
+        f"{int(count)} of {solved.size()[task]} of {task.removeprefix('BabyAI-').rpartition('-v')[0]}"
+        for task, count in solved.sum().items()
+        if count < solved.size()[task]
+    ]
+    whole = solved.ngroups - len(missed)
+    return f"The planner succeeds in every layout of {whole} tasks, and in {', '.join(missed[:-1])} and {missed[-1]}."
+
+
+def procgen_overlap() -> str:
+    """The share of Procgen's test levels that training plays, in games that have any."""
+    share = pd.read_csv(HERE / "procgen" / "overlap.csv").pivot(
+        index="game", columns="mode", values="test_levels_seen_in_training_percent"
+    )[["easy", "hard", "memory"]]
+    share = share[share.max(axis=1) > 0].sort_values("easy", ascending=False)
+    rows = [[str(game), *("-" if pd.isna(v) else f"{v:.2f} %" for v in own)] for game, *own in share.itertuples()]
+    return table(["game", *share.columns], rows)

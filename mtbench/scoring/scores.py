@@ -147,28 +147,29 @@ class Scores:
 
         return frame(self, rows)
 
-    def plot(self, scale: str | None = None) -> Figure:
-        """A figure of the normalized score of each task and of the performance profiles.
+    def plot(self, scale: str | None = None, by: str = "task") -> Figure:
+        """Normalized scores and performance profiles on one scale (by default the first), as a Matplotlib figure.
 
         Args:
-            scale: One of the scales of these scores; by default the first.
+            scale: One of the scales.
+            by: ``"attempt"`` shows what each attempt returns instead.
 
         Raises:
-            ValueError: There is no such scale.
+            ValueError: There is no such scale or figure.
         """
         from mtbench.scoring.figures import draw
 
-        return draw(self, scale)
+        return draw(self, scale, by)
 
-    def save_figure(self, path: Path | str, scale: str | None = None) -> None:
+    def save_figure(self, path: Path | str, scale: str | None = None, by: str = "task") -> None:
         """Write the figure of :meth:`plot` to a ``.png``, ``.svg`` or ``.pdf`` file.
 
         Raises:
-            ValueError: There is no such file format or scale.
+            ValueError: There is no such file format, scale or figure.
         """
         from mtbench.scoring.figures import save_figure
 
-        save_figure(self, Path(path), scale)
+        save_figure(self, Path(path), scale, by)
 
     def __str__(self) -> str:
         from mtbench.scoring.report import summary

@@ -427,6 +427,24 @@ def test_wrong_figures_are_refused(two_agents, tmp_path):
         save_figure(two_agents, tmp_path / "x.bmp")
     with pytest.raises(ValueError, match="Did you mean 'published'"):
         save_figure(two_agents, tmp_path / "x.png", scale="publishd")
+    with pytest.raises(ValueError, match="Did you mean 'attempt'"):
+        save_figure(two_agents, tmp_path / "x.png", by="attempts")
+
+
+def test_a_figure_by_attempt_shows_each_attempt_of_each_task():
+    """A line a task and agent, whose last point is the last attempt; tasks by that of the last agent."""
+    worth = {"RepeatFirstEasy": 0.2, "HigherLowerEasy": 0.5}
+    own = score([made_up(tasks=list(worth), value=lambda t, a, r: worth[t] * a)])
+    left, right = own.plot(by="attempt").axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["HigherLowerEasy", "RepeatFirstEasy"]
+    scale = own.references.scales["oracle"]
+    lines = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2 and line.get_marker() == "|"]
+    for task, line in zip(("HigherLowerEasy", "RepeatFirstEasy"), lines, strict=True):
+        returns = [estimate.value for estimate in own.agents[0].attempts[task]]
+        assert line == pytest.approx(scale.normalize(task, np.array(returns)).clip(-1, 2))
+        assert returns[1] > returns[0]
+    means = right.containers[0].lines[0].get_ydata()
+    assert list(means) == [estimate.value for estimate in own.agents[0].attempt_means["oracle"]]
 
 
 def test_rliables_layout_has_a_row_for_each_run():
