@@ -33,10 +33,10 @@ class Sides:
         benchmark.extra_info["ratio"] = best["ours"] / best["theirs"]
 
     def show(self, capsys):
-        """Print the table."""
+        """Print the table, as CSV: results/speed has such files."""
         if not self.rows:
             pytest.skip("nothing was timed")
         with capsys.disabled():
-            print(f"\n{'steps a second':62}{'ours':>10}{'upstream':>10}{'ratio':>8}")
+            print("\nsteps a second,ours,upstream,ratio")
             for name, ours, theirs in self.rows:
-                print(f"{name:62}{ours:10,.0f}{theirs:10,.0f}{ours / theirs:8.2f}")
+                print(f'"{name}",{ours:.0f},{theirs:.0f},{ours / theirs:.2f}')

@@ -9,6 +9,8 @@ between the marks (as comments, they are invisible to readers):
     <!-- from speed.csv reach ratio -->  one cell: the row whose first cell is "reach", the column "ratio"
     <!-- from tables.py atari -->        what the function `atari` of that script returns; more words are its arguments
     ... <!-- end -->
+
+A number's mark stands within a line: at the beginning of one, Markdown would end the paragraph there.
 """
 
 from __future__ import annotations

@@ -42,6 +42,13 @@ def aggregates(folder: str) -> str:
     return summary(score([read_run(path.parent) for path in sorted((HERE / folder).glob("*/manifest.json"))]))
 
 
+def quickstart() -> str:
+    """What `make quickstart` prints, in short: returns by game."""
+    agents = {name: scores_of(f"quickstart/{name}").returns for name in ("random", "agent", "oracle")}
+    rows = [[task, *(bracket(own[task], 2) for own in agents.values())] for task in agents["agent"]]
+    return table(["game", *(f"{name}: return" for name in agents)], rows)
+
+
 def babyai() -> str:
     """Returns and successes of both attempts, mean over the tasks of a split."""
     rows = []
@@ -157,7 +164,7 @@ def planner_missed() -> str:
         if count < solved.size()[task]
     ]
     whole = solved.ngroups - len(missed)
-    return f"The planner succeeds in every layout of {whole} tasks, and in {', '.join(missed[:-1])} and {missed[-1]}."
+    return f"in every layout of {whole} tasks, and in {', '.join(missed[:-1])} and {missed[-1]}"
 
 
 def procgen_overlap() -> str:
