@@ -49,11 +49,12 @@ NAMED = {
 }
 OTHERWISE = {
     ".github": ["tests/test_project_files.py"],
-    "docs": ["tests/test_project_files.py", "tests/test_result_pages.py"],
+    "docs": ["tests/test_figures.py", "tests/test_project_files.py", "tests/test_result_pages.py"],
     "mtbench": ["tests/test_cli.py", "tests/test_evaluation.py", "tests/test_package.py"],
     "mtbench/vector": ["tests/vector/test_rollout.py"],
     "results": ["tests/test_result_pages.py"],
     "results/cluster": ["tests/test_cluster_results.py", "tests/test_result_pages.py"],
+    "results/gpu": ["tests/agents/test_predicted_costs.py", "tests/test_result_pages.py"],
     "results/learning": ["tests/agents/test_learning_results.py", "tests/test_result_pages.py"],
     "results/vector": ["tests/test_result_pages.py", "tests/vector/test_vector_results.py"],
 }
