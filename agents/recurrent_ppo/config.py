@@ -23,7 +23,7 @@ class PPOConfig:
     env_id: str = "MTPOPGym-v0"
     env: dict[str, Any] = field(default_factory=dict)  # further arguments of the environment
     seed: int = number(0, 0, 2**32 - 1)
-    steps: int = number(20_000_000, 1, _MANY)  # environment steps, all environments together
+    steps: int = number(7_000_000, 1, _MANY)  # environment steps, all environments together
     round_updates: int = number(10, 1, _MANY)  # updates between two lines of the log
     checkpoint_rounds: int = number(5, 1, _MANY)
     keep_checkpoints: int = number(2, 1, 10**6)
@@ -31,19 +31,22 @@ class PPOConfig:
     evaluate_rollouts: int = number(50, 1, 10**9)  # per task
     threads: int | None = number(1, 1, 4096)  # of PyTorch; None leaves them alone
     loggers: tuple[str, ...] = ()  # besides log.jsonl: "tensorboard", "wandb"
-    num_envs: int = number(64, 1, 10**6)
+    num_envs: int = number(32, 1, 10**6)
     horizon: int = number(128, 2, 10**6)  # steps of each environment in an update
     epochs: int = number(4, 1, 10**4)
-    batch_size: int = number(2048, 2, 10**9)  # timesteps
-    rate: float = number(1e-3, 0, 10)  # of Adam; falls linearly to 0
-    discount: float = number(0.99, 0, 1)
+    batch_size: int = number(512, 2, 10**9)  # timesteps
+    rate: float = number(2.5e-3, 0, 10)  # of Adam; falls linearly to 0
+    discount: float = number(0.98, 0, 1)
     gae_lambda: float = number(0.95, 0, 1)
     clip_range: float = number(0.2, 1e-6, 10)
-    entropy: float = number(0.01, 0, 1e3)  # weight of the entropy bonus
+    entropy: float = number(0.003, 0, 1e3)  # weight of the entropy bonus
     value_weight: float = number(0.5, 0, 1e3)
     clip: float = number(0.5, 1e-9, 1e9)  # gradient norm
     normalize_rewards: bool = True  # by the running deviation of discounted returns
-    lstm: int = number(128, 1, 16_384)  # size of the memory, one for the actor and one for the critic
+    lstm: int = number(64, 1, 16_384)  # size of the memory, one for the actor and one for the critic
+    remembers: int = number(
+        128, 0, 10**6
+    )  # steps that the untrained memory keeps things for, at most; 0: PyTorch's own
     head: tuple[int, ...] = number((64,), 1, 65_536)  # MLP widths after it
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecTransposeImage
+from torch import nn
 
 from mtbench.adapters import SB3Policy
 from mtbench.clients.sb3 import DictExtractor
@@ -88,6 +89,27 @@ def network(config: PPOConfig, observation: gym.Space[Any], action: gym.Space[An
     kwargs = network_kwargs(config, space)
     # Weights are loaded next: SB3's orthogonal initialization would draw and compute in vain.
     return RecurrentActorCriticPolicy(_channels_first(space), action, lambda _: 0.0, ortho_init=False, **kwargs)
+
+
+@torch.no_grad()
+def remember(network: nn.Module, steps: int) -> None:
+    """Let an untrained memory keep things for up to so many steps: chrono initialization.
+
+    A gate that begins at one half forgets half of everything in each step, and what was seen dozens of steps ago has no
+    gradient to learn to keep it (Tallec & Ollivier, "Can recurrent neural networks warp time?", ICLR 2018).
+
+    Args:
+        network: Its LSTMs are changed.
+        steps: At most; each cell draws its own number from PyTorch's generator.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.LSTM):
+            continue
+        size, bias = module.hidden_size, dict(module.named_parameters())
+        forget = torch.log(1 + torch.rand(size, device=bias["bias_ih_l0"].device) * max(steps - 2, 0))
+        for one in (bias["bias_ih_l0"], bias["bias_hh_l0"]):
+            one[: 2 * size] = 0.0
+        bias["bias_ih_l0"][:size], bias["bias_ih_l0"][size : 2 * size] = -forget, forget
 
 
 def _channels_first(space: gym.Space[Any]) -> gym.Space[Any]:

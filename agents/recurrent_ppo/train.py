@@ -34,7 +34,7 @@ from ..training.settings import to_dict
 from ..training.validation import Stopped, keep_if_best, stoppable, validated
 from .config import PPOConfig, read_config
 from .envs import make_envs, reward_statistics, set_reward_statistics
-from .policy import RecurrentPPOPolicy, network_kwargs
+from .policy import RecurrentPPOPolicy, network_kwargs, remember
 
 OnRound = Callable[[dict[str, Any]], None]
 
@@ -107,6 +107,8 @@ class Trainer:
                 max_grad_norm=config.clip,
                 policy_kwargs=network_kwargs(config, self.envs.observation_space),
             )
+            if config.remembers:
+                remember(self.model.policy, config.remembers)
         self.log = RunLog(folder / "log.jsonl")
         self._resume(found)
 

@@ -13,7 +13,7 @@ from mtbench_agents.recurrent_ppo.config import PPOConfig, preset, read_config
 from mtbench_agents.recurrent_ppo.entry import configured
 from mtbench_agents.recurrent_ppo.envs import make_envs
 from mtbench_agents.recurrent_ppo.inputs import PreviousInputs
-from mtbench_agents.recurrent_ppo.policy import load_run
+from mtbench_agents.recurrent_ppo.policy import load_run, remember
 from mtbench_agents.recurrent_ppo.train import Trainer
 from mtbench_agents.training import agents, checkpoint
 from mtbench_agents.training.settings import to_dict, updated
@@ -211,11 +211,23 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert Trainer(config, tmp_path).run(), "a complete run has nothing to do"
 
 
+def test_an_untrained_memory_keeps_things_for_as_many_steps_as_it_is_told():
+    lstm = torch.nn.LSTM(3, 400)
+    remember(torch.nn.Sequential(lstm), 100)
+    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().reshape(4, 400)
+    kept = torch.sigmoid(bias[1])
+    assert torch.allclose(torch.sigmoid(bias[0]), 1 - kept, atol=1e-6)
+    steps = 1 / (1 - kept)  # in which a cell forgets all but 1/e
+    assert 2 <= steps.min() < 5
+    assert 90 < steps.max() <= 100
+    assert 40 < steps.median() < 60
+
+
 def test_the_rate_falls_to_zero(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     rates = [trainer._rate]
     assert trainer.run(lambda numbers: rates.append(trainer._rate))
-    assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4, 0.0])
+    assert rates == pytest.approx([2.5e-3, 1.875e-3, 1.25e-3, 6.25e-4, 0.0])
 
 
 def test_stopping_drops_an_update_that_has_not_been_learnt_from(tmp_path):
