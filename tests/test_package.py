@@ -118,7 +118,7 @@ def test_a_wheel_holds_the_code_the_types_and_the_data(tmp_path):
         "mtbench/suites/popgym/references.json",
         "mtbench/suites/popgym/drawing.py",
         "mtbench/suites/popgym/rules/cards.py",
-        "mtbench/testing/contract/test_reset.py",
+        "mtbench/testing/_contract/test_reset.py",
         "mtbench_agents/py.typed",
         "mtbench_agents/oracle.py",
     } <= names
