@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from gymnasium.error import DependencyNotInstalled
 from packaging.metadata import Metadata
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import mtbench
 from mtbench import errors
@@ -104,6 +106,37 @@ def test_procgen_comes_with_what_importing_it_needs():
     assert pinned - {"procgen", "procgen-mirror", "procgen-gym"} == {"cffi", "gym", "gym3", "imageio", "pycparser"}
     constraints = {line.split(" ;")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert {line.split(" ;")[0] for line in lines if line.startswith("imageio==")} <= constraints
+
+
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+# Procgen's wheels ask for another NumPy, and no test needs Weights & Biases.
+UNPINNED = {"procgen", "wandb"}
+
+
+@pytest.mark.parametrize("python", SUPPORTED)
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_constraints_pin_one_version_of_what_is_asked_for(python, system):
+    """For every Python and system, inside the ranges that users get."""
+    here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    here["platform_system"] = system.capitalize()
+
+    def applying(lines):
+        needs = [Requirement(line) for line in lines if not line.startswith("#")]
+        return [need for need in needs if need.marker is None or need.marker.evaluate(here)]
+
+    pins: dict[str, list[str]] = {}
+    for pin in applying((ROOT / "constraints.txt").read_text().splitlines()):
+        (exactly,) = pin.specifier
+        assert exactly.operator == "=="
+        pins.setdefault(canonicalize_name(pin.name), []).append(exactly.version)
+    assert all(len(versions) == 1 for versions in pins.values())
+
+    project = PROJECT["project"]
+    extras = [needs for name, needs in project["optional-dependencies"].items() if name not in UNPINNED]
+    asked = applying(line for needs in [project["dependencies"], *extras] for line in needs)
+    for need in (need for need in asked if need.name != project["name"]):
+        (version,) = pins[canonicalize_name(need.name)]
+        assert need.specifier.contains(version), f"{need} on Python {python}"
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +268,20 @@ def test_what_suites_name_exists():
         assert set(read_data(package, file)) >= {"scales", "sources", "tasks"}
 
 
-def test_the_version_is_one():
+def test_the_version_stands_in_one_place():
     assert metadata.version("mtbench-rl") == mtbench.__version__
-    assert f"## {mtbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "mtbench.__version__"}
+
+
+def test_the_changelog_has_a_section_for_this_version():
+    """What is not released yet is on top of it; every section says something, in lines that a terminal shows."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    _, *sections = re.split("^## ", text, flags=re.MULTILINE)
+    heads = [section.splitlines()[0].split(" - ")[0] for section in sections]
+    assert heads[:2] == ["Unreleased", mtbench.__version__]
+    assert len(set(heads)) == len(heads)
+    assert all(section.split("\n", 1)[1].strip() for section in sections)
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def test_importing_twice_registers_once(recwarn):
