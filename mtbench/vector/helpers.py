@@ -157,9 +157,9 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.key: int | str
+        self.passed: tuple[int, ...] = ()
         if os.name == "nt":
             self._descriptor, self.key = tempfile.mkstemp(prefix="mtbench-")
-            self.passed: tuple[int, ...] = ()
         else:
             self._descriptor = self.key = _anonymous_file()
             self.passed = (self._descriptor,)

@@ -112,7 +112,7 @@ SPLITS = {
         validation=VariantRange(250_000, 300_000),
     ),
 }
-SEEN_VARIANTS = {
+SEEN_VARIANTS: Mapping[str, Mapping[str, float]] = {
     "train": _REPEATS["repeated"],
     "train-distinct": {task: 0.0 for task in DISTINCT_TASKS if task in _REPEATS["repeated"]},
 }
