@@ -49,7 +49,23 @@ _PUBLIC = {
     "score": "mtbench.api",
 }
 
-__all__ = [*_PUBLIC, "Row", "__version__", "register"]
+# In full, because type checkers do not compute it.
+__all__ = [
+    "Policy",
+    "Row",
+    "Run",
+    "Scores",
+    "Split",
+    "Suite",
+    "Task",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load_policy",
+    "read_run",
+    "register",
+    "score",
+]
 
 if not TYPE_CHECKING:  # type checkers must still find misspelt names
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mtbench.errors import UsageError, unknown_argument_error, unknown_name_error
 from mtbench.suite import Suite
+
+Name = TypeVar("Name", bound=str)
 
 
 def refuse_unknown(kwargs: dict[str, Any], known: list[str]) -> None:
@@ -46,7 +48,7 @@ def checked_count(name: str, value: int) -> int:
     return int(value)
 
 
-def checked_choice(name: str, value: str, choices: list[str]) -> str:
+def checked_choice(name: str, value: Name, choices: list[str]) -> Name:
     """An argument that is one of some names."""
     if value not in choices:
         raise unknown_name_error(name, value, choices, "mtbench environments")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mtbench.rollout import MetaRollout
     from mtbench.suite import Frame
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Multi-task meta-RL environments, evaluation and normalized scores.",
     no_args_is_help=True,
     add_completion=False,

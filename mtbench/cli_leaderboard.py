@@ -13,7 +13,7 @@ from mtbench.cli_options import Address, BackendName, Jobs
 from mtbench.errors import UsageError
 from mtbench.printing import counting, progress_bar, say, shown_path, tell
 
-leaderboard = typer.Typer(help="Make, check, replay and render submissions.", no_args_is_help=True)
+leaderboard: typer.Typer = typer.Typer(help="Make, check, replay and render submissions.", no_args_is_help=True)
 
 Submissions = Annotated[list[Path], typer.Argument(metavar="SUBMISSION...", help="Folders of submissions.")]
 Board = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -44,10 +44,10 @@ class Playthrough:
         self._policy = policy
         self._seed = seed
         self._options = options
-        self.steps = 0
+        self.steps: int = 0
         self.statistics: dict[str, Any] = {}
-        self.values_known = isinstance(policy, ValuingPolicy)
-        self.trace = Trace()
+        self.values_known: Final = isinstance(policy, ValuingPolicy)
+        self.trace: Trace = Trace()
 
     def run(self) -> None:
         """Play to the end."""

@@ -123,8 +123,8 @@ class SingleRows:
             env = gym.make(env_id, **arguments).unwrapped
             assert isinstance(env, MetaRollout)
             self.environments.append(env)
-        self.observation_space = self.environments[0].observation_space
-        self.action_space = self.environments[0].action_space
+        self.observation_space: gym.Space[Any] = self.environments[0].observation_space
+        self.action_space: gym.Space[Any] = self.environments[0].action_space
         self._seen: list[Any] = [None] * num_envs
         self._waiting = np.ones(num_envs, dtype=np.bool_)
 
@@ -176,7 +176,7 @@ class VectorRows:
         self._venv = venv
         venv.lets_finished_wait = True
         self._playing = np.zeros(venv.num_envs, dtype=np.bool_)
-        self.num_envs = int(venv.num_envs)
+        self.num_envs: int = int(venv.num_envs)
         self.observation_space: gym.Space[Any] = venv.single_observation_space
         self.action_space: gym.Space[Any] = venv.single_action_space
         self._seen: Any = None

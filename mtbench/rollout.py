@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -95,24 +95,26 @@ class MetaRollout(gym.Env[Any, Any]):
         **unknown_kwargs: Any,
     ) -> None:
         refuse_unknown(unknown_kwargs, keyword_arguments())
-        self.suite = load_suite(suite) if isinstance(suite, str) else suite
-        self.split = self.suite.split(split)
-        self.tasks = checked_tasks(self.suite, split, tasks)
-        self.k = checked_count("k", k)
-        self.max_steps = None if max_steps is None else checked_count("max_steps", max_steps)
-        self.objective = checked_choice("objective", objective, ["k-episode", "k-shot"])
-        self.attempt_reset = checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
-        self.reward_scales = checked_scales(self.suite, reward_scales)
+        self.suite: Final = load_suite(suite) if isinstance(suite, str) else suite
+        self.split: Final = self.suite.split(split)
+        self.tasks: Final = checked_tasks(self.suite, split, tasks)
+        self.k: Final = checked_count("k", k)
+        self.max_steps: Final = None if max_steps is None else checked_count("max_steps", max_steps)
+        self.objective: Objective = checked_choice("objective", objective, ["k-episode", "k-shot"])
+        self.attempt_reset: AttemptReset = checked_choice("attempt_reset", attempt_reset, ["next-step", "same-step"])
+        self.reward_scales: Final = checked_scales(self.suite, reward_scales)
         self.metadata = {**self.metadata, "render_fps": self.suite.frames_per_second}
-        self.render_mode = render_mode and checked_choice("render_mode", render_mode, ["rgb_array"])
+        self.render_mode: str | None = render_mode and checked_choice("render_mode", render_mode, ["rgb_array"])
         for name, flag in (("expose_task_label", expose_task_label), ("clip_rewards", clip_rewards)):
             if not isinstance(flag, bool):
                 raise UsageError(f"`{name}` must be true or false, got {flag!r}.")
-        self.expose_task_label, self.clip_rewards = expose_task_label, clip_rewards
+        self.expose_task_label: Final = expose_task_label
+        self.clip_rewards: Final = clip_rewards
         self.suite.require_packages()
 
-        self.observation_space = self.suite.observation_space(self.k)
-        self.with_reward = self.with_label = None
+        self.observation_space: gym.Space[Any] = self.suite.observation_space(self.k)
+        self.with_reward: WithVector | None = None
+        self.with_label: WithVector | None = None
         if self.objective == "k-shot" and not self.suite.shows_reward:
             self.with_reward = with_reward(self.observation_space)
             self.observation_space = self.with_reward.space
@@ -120,7 +122,7 @@ class MetaRollout(gym.Env[Any, Any]):
             label = spaces.Box(0.0, 1.0, (len(self.suite.tasks),), dtype=np.float32)
             self.with_label = WithVector(self.observation_space, "task", label)
             self.observation_space = self.with_label.space
-        self.action_space = self.suite.action_space()
+        self.action_space: gym.Space[Any] = self.suite.action_space()
         self._num_actions = int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
         self._has_success = self.suite.has_success
         self._games: dict[str, tuple[gym.Env[Any, Any], Any]] = {}  # base env and codec of each task played so far

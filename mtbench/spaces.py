@@ -10,7 +10,7 @@ import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +27,7 @@ class _DiscreteWriter:
     """Writes an integer as a one-hot."""
 
     def __init__(self, space: spaces.Discrete) -> None:
-        self.size = int(space.n)
+        self.size: Final = int(space.n)
         self._start = int(space.start)
 
     def __call__(self, row: Vector, observation: Any) -> None:
@@ -38,7 +38,7 @@ class _ManyDiscreteWriter:
     """Writes several integers as one-hots side by side."""
 
     def __init__(self, sizes: list[int], starts: list[int]) -> None:
-        self.size = sum(sizes)
+        self.size: Final = sum(sizes)
         ends = list(itertools.accumulate(sizes))
         self._offsets = [end - size - start for end, size, start in zip(ends, sizes, starts, strict=True)]
 
@@ -51,7 +51,7 @@ class _BoxWriter:
     """Writes real numbers as they are."""
 
     def __init__(self, space: spaces.Box) -> None:
-        self.size = int(np.prod(space.shape))
+        self.size: Final = int(np.prod(space.shape))
         self._flat = len(space.shape) == 1
 
     def __call__(self, row: Vector, observation: Any) -> None:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from mtbench.errors import UsageError, missing_extra_error, unknown_name_error
 
 Frame = npt.NDArray[np.uint8]
+AttemptVariants = Literal["same", "new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ class Suite(ABC):
             :mod:`mtbench.scoring.references`). "" for none: scores then show plain returns.
         extra: The extra of this project that installs what the suite needs; "" for suites of other packages.
         distributions: Installed packages whose versions belong in every record.
+        packages: Import names of the packages that the suite needs.
         tasks: Every task by name, in the suite's order.
         splits: ``"train"`` and ``"test"``, and optional further ones, by name.
         attempt_variants: Whether later attempts play the ``"same"`` variant or a ``"new"`` one.
@@ -216,9 +218,10 @@ class Suite(ABC):
     references: str = ""
     extra: str = ""
     distributions: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     tasks: Mapping[str, Task]
     splits: Mapping[str, Split]
-    attempt_variants: Literal["same", "new"]
+    attempt_variants: AttemptVariants
     single_attempt: bool = False
     has_success: bool = False
     shows_reward: bool = False
@@ -229,11 +232,6 @@ class Suite(ABC):
     repeats: Mapping[str, str] = MappingProxyType({})
     seen_variants: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     remarks: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """Import names of the packages that the suite needs."""
-        return tuple(sorted({task.base.split(":")[0].split(".")[0] for task in self.tasks.values() if task.base}))
 
     @abstractmethod
     def observation_space(self, k: int) -> gym.Space[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, Final, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -154,7 +154,7 @@ class VectorRL2Inputs(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
                 'single environments: gym.make_vec(..., vectorization_mode="sync", wrappers=[RL2Inputs]).'
             )
         self._rollout: VectorMetaRollout = rollout
-        self.autoreset_mode = rollout.autoreset_mode  # TorchRL asks for it, and wrappers do not hand it on
+        self.autoreset_mode: Final = rollout.autoreset_mode  # TorchRL asks for it, and wrappers do not hand it on
         self._inputs = _Inputs(env.single_observation_space, env.single_action_space, layout)
         self.single_observation_space = self._inputs.space
         self.observation_space = batch_space(self._inputs.space, env.num_envs)

@@ -13,11 +13,12 @@ import sys
 from pathlib import PurePosixPath
 
 from mtbench.registration import TABLE
-from mtbench.testing.contract import SHORT_GAMES
+from mtbench.testing._contract import SHORT_GAMES
 from tests.paths import ROOT
 
-CONTRACT = "mtbench/testing/contract"
+CONTRACT = "mtbench/testing/_contract"
 GOLDEN = "tests/contract/test_golden.py"
+TYPES = "tests/test_types.py"  # of all code
 FASTEST = {"MTPOPGym-v0", "MTBabyAI-v0"}
 
 # Every rollout of every suite goes through these.
@@ -85,6 +86,7 @@ def selection(paths, root=ROOT):
             files |= _tests_of_tests(path, root)
         else:
             files |= _tests_of_code(path, root)
+            files |= {TYPES} if path.suffix == ".py" and path.parts[0] in ("mtbench", "agents") else set()
     return sorted(file for file in files if not file.startswith((CONTRACT, GOLDEN))), sorted(ids)
 
 

@@ -27,6 +27,7 @@ def test_type_checkers_and_users_find_the_same_names():
     checked = next(node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
     for_checkers = {alias.asname: node.module for node in checked.body for alias in node.names}
     assert for_checkers == mtbench._PUBLIC
+    assert mtbench.__all__ == sorted([*mtbench._PUBLIC, "Row", "__version__", "register"])
     for name in mtbench.__all__:
         assert getattr(mtbench, name) is not None
         assert name in dir(mtbench)

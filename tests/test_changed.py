@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.changed import changed_files, contract_filter, main, selection
+from tests.changed import CONTRACT, TYPES, changed_files, contract_filter, main, selection
 from tests.paths import ROOT
 
 FASTEST = ["MTBabyAI-v0", "MTPOPGym-v0"]
@@ -70,7 +70,7 @@ def root(tmp_path):
         ("tests/test_that_was_deleted.py", [], []),
         ("tests/changed.py", ["tests/test_changed.py"], []),
         ("tests/toy.py", ["tests/test_rollout.py"], []),
-        ("mtbench/testing/contract/helpers.py", [], FASTEST),
+        ("mtbench/testing/_contract/helpers.py", [], FASTEST),
         ("tests/contract/golden.py", [], FASTEST),
         ("tests/golden/ML10-v0.json", [], ["ML10-v0"]),
         (
@@ -83,12 +83,13 @@ def root(tmp_path):
     ],
 )
 def test_a_changed_file_runs_its_tests(root, path, files, ids):
-    assert selection([path], root) == (files, ids)
+    code = path.startswith(("mtbench/", "agents/")) and path.endswith(".py") and not path.startswith(CONTRACT)
+    assert selection([path], root) == (sorted([*files, TYPES] if code else files), ids)
 
 
 def test_every_source_file_has_tests_that_exist():
     sources = [*(ROOT / "mtbench").rglob("*.py"), *(ROOT / "agents").rglob("*.py")]
-    for path in (path for path in sources if "contract" not in path.parts):  # which are tests
+    for path in (path for path in sources if "_contract" not in path.parts):  # which are tests
         files, _ = selection([str(path.relative_to(ROOT))])
         assert files, path
         assert all((ROOT / file).is_file() for file in files), path
@@ -130,7 +131,7 @@ def test_a_list_is_printed_and_nothing_runs(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "1 changed files" in printed
     assert "tests/test_rollout.py" in printed
-    assert "mtbench/testing/contract of MTPOPGym-v0" in printed
+    assert "mtbench/testing/_contract of MTPOPGym-v0" in printed
 
 
 def test_a_failure_is_passed_on(monkeypatch):
@@ -146,6 +147,6 @@ def test_a_failure_is_passed_on(monkeypatch):
     options = ["-n", "auto", "--dist", "worksteal", "-m", "not slow"]
     tests_of_babyai = sorted(f"tests/suites/{path.name}" for path in (ROOT / "tests/suites").glob("test_babyai*.py"))
     assert run == [
-        [*options, *tests_of_babyai],
-        [*options, "mtbench/testing/contract", "tests/contract/test_golden.py", "-k", "(MTBabyAI-v0)"],
+        [*options, *tests_of_babyai, TYPES],
+        [*options, "mtbench/testing/_contract", "tests/contract/test_golden.py", "-k", "(MTBabyAI-v0)"],
     ]

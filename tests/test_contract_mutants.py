@@ -15,7 +15,7 @@ from mtbench.evaluation import evaluate
 from mtbench.records import RecordError, write_run
 from mtbench.rollout import MetaRollout
 from mtbench.suite import VariantList, VariantRange, load_suite
-from mtbench.testing.contract.unbatched import Unbatched
+from mtbench.testing._contract.unbatched import Unbatched
 from tests import toy
 
 MAKE = [gym.make, Unbatched]

@@ -3,6 +3,7 @@ import json
 import pandas as pd
 import pytest
 
+from mtbench.api import score
 from mtbench.evaluation import evaluate
 from mtbench.files import replace_folder
 from mtbench.records import EPISODES, MANIFEST, RecordError, read_frame, read_run, write_atomically, write_run
@@ -24,6 +25,17 @@ def run(finished, tmp_path):
 
 def test_a_copy_reads_back(run):
     assert len(read_run(run).episodes) == 4
+
+
+def test_runs_of_other_versions_are_scored_together(finished, tmp_path):
+    """docs/stability.md: a manifest may get keys, and versions of packages are told but not compared."""
+    task = {"tasks": ["MineSweeperEasy"]}
+    evaluate("MTPOPGym-v0", "random", tmp_path, agent="other", rollouts_per_task=2, env_kwargs=task)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert {"python", "mtbench", "gymnasium", "numpy", "popgym"} == set(manifest["versions"])
+    later = {**manifest, "new": 1, "versions": {**manifest["versions"], "mtbench": "9.0", "popgym": "9.0"}}
+    (tmp_path / MANIFEST).write_text(json.dumps(later))
+    assert [agent.agent for agent in score([finished, tmp_path]).agents] == ["random", "other"]
 
 
 def test_truncated_episodes_are_refused(run):

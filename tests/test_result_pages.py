@@ -49,7 +49,7 @@ ALLOWED = {  # by page ("*": any): a phrase, and why it may stand there as it is
         "for 100M steps": "the paper's",
         "rewards times 100": "a setting of the paper",
     },
-    "docs/stability.md": {"Versions before 1.0": "a version", "At 1.0": "a version"},
+    "docs/stability.md": {"before 1.0": "a version", "At 1.0": "a version", "at 1.0": "a version"},
     "docs/torchrun.md": {"more than 30 seconds": "a setting"},
     "results/README.md": {
         "below 0.005 of the": "a setting of anchors/measure.py",

@@ -7,8 +7,8 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from mtbench.rollout import MetaRollout
-from mtbench.testing.contract.batches import assert_same_rollouts
-from mtbench.testing.contract.helpers import play
+from mtbench.testing._contract.batches import assert_same_rollouts
+from mtbench.testing._contract.helpers import play
 from mtbench.wrappers import RL2Inputs, VectorRL2Inputs
 from tests import toy
 

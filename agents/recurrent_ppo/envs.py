@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from mtbench.clients.sb3 import make_vec_env
+from mtbench.clients.sb3 import StepReturn, make_vec_env
 
 from .config import PPOConfig
 from .inputs import Array, PreviousInputs
@@ -37,7 +37,7 @@ class InputsVecEnv(VecEnvWrapper):
         self._inputs.took(actions)
         self.venv.step_async(actions)
 
-    def step_wait(self) -> VecEnvStepReturn:
+    def step_wait(self) -> StepReturn:
         """Play one step."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self._inputs.received(rewards)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -40,7 +40,10 @@ class RecurrentPPOPolicy:
         self, network: RecurrentActorCriticPolicy, agent: str, train_seed: int, step: int, digest: str | None = None
     ) -> None:
         self._network = SB3Policy(network, deterministic=False)
-        self.agent, self.train_seed, self.step, self.digest = agent, train_seed, step, digest
+        self.agent: Final = agent
+        self.train_seed: Final = train_seed
+        self.step: Final = step
+        self.digest: Final = digest
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Forget everything; see :class:`mtbench.policy.Policy`.

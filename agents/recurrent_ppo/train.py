@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
 
 from mtbench.adapters import global_generators_kept
 from mtbench.errors import UsageError
@@ -63,11 +64,18 @@ class Trainer:
             trains in it.
     """
 
-    first, unit = True, "steps"
+    first: bool = True
+    unit: str = "steps"
+    envs: VecEnv
+    model: RecurrentPPO
+    log: RunLog
 
     def __init__(self, config: PPOConfig, folder: Path) -> None:
-        self.config, self.folder, self.stop = config, folder, threading.Event()
-        self.updates, self._saved = 0, -1
+        self.config: Final = config
+        self.folder: Final = folder
+        self.stop: Final = threading.Event()
+        self.updates: int = 0
+        self._saved = -1
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         with full_disk_explained(folder):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -67,10 +67,10 @@ class ActingModel(nn.Module):
 
     def __init__(self, model: AgentModel) -> None:
         super().__init__()
-        self.actions = model.actions
-        self.encoder = copy.deepcopy(model.encoder)
-        self.backbone = copy.deepcopy(model.backbone)
-        self.actor = copy.deepcopy(model.actor)
+        self.actions: Final = model.actions
+        self.encoder: Final = copy.deepcopy(model.encoder)
+        self.backbone: Final = copy.deepcopy(model.backbone)
+        self.actor: Final = copy.deepcopy(model.actor)
         self.requires_grad_(False)
         self.eval()
         for layer in self.backbone.reparametrized():

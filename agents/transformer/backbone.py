@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -34,10 +34,10 @@ class SigmaReparamLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.gamma = nn.Parameter(torch.ones(()))
-        self.folded = False
+        self.weight: Final = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias: Final = nn.Parameter(torch.zeros(outputs))
+        self.gamma: Final = nn.Parameter(torch.ones(()))
+        self.folded: bool = False
         nn.init.trunc_normal_(self.weight, std=0.02)
         left, _, right = torch.linalg.svd(self.weight.detach(), full_matrices=False)
         self.register_buffer("left", left[:, 0].clone())
@@ -109,11 +109,11 @@ class Cache:
         recency: bool = False,
     ) -> None:
         self.recency = recency
-        self.slopes = slopes(heads, device) if recency else torch.zeros(heads, device=device)
-        self.on_cpu = device.type == "cpu" and dtype == torch.float32
+        self.slopes: Final = slopes(heads, device) if recency else torch.zeros(heads, device=device)
+        self.on_cpu: Final = device.type == "cpu" and dtype == torch.float32
         if self.on_cpu:
-            self.keys = cpu_attention.zeros(layers, num_envs, heads, head_dim, window).transpose(-1, -2)
-            self.values = cpu_attention.zeros(layers, num_envs, heads, window, head_dim)
+            self.keys: Tensor = cpu_attention.zeros(layers, num_envs, heads, head_dim, window).transpose(-1, -2)
+            self.values: Tensor = cpu_attention.zeros(layers, num_envs, heads, window, head_dim)
             self._scratch = torch.empty(num_envs, heads, window)
         else:
             self.keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
@@ -187,9 +187,9 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"The model width {width} is no multiple of {heads} heads.")
         self.heads = heads
-        self.qkv = SigmaReparamLinear(width, 3 * width)
-        self.out = SigmaReparamLinear(width, width)
-        self.head_scale = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv: Final = SigmaReparamLinear(width, 3 * width)
+        self.out: Final = SigmaReparamLinear(width, width)
+        self.head_scale: Final = nn.Parameter(torch.ones(heads, 1, 1))
 
     def forward(self, x_BTD: Tensor, mask: Tensor | None) -> Tensor:
         """``(B, T, D) -> (B, T, D)``; a mask (True where visible, or added to scores) replaces plain causality."""
@@ -211,14 +211,14 @@ class Block(nn.Module):
 
     def __init__(self, width: int, feedforward: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(width, heads)
-        self.before_attention = nn.LayerNorm(width)
-        self.after_attention = nn.LayerNorm(width)
-        self.before_feedforward = nn.LayerNorm(width)
-        self.expand = SigmaReparamLinear(width, feedforward)
-        self.inside_feedforward = nn.LayerNorm(feedforward)
-        self.contract = SigmaReparamLinear(feedforward, width)
-        self.dropout = nn.Dropout(dropout)
+        self.attention: Final = Attention(width, heads)
+        self.before_attention: Final = nn.LayerNorm(width)
+        self.after_attention: Final = nn.LayerNorm(width)
+        self.before_feedforward: Final = nn.LayerNorm(width)
+        self.expand: Final = SigmaReparamLinear(width, feedforward)
+        self.inside_feedforward: Final = nn.LayerNorm(feedforward)
+        self.contract: Final = SigmaReparamLinear(feedforward, width)
+        self.dropout: Final = nn.Dropout(dropout)
 
     def _feedforward(self, x: Tensor) -> Tensor:
         hidden = self.inside_feedforward(F.leaky_relu(self.expand(self.before_feedforward(x))))
@@ -266,11 +266,14 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.recency = recency
-        self.width, self.heads, self.window, self.recompute = width, heads, window, recompute
-        self.blocks = nn.ModuleList(Block(width, feedforward, heads, dropout) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
-        self.input_norm = nn.LayerNorm(width) if input_norm else nn.Identity()
-        self.norm = nn.LayerNorm(width)
+        self.width: Final = width
+        self.heads: Final = heads
+        self.window: Final = window
+        self.recompute: Final = recompute
+        self.blocks: Final = nn.ModuleList(Block(width, feedforward, heads, dropout) for _ in range(layers))
+        self.dropout: Final = nn.Dropout(dropout)
+        self.input_norm: Final = nn.LayerNorm(width) if input_norm else nn.Identity()
+        self.norm: Final = nn.LayerNorm(width)
 
     def forward(
         self, x_BTD: Tensor, steps_BT: Tensor, window: int | None = None, segment_BT: Tensor | None = None

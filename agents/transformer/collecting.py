@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import gymnasium as gym
 import numpy.typing as npt
@@ -79,7 +79,8 @@ class OwnCollector(Collector):
         self, envs: gym.vector.VectorEnv[Any, Any, Any], config: TrainConfig, model: AgentModel, device: torch.device
     ) -> None:
         super().__init__(envs, config.collect, config.seed, device)
-        self.acting, self._newest = ActingModel(model), NewestWeights(model)
+        self.acting: Final = ActingModel(model)
+        self._newest = NewestWeights(model)
 
     def load(self, model: AgentModel, updates: int) -> None:
         """Act with these weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -47,8 +47,10 @@ class Collector:
     def __init__(self, envs: gym.vector.VectorEnv, config: CollectConfig, seed: int, device: torch.device) -> None:
         if envs.metadata.get("autoreset_mode") is not AutoresetMode.NEXT_STEP:
             raise ValueError("The collector needs environments with next-step autoreset.")
-        self.envs, self.config, self.device = envs, config, device
-        self.steps = 0  # environment steps whose actions were played
+        self.envs: Final = envs
+        self.config: Final = config
+        self.device: Final = device
+        self.steps: int = 0  # environment steps whose actions were played
         space = envs.single_action_space
         self._num_actions = int(space.n) if isinstance(space, gym.spaces.Discrete) else 0
         self._seed = seed

@@ -16,7 +16,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ class Ranks:
         add_up: Adds up tensors over ranks; None where there is nothing to add.
     """
 
-    rank, count = 0, 1
+    rank: int = 0
+    count: int = 1
     add_up: AddUp | None = None
 
     def seed(self, seed: int) -> int:
@@ -103,14 +104,15 @@ class Group(Ranks):
     def __init__(self, device: torch.device) -> None:
         import torch.distributed as dist
 
-        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self.rank: int = dist.get_rank()
+        self.count: int = dist.get_world_size()
         self._dist = dist
         # Sums of an update, batches and decisions each have a group: batches may be made ready in a thread of its own.
         self._sums = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         self._batches = dist.new_group(backend="gloo", timeout=_PATIENCE)
         self._host = dist.new_group(backend="gloo", timeout=_PATIENCE)
         # A function, not a method: copies of a model share it.
-        self.add_up = _adder(self._sums)
+        self.add_up: AddUp = _adder(self._sums)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is True on any rank."""
@@ -193,8 +195,8 @@ class GradientSum:
         one = parameters[0]
         self._flat = torch.zeros(sum(sizes) + _NUMBERS, dtype=one.dtype, device=one.device)
         *parts, self._numbers = torch.split(self._flat, [*sizes, _NUMBERS])
-        self.gradients = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
-        self.share = torch.zeros((), dtype=one.dtype, device=one.device)
+        self.gradients: Final = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
+        self.share: Final = torch.zeros((), dtype=one.dtype, device=one.device)
 
     def add_up(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add up the gradients in place, and return the sums of the numbers."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -106,9 +106,11 @@ class Actor(nn.Module):
         bounds: tuple[float, float],
     ) -> None:
         super().__init__()
-        self.discounts, self.discrete, self.bounds = discounts, discrete, bounds
-        self.mlp = mlp(width, *hidden)
-        self.out = nn.Linear([width, *hidden][-1], discounts * actions * (1 if discrete else 2))
+        self.discounts: Final = discounts
+        self.discrete: Final = discrete
+        self.bounds: Final = bounds
+        self.mlp: Final = mlp(width, *hidden)
+        self.out: Final = nn.Linear([width, *hidden][-1], discounts * actions * (1 if discrete else 2))
         # Policies are nearly uniform at first.
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)
@@ -174,17 +176,17 @@ class CriticEnsemble(nn.Module):
         def matrix(rows: int, columns: int, limit: float) -> nn.Parameter:
             return nn.Parameter(torch.empty(critics, rows, columns).uniform_(-limit, limit))
 
-        self.from_state = matrix(width, first, he(width))
-        self.from_discount = matrix(1, first, width**-0.5)
-        self.from_action = matrix(actions, first, he(1 if discrete else actions))
-        self.first_bias = matrix(1, first, width**-0.5)
-        self.second = matrix(first, second, he(first))
-        self.second_bias = matrix(1, second, first**-0.5)
-        self.last = matrix(second, outputs, 0.1 * second**-0.5)
-        self.last_bias = nn.Parameter(torch.zeros(critics, 1, outputs))
+        self.from_state: Final = matrix(width, first, he(width))
+        self.from_discount: Final = matrix(1, first, width**-0.5)
+        self.from_action: Final = matrix(actions, first, he(1 if discrete else actions))
+        self.first_bias: Final = matrix(1, first, width**-0.5)
+        self.second: Final = matrix(first, second, he(first))
+        self.second_bias: Final = matrix(1, second, first**-0.5)
+        self.last: Final = matrix(second, outputs, 0.1 * second**-0.5)
+        self.last_bias: Final = nn.Parameter(torch.zeros(critics, 1, outputs))
         if norm:
-            self.norm_scale = nn.Parameter(torch.ones(critics, 1, second))
-            self.norm_shift = nn.Parameter(torch.zeros(critics, 1, second))
+            self.norm_scale: Final = nn.Parameter(torch.ones(critics, 1, second))
+            self.norm_shift: Final = nn.Parameter(torch.zeros(critics, 1, second))
         self.norm = norm
         features = symlog(1.0 / (1.0 - torch.tensor(discounts)))
         self.register_buffer("discount_features", features[:, None], persistent=False)

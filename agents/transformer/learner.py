@@ -10,6 +10,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -60,11 +61,13 @@ class Learner:
         context: int | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.model = model.to(device)
-        self.acting = self.model if config.ema_rate == 1 else copy.deepcopy(self.model).requires_grad_(False)
-        self.losses = Losses(model, config, device, ranks.add_up)
-        self.total, self.config, self.device = total, config, device
-        self.updates = 0
+        self.model: Final = model.to(device)
+        self.acting: Final = self.model if config.ema_rate == 1 else copy.deepcopy(self.model).requires_grad_(False)
+        self.losses: Final = Losses(model, config, device, ranks.add_up)
+        self.total: Final = total
+        self.config: Final = config
+        self.device: Final = device
+        self.updates: int = 0
         self._seed, self._ranks = ranks.seed(seed), ranks
         self._flops_per_token = 0.0
         self._parameters = model.optimized()
@@ -73,7 +76,7 @@ class Learner:
         self._gradients = [torch.zeros_like(p) for p in self._parameters] if self._sum is None else self._sum.gradients
         # On a GPU the rate is a tensor too: a recorded step reads it anew.
         self._rate: Tensor | None = torch.zeros((), device=device) if device.type == "cuda" else None
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer: Final = torch.optim.AdamW(
             self._parameters, lr=config.rate, weight_decay=config.weight_decay, fused=True
         )
         # Its kernel looks at both of these attributes, if one is there.
@@ -84,7 +87,7 @@ class Learner:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-        self.compile = device.type == "cuda" if config.compile is None else config.compile
+        self.compile: Final = device.type == "cuda" if config.compile is None else config.compile
         self._fixed_length = context if self.compile else None
         self._run: Callable[[Slices], dict[str, Tensor]] = self._update
         self._loss: Callable[[Slices], tuple[Tensor, dict[str, Tensor]]] = self._loss_at_once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,9 @@ class Losses:
     def __init__(
         self, model: AgentModel, config: LearningConfig, device: torch.device, add_up: AddUp | None = None
     ) -> None:
-        self.model, self.config, self._add_up = model, config, add_up
+        self.model: Final = model
+        self.config: Final = config
+        self._add_up = add_up
         self._discounts = torch.tensor(config.discounts, device=device)
 
     def transitions(self, s: Slices) -> Transitions:

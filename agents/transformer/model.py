@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import torch
@@ -31,7 +31,8 @@ class ActionSpec:
     def __init__(self, space: gym.Space[Any], symlog: bool = False) -> None:
         self.symlog = symlog
         if isinstance(space, gym.spaces.Discrete):
-            self.discrete, self.size = True, int(space.n)
+            self.discrete: bool = True
+            self.size: int = int(space.n)
         elif isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
             self.discrete, self.size = False, space.shape[0]
         else:
@@ -73,6 +74,11 @@ class AgentModel(nn.Module):
         action_space: Of one environment. Continuous actions are in (-1, 1) here; the collector rescales them.
     """
 
+    actor: Actor
+    critic: CriticEnsemble
+    target_actor: Actor
+    target_critic: CriticEnsemble
+
     def __init__(
         self,
         model: ModelConfig,
@@ -81,11 +87,11 @@ class AgentModel(nn.Module):
         action_space: gym.Space[Any],
     ) -> None:
         super().__init__()
-        self.actions = ActionSpec(action_space, model.symlog_inputs)
-        self.independent_critic = learning.critic == "independent"
+        self.actions: Final = ActionSpec(action_space, model.symlog_inputs)
+        self.independent_critic: Final = learning.critic == "independent"
         discounts = learning.discounts
-        self.encoder = make_encoder(observation_space, self.actions.size, model)
-        self.backbone = Backbone(
+        self.encoder: Final = make_encoder(observation_space, self.actions.size, model)
+        self.backbone: Final = Backbone(
             model.width,
             model.feedforward,
             model.layers,
@@ -113,8 +119,8 @@ class AgentModel(nn.Module):
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_actor.requires_grad_(False)
         self.target_critic.requires_grad_(False)
-        self.popart = PopArt(len(discounts), learned=learning.popart_learned)
-        self.bins = ValueBins(model.bin_limit, model.bins, model.hl_gauss)
+        self.popart: Final = PopArt(len(discounts), learned=learning.popart_learned)
+        self.bins: Final = ValueBins(model.bin_limit, model.bins, model.hl_gauss)
 
     @classmethod
     def seeded(

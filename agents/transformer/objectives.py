@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class ValueBins(nn.Module):
             raise ValueError(f"Value bins need a limit above 0 and at least 2 bins, got {limit} and {count}.")
         end = math.log1p(limit)
         self.register_buffer("centers", torch.linspace(-end, end, count, dtype=torch.float64).float(), persistent=False)
-        self.width = 2 * end / (count - 1)
+        self.width: Final = 2 * end / (count - 1)
         self.smoothing = smoothing
 
     def labels(self, values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -50,7 +50,9 @@ class TransformerPolicy:
         self._multiplier, self._spaces = multiplier, spaces
         self._valuing: ValuingModel | None = None
         self.digest = digest
-        self.agent, self.train_seed, self.step = agent, train_seed, step
+        self.agent: Final = agent
+        self.train_seed: Final = train_seed
+        self.step: Final = step
 
     def start(self, num_envs: int, seed: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Empty memories and a new generator; see :class:`mtbench.policy.Policy`.

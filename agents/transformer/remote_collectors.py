@@ -215,7 +215,7 @@ class RemoteCollectors:
     def __init__(
         self, config: TrainConfig, count: int, address: str | None, examples: tuple[Any, Array], learner: Learner
     ) -> None:
-        self.steps = 0
+        self.steps: Any = 0
         self.examples = examples
         self.on_collected: Callable[[Collected], None] = lambda collected: None
         self._config, self._count, self._learner = config, count, learner

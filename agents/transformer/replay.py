@@ -116,7 +116,9 @@ class Replay:
         self._maps: list[Any] = []
         self._readers: dict[str, SliceReader] = {}
         made = {field: named_map(array, field, tree) for field, tree in example.items()}
-        self.observations, self.actions, self.rewards = made.values()
+        self.observations: Any = made["observations"]
+        self.actions: Array = made["actions"]
+        self.rewards: Array = made["rewards"]
         self._all = [leaf for tree in made.values() for leaf in leaves(tree)]
         # A ring of rollouts too; none is shorter than 2 places.
         self._starts = np.zeros(capacity // 2 + 1, dtype=np.int64)

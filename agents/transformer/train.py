@@ -15,7 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from ..training.run_log import Logger, RunLog, flat, make_loggers
 from ..training.settings import to_dict
 from ..training.validation import Stopped, keep_if_best, stoppable, validated
 from . import shards
-from .collecting import Collecting, make_collector, make_envs
+from .collecting import Collecting, Collects, make_collector, make_envs
 from .config import TrainConfig, read_config
 from .distributed import ALONE, Ranks, share_of
 from .evaluating import evaluated_together
@@ -69,14 +69,23 @@ class Trainer:
             in it, the disk is full, or the ranks cannot share the environments and the batch evenly.
     """
 
+    model: AgentModel
+    learner: Learner
+    collector: Collects
+    replay: Replay
+    log: RunLog
+
     def __init__(self, config: TrainConfig, folder: Path, ranks: Ranks = ALONE, address: str | None = None) -> None:
-        self.config, self.folder, self.ranks, self._address = config, folder, ranks, address
+        self.config: Final = config
+        self.folder: Final = folder
+        self.ranks: Final = ranks
+        self._address = address
         self._own = share_of(config, ranks)  # the part of this rank
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.stop = threading.Event()
-        self.steps = 0  # of all ranks, when the latest round or checkpoint was finished
+        self.device: Final = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.stop: Final = threading.Event()
+        self.steps: int = 0  # of all ranks, when the latest round or checkpoint was finished
         with full_disk_explained(folder):
             self._lock = ranks.first(lambda: FolderLock(folder, "trains in"))
             try:

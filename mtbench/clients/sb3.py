@@ -9,7 +9,7 @@ One SB3 episode is one meta-rollout. :class:`mtbench.adapters.SB3Policy` makes a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -23,11 +23,14 @@ from mtbench.vector.infos import info_of
 try:
     from stable_baselines3.common.torch_layers import CombinedExtractor
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
-    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "stable_baselines3":
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] != "stable_baselines3":
         raise
     raise missing_extra_error("stable-baselines3", "sb3", "mtbench.clients.sb3") from None
+
+# SB3's VecEnvStepReturn, whose dictionaries say no types.
+StepReturn = tuple[VecEnvObs, npt.NDArray[Any], npt.NDArray[Any], list[dict[str, Any]]]
 
 # What the environments of an engine have in common, and its own name there.
 _SHARED = {name: name for name in ("suite", "split", "tasks", "k", "objective", "attempt_reset", "render_mode", "spec")}
@@ -85,7 +88,8 @@ class MetaRolloutVecEnv(VecEnv):
                 f"Stable-Baselines3 resets in the same step, this environment has {mode}: "
                 'make it with gym.make_vec(..., autoreset_mode="SameStep").'
             )
-        self.venv, self.spec = venv, venv.spec
+        self.venv: Final = venv
+        self.spec: Final = venv.spec
         #: The single environments where they are stepped one by one, None on an engine.
         self._singles: Sequence[gym.Env[Any, Any]] | None = getattr(venv.unwrapped, "envs", None)
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
@@ -95,7 +99,7 @@ class MetaRolloutVecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """Begin a meta-rollout everywhere, with the seeds and options that were set since the last reset."""
         observations, infos = self.venv.reset(seed=list(self._seeds), options=_merged(self._options))  # type: ignore[arg-type]
-        self.reset_infos = self._split(infos)
+        self.reset_infos: list[dict[str, Any]] = self._split(infos)
         self._reset_seeds()
         self._reset_options()
         return observations  # type: ignore[no-any-return]
@@ -104,7 +108,7 @@ class MetaRolloutVecEnv(VecEnv):
         """Keep the actions for :meth:`step_wait`."""
         self._actions = actions
 
-    def step_wait(self) -> VecEnvStepReturn:
+    def step_wait(self) -> StepReturn:
         """Play one step; where a rollout ends, the next one begins."""
         observations, rewards, terminated, truncated, batch = self.venv.step(self._actions)
         dones = terminated | truncated

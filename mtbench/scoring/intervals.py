@@ -72,7 +72,7 @@ class Sample:
             replicates: Of a bootstrap.
             rng: Where its draws come from.
         """
-        self.means = values.mean(axis=2)
+        self.means: Floats = values.mean(axis=2)
         runs, rollouts = len(values), values.shape[2]
         self._percentiles = method == "stratified-bootstrap"
         self._by_run = runs > 1 and not self._percentiles

@@ -47,7 +47,7 @@ def check_suite(
         raise UsageError("check_suite runs tests with pytest: pip install pytest")
     wanted = {"env_id": env_id, "module": module, "tasks": {key: list(names) for key, names in (tasks or {}).items()}}
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)  # the new process finds the same modules
-    folder = Path(__file__).parent / "contract"
+    folder = Path(__file__).parent / "_contract"
     # The tests do not use the caller's configuration of pytest.
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(folder), str(folder)]
     done = subprocess.run(

@@ -29,7 +29,7 @@ class OwnProcess:
     __slots__ = ("__weakref__", "is_current")
 
     def __init__(self) -> None:
-        self.is_current = True
+        self.is_current: bool = True
         _processes.add(self)
 
     def __reduce__(self) -> Any:

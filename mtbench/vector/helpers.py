@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ class Helper:
         # No buffers: in a forked process, a buffer's lock may be locked for ever.
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         command = [sys.executable, "-c", _RUN.format(module)]
-        self.process = subprocess.Popen(command, env=environment, pass_fds=passed, **pipes)
+        self.process: Final = subprocess.Popen(command, env=environment, pass_fds=passed, **pipes)
         _helpers.add(self)
 
     def ask(self, request: Any) -> Any:
@@ -157,9 +157,9 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.key: int | str
+        self.passed: tuple[int, ...] = ()
         if os.name == "nt":
             self._descriptor, self.key = tempfile.mkstemp(prefix="mtbench-")
-            self.passed: tuple[int, ...] = ()
         else:
             self._descriptor = self.key = _anonymous_file()
             self.passed = (self._descriptor,)

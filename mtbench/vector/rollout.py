@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, create_empty_array
 
 from mtbench.errors import UsageError
-from mtbench.rollout import MetaRollout
+from mtbench.rollout import AttemptReset, MetaRollout, Objective
 from mtbench.spaces import action_index, box_action
 from mtbench.suite import VariantList, VariantRange
 from mtbench.vector import loops, streams
@@ -61,15 +61,20 @@ class VectorMetaRollout(gym.vector.VectorEnv[Any, Any, Any]):
         copy: bool,
     ) -> None:
         self.num_envs = num_envs
-        self.metadata = {**one.metadata, "autoreset_mode": autoreset_mode}
+        self.metadata: dict[str, Any] = {**one.metadata, "autoreset_mode": autoreset_mode}
         self.autoreset_mode = autoreset_mode  # SyncVectorEnv has this attribute too, and TorchRL reads it
-        self.render_mode = None
-        self.suite, self.split, self.tasks, self.k = one.suite, one.split, one.tasks, one.k
-        self.objective, self.attempt_reset = one.objective, one.attempt_reset
-        self.expose_task_label = one.expose_task_label
-        self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
-        self.observation_space = batch_space(one.observation_space, num_envs)
-        self.action_space = batch_space(one.action_space, num_envs)
+        self.render_mode: str | None = None
+        self.suite: Final = one.suite
+        self.split: Final = one.split
+        self.tasks: Final = one.tasks
+        self.k: Final = one.k
+        self.objective: Objective = one.objective
+        self.attempt_reset: AttemptReset = one.attempt_reset
+        self.expose_task_label: Final = one.expose_task_label
+        self.single_observation_space: gym.Space[Any] = one.observation_space
+        self.single_action_space: gym.Space[Any] = one.action_space
+        self.observation_space: gym.Space[Any] = batch_space(one.observation_space, num_envs)
+        self.action_space: gym.Space[Any] = batch_space(one.action_space, num_envs)
         self._one, self._copy, self._mode = one, copy, _MODES[autoreset_mode]
         #: Only with autoreset disabled: finished rollouts ignore steps until they are reset, and do not refuse them.
         self.lets_finished_wait = False

@@ -160,7 +160,7 @@ def below(stream: Any, count: int) -> int:
         while rest < threshold:
             product = next_uint32(stream) * size
             rest = product & _LOW_HALF
-    return np.int64(product >> _HALF)
+    return int(np.int64(product >> _HALF))  # unsigned, Numba would make floats of this and 0
 
 
 @compiled

@@ -20,7 +20,7 @@ import numpy as np
 
 from mtbench.records import write_json
 from mtbench.registration import TABLE, find
-from mtbench.testing.contract import SHORT_GAMES
+from mtbench.testing._contract import SHORT_GAMES
 from mtbench.vector import make_vec
 from mtbench.vector.engine import cpus
 from mtbench.vector.infos import info_of

@@ -10,7 +10,7 @@ pytest.importorskip("numba")
 
 from mtbench.suites.babyai.drawers import Drawers
 from mtbench.suites.babyai.layouts import Layouts
-from mtbench.testing.contract.batches import assert_equal_to_gymnasiums_own, assert_same_rollouts
+from mtbench.testing._contract.batches import assert_equal_to_gymnasiums_own, assert_same_rollouts
 from mtbench.vector.engine import cpus
 from mtbench.vector.helpers import Helper
 

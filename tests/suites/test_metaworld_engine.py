@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 pytest.importorskip("metaworld")
 pytest.importorskip("numba")
 
-from mtbench.testing.contract.batches import assert_equal, assert_equal_to_gymnasiums_own, assert_same_rollouts
+from mtbench.testing._contract.batches import assert_equal, assert_equal_to_gymnasiums_own, assert_same_rollouts
 from mtbench.vector.helpers import Helper, HelperGone, retried
 
 SKILLS = ["reach-v3", "drawer-open-v3", "push-v3"]

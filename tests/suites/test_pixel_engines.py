@@ -6,7 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from mtbench.suites.procgen import core
-from mtbench.testing.contract.batches import assert_equal_to_gymnasiums_own, assert_same_rollouts
+from mtbench.testing._contract.batches import assert_equal_to_gymnasiums_own, assert_same_rollouts
 
 pytest.importorskip("numba")
 

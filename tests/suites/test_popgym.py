@@ -8,7 +8,7 @@ import pytest
 from gymnasium.spaces.utils import flatdim, flatten
 
 from mtbench.suites.popgym import GAME_CHANNELS, NUM_ACTIONS, SUITE, TASKS
-from mtbench.testing.contract.helpers import play
+from mtbench.testing._contract.helpers import play
 
 SEEDS = range(3)
 PUBLISHED = SUITE.splits["test"].tasks

@@ -9,7 +9,7 @@ from mtbench_agents.transformer.unfinished import play_again
 
 from mtbench.registration import TABLE, find
 from mtbench.rollout import MetaRollout
-from mtbench.testing.contract import SHORT_GAMES
+from mtbench.testing._contract import SHORT_GAMES
 from mtbench.vector import make_vec, resuming
 from tests import toy
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from mtbench.testing.contract.batches import assert_equal, assert_same_rollouts
+from mtbench.testing._contract.batches import assert_equal, assert_same_rollouts
 
 pytest.importorskip("numba")
 

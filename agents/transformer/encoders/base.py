@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import torch
@@ -83,7 +83,8 @@ class InputNorm(nn.Module):
 
     def __init__(self, size: int, rate: float = 1e-4, limit: float = 10.0) -> None:
         super().__init__()
-        self.rate, self.limit = rate, limit
+        self.rate: Final = rate
+        self.limit: Final = limit
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("square", torch.zeros(size))
         self.register_buffer("weight", torch.zeros(()))
@@ -129,8 +130,9 @@ class Numbers(nn.Module):
         super().__init__()
         spaces = parts(space)
         vectors = sum(gym.spaces.flatdim(spaces[name]) for name in names)
-        self.names, self.size = names, vectors + 1 + action_size + 1
-        self.norm = InputNorm(vectors + 1, limit=config.input_limit)
+        self.names: Final = names
+        self.size: Final = vectors + 1 + action_size + 1
+        self.norm: Final = InputNorm(vectors + 1, limit=config.input_limit)
 
     def _varying(self, timesteps: Timesteps) -> Tensor:
         observed = flat("observation", timesteps.observation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -32,8 +32,8 @@ class GridMissionEncoder(Encoder):
     def __init__(self, space: gym.Space[Any], action_size: int, config: ModelConfig) -> None:
         super().__init__(space, action_size, config)
         spaces = parts(space)
-        (self.grid,) = (name for name, part in spaces.items() if _is_grid(part))
-        (self.mission,) = (name for name, part in spaces.items() if isinstance(part, gym.spaces.MultiDiscrete))
+        self.grid: str = next(name for name, part in spaces.items() if _is_grid(part))
+        self.mission: str = next(name for name, part in spaces.items() if isinstance(part, gym.spaces.MultiDiscrete))
         vectors = [name for name in spaces if name not in (self.grid, self.mission)]
         grid, words = spaces[self.grid], spaces[self.mission]
         assert isinstance(grid, gym.spaces.Box)
@@ -42,18 +42,18 @@ class GridMissionEncoder(Encoder):
         #: Whether missions that are alike are read once, which a GPU would have to wait for.
         self.reads_once = True
         self._values = int(grid.high.max()) + 1
-        self.cells = nn.Embedding(numbers * self._values, _CELL)
-        self.convolutions = nn.Sequential(
+        self.cells: Final = nn.Embedding(numbers * self._values, _CELL)
+        self.convolutions: Final = nn.Sequential(
             nn.Conv2d(_CELL, _CELL, 3, padding=1), nn.ReLU(), nn.Conv2d(_CELL, _CELL, 3), nn.ReLU()
         )
-        self.seen = nn.Linear(_CELL * (height - 2) * (width - 2), _GRID)
-        self.words = nn.Embedding(int(words.nvec.max()), _WORD)
-        self.reading = nn.GRUCell(_WORD, _READING)  # torch.compile does not trace nn.GRU
-        self.read = nn.Linear(_READING, _MISSION)
-        self.numbers = Numbers(space, vectors, action_size, config)
-        self.rest = nn.Linear(self.numbers.size, _NUMBERS)
-        self.merged = nn.Linear(_GRID + _MISSION + _NUMBERS, _MERGED)
-        self.out = nn.Linear(_MERGED, config.width)
+        self.seen: Final = nn.Linear(_CELL * (height - 2) * (width - 2), _GRID)
+        self.words: Final = nn.Embedding(int(words.nvec.max()), _WORD)
+        self.reading: Final = nn.GRUCell(_WORD, _READING)  # torch.compile does not trace nn.GRU
+        self.read: Final = nn.Linear(_READING, _MISSION)
+        self.numbers: Final = Numbers(space, vectors, action_size, config)
+        self.rest: Final = nn.Linear(self.numbers.size, _NUMBERS)
+        self.merged: Final = nn.Linear(_GRID + _MISSION + _NUMBERS, _MERGED)
+        self.out: Final = nn.Linear(_MERGED, config.width)
 
     @classmethod
     def accepts(cls, space: gym.Space[Any]) -> bool:

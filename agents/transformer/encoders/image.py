@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -32,7 +32,7 @@ class ImageEncoder(Encoder):
     def __init__(self, space: gym.Space[Any], action_size: int, config: ModelConfig) -> None:
         super().__init__(space, action_size, config)
         spaces = parts(space)
-        (self.image,) = (name for name, part in spaces.items() if is_image(part))
+        self.image: str = next(name for name, part in spaces.items() if is_image(part))
         height, width, colours = spaces[self.image].shape or ()
         least = 2 ** len(config.channels)
         if min(height, width) < least:
@@ -42,14 +42,14 @@ class ImageEncoder(Encoder):
             )
         if any(channels % _GROUPS for channels in config.channels):
             raise UsageError(f"`model.channels` must be multiples of {_GROUPS}, got {list(config.channels)}.")
-        self.shift = config.shift
-        self.blocks = nn.Sequential(*(_Halving(*pair) for pair in pairwise((colours, *config.channels))))
+        self.shift: Final = config.shift
+        self.blocks: Final = nn.Sequential(*(_Halving(*pair) for pair in pairwise((colours, *config.channels))))
         for _ in config.channels:
             height, width = -(-height // 2), -(-width // 2)
-        self.features = nn.Linear(height * width * config.channels[-1], config.width)
-        self.norm = nn.LayerNorm(config.width)
-        self.numbers = Numbers(space, [name for name in spaces if name != self.image], action_size, config)
-        self.out = nn.Linear(config.width + self.numbers.size, config.width)
+        self.features: Final = nn.Linear(height * width * config.channels[-1], config.width)
+        self.norm: Final = nn.LayerNorm(config.width)
+        self.numbers: Final = Numbers(space, [name for name in spaces if name != self.image], action_size, config)
+        self.out: Final = nn.Linear(config.width + self.numbers.size, config.width)
 
     @classmethod
     def accepts(cls, space: gym.Space[Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ class VectorEncoder(Encoder):
 
     def __init__(self, space: gym.Space[Any], action_size: int, config: ModelConfig) -> None:
         super().__init__(space, action_size, config)
-        self.numbers = Numbers(space, list(parts(space)), action_size, config)
-        self.mlp = mlp(self.numbers.size, *config.encoder)
-        self.out = nn.Linear([self.numbers.size, *config.encoder][-1], config.width)
+        self.numbers: Final = Numbers(space, list(parts(space)), action_size, config)
+        self.mlp: Final = mlp(self.numbers.size, *config.encoder)
+        self.out: Final = nn.Linear([self.numbers.size, *config.encoder][-1], config.width)
 
     @classmethod
     def accepts(cls, space: gym.Space[Any]) -> bool:

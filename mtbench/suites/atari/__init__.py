@@ -19,6 +19,7 @@ Published settings that the suite follows:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mtbench.pictures import captioned
-from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
+from mtbench.suite import AttemptVariants, Frame, Progress, Split, Suite, Task, seed_splits
 from mtbench.suites.atari.game import FRAME, FRAME_SKIP, MOST_FRAMES, NUM_ACTIONS, AtariGame
 
 #: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
@@ -93,14 +94,14 @@ class Atari(Suite):
     engine = "mtbench.suites.atari.engine:AtariEngine"
     references = "mtbench.suites.atari:references.json"
     extra = "atari"
-    distributions = ("ale-py",)
-    packages = ("ale_py", "numba")
-    tasks = TASKS
-    splits = SPLITS
-    attempt_variants = "new"
-    departures = DEPARTURES
+    distributions: tuple[str, ...] = ("ale-py",)
+    packages: tuple[str, ...] = ("ale_py", "numba")
+    tasks: Mapping[str, Task] = TASKS
+    splits: Mapping[str, Split] = SPLITS
+    attempt_variants: AttemptVariants = "new"
+    departures: tuple[str, ...] = DEPARTURES
     single_attempt = True
-    frame_shape = (452, 320, 3)
+    frame_shape: tuple[int, int, int] = (452, 320, 3)
 
     def observation_space(self, k: int) -> spaces.Box:
         """``Box(84, 84, 3)`` uint8."""

@@ -38,7 +38,7 @@ class Console:
         from ale_py import ALEVectorInterface, roms
 
         self.game = game
-        self.seed = 0
+        self.seed: int = 0
         self.played: list[int] = []  # actions since the reset
         path = roms.get_rom_path(game)
         assert path is not None
@@ -142,7 +142,7 @@ class AtariEngine(Engine):
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._games = list(suite.tasks)
-        self.num_actions = np.array([count_actions(game) for game in self._games], dtype=np.int64)
+        self.num_actions: Array = np.array([count_actions(game) for game in self._games], dtype=np.int64)
         self._playing: list[_Begun | None] = [None] * num_envs
         self._set_up()
         self._frames = np.zeros((num_envs, *FRAME), dtype=np.uint8)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from mtbench.suite import Frame
 
@@ -40,7 +41,7 @@ class SeededStart:
         begin, end = ([match.span() for match in _RANDOM_STATE.finditer(saved)] or [(0, 0)])[-1]
         self._before, self._after = saved[: max(begin - 4, 0)], saved[end:]
         self._rest = struct.unpack("<i", saved[_NESTED_LENGTH])[0] - (end - begin)
-        self.possible = self.of(0) == saved
+        self.possible: Final = self.of(0) == saved
 
     def of(self, seed: int) -> bytes:
         """The state after loading with `seed`."""
@@ -134,7 +135,8 @@ class AtariGame(gym.Env[Frame, int]):
 
     def __setstate__(self, content: dict[str, Any]) -> None:
         AtariGame.__init__(self, content["game"])
-        self._np_random, self.spec = content["rng"], content["spec"]
+        self._np_random = content["rng"]
+        self.spec: EnvSpec | None = content["spec"]
         if content["variant"] is not None:
             self._begin(content["variant"])
         for action in content["played"]:

@@ -33,7 +33,8 @@ Published settings that the suite follows:
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -42,7 +43,7 @@ from gymnasium import spaces
 
 from mtbench.pictures import captioned
 from mtbench.spaces import one_hot
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, read_data
+from mtbench.suite import AttemptVariants, Frame, Progress, Split, Suite, Task, VariantList, VariantRange, read_data
 from mtbench.suites.babyai.layouts import IMAGE, NUM_ACTIONS
 
 #: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
@@ -111,7 +112,7 @@ SPLITS = {
         validation=VariantRange(250_000, 300_000),
     ),
 }
-SEEN_VARIANTS = {
+SEEN_VARIANTS: Mapping[str, Mapping[str, float]] = {
     "train": _REPEATS["repeated"],
     "train-distinct": {task: 0.0 for task in DISTINCT_TASKS if task in _REPEATS["repeated"]},
 }
@@ -133,7 +134,7 @@ def mission_numbers(mission: str) -> npt.NDArray[np.int64]:
 class _Codec:
     """Makes the Dict observation from the parts of a base observation."""
 
-    actions = range(NUM_ACTIONS)
+    actions: ClassVar[range] = range(NUM_ACTIONS)
 
     def __init__(self) -> None:
         self._mission, self._numbers = "", mission_numbers("")
@@ -159,18 +160,18 @@ class BabyAI(Suite):
     oracle = "mtbench.suites.babyai.oracle:action"
     references = "mtbench.suites.babyai:references.json"
     extra = "babyai"
-    distributions = ("minigrid",)
-    packages = ("minigrid", "numba")
-    tasks = TASKS
-    splits = SPLITS
-    departures = DEPARTURES
-    attempt_variants = "same"
+    distributions: tuple[str, ...] = ("minigrid",)
+    packages: tuple[str, ...] = ("minigrid", "numba")
+    tasks: Mapping[str, Task] = TASKS
+    splits: Mapping[str, Split] = SPLITS
+    departures: tuple[str, ...] = DEPARTURES
+    attempt_variants: AttemptVariants = "same"
     has_success = True
-    repeats = REPEATS
-    seen_variants = SEEN_VARIANTS
-    remarks = _DATA["remarks"]
-    refused = REFUSED
-    frame_shape = (544, 512, 3)
+    repeats: Mapping[str, str] = REPEATS
+    seen_variants: Mapping[str, Mapping[str, float]] = SEEN_VARIANTS
+    remarks: Mapping[str, str] = _DATA["remarks"]
+    refused: Mapping[str, str] = REFUSED
+    frame_shape: tuple[int, int, int] = (544, 512, 3)
 
     def observation_space(self, k: int) -> spaces.Dict:
         """See the module."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import Final
 
 from mtbench.suites.babyai.layouts import Layouts, World
 from mtbench.vector.forks import finalize_unless_forked
@@ -27,7 +28,7 @@ class Drawers:
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, _THREADS)
         self._processes = _Processes(count)
-        self.close = finalize_unless_forked(self, _close, self._pool, self._processes)
+        self.close: Final = finalize_unless_forked(self, _close, self._pool, self._processes)
 
     def draw(self, task: str, seed: int) -> Future[Drawn]:
         """Start to draw a layout; the future has the result."""

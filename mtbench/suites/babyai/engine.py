@@ -27,9 +27,9 @@ class BabyAIEngine(Engine):
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._tasks, self._k = list(suite.tasks), k
-        self.num_actions = np.full(len(self._tasks), NUM_ACTIONS, dtype=np.int64)
-        self.success = np.zeros(num_envs, dtype=np.bool_)
-        self.prepares = num_envs > _FEW
+        self.num_actions: Array = np.full(len(self._tasks), NUM_ACTIONS, dtype=np.int64)
+        self.success: Array = np.zeros(num_envs, dtype=np.bool_)
+        self.prepares: bool = num_envs > _FEW
         self._worlds, self._starts = np.zeros((2, num_envs), WORLD)
         self._missions = np.zeros((num_envs, MOST_WORDS), dtype=np.int64)
         self._drawn: list[tuple[int, int] | None] = [None] * num_envs  # task and variant of each slot's start

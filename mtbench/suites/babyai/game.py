@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -33,10 +33,10 @@ class BabyAIGame(gym.Env[Seen, int]):
     def __init__(self, task: str) -> None:
         self.task = task
         self._layouts = Layouts(task)
-        self.world = np.zeros(1, WORLD)
+        self.world: Final = np.zeros(1, WORLD)
         self._start = self.world.copy()
         self._seed: int | None = None
-        self.mission = ""
+        self.mission: str = ""
         self.played: list[int] = []  # since the reset
         self._twin: Any = None
         self._twin_steps = 0

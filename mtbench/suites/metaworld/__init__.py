@@ -29,6 +29,7 @@ Published settings that the suites follow:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtbench.pictures import captioned
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantRange
+from mtbench.suite import AttemptVariants, Frame, Progress, Split, Suite, Task, VariantRange
 
 #: Where the suites differ from the paper or from its released code ("the release"); `mtbench info` prints them.
 DEPARTURES = (
@@ -114,21 +115,24 @@ class MetaWorld(Suite):
     engine = "mtbench.suites.metaworld.engine:MetaWorldEngine"
     oracle = "mtbench.suites.metaworld.oracle:action"
     extra = "metaworld"
-    distributions = ("metaworld", "mujoco")
-    packages = ("metaworld", "mujoco")
-    attempt_variants = "same"
-    departures = DEPARTURES
+    distributions: tuple[str, ...] = ("metaworld", "mujoco")
+    packages: tuple[str, ...] = ("metaworld", "mujoco")
+    attempt_variants: AttemptVariants = "same"
+    departures: tuple[str, ...] = DEPARTURES
     has_success = True
-    frame_shape = (512, 480, 3)
+    frame_shape: tuple[int, int, int] = (512, 480, 3)
     frames_per_second = 80  # real time
 
     def __init__(self, name: str, title: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
-        self.name, self.title = name, title
-        self.references = f"mtbench.suites.metaworld:references-{name.removeprefix('metaworld-')}.json"
+        self.name: str = name
+        self.title: str = title
+        self.references: str = f"mtbench.suites.metaworld:references-{name.removeprefix('metaworld-')}.json"
         skills = [tuple(f"{skill}-v3" for skill in part) for part in (train, test)]
-        self.tasks = {skill: Task(skill, "", skill, MOST_STEPS) for part in skills for skill in part}
+        self.tasks: Mapping[str, Task] = {
+            skill: Task(skill, "", skill, MOST_STEPS) for part in skills for skill in part
+        }
         goals = [VariantRange(i * GOALS, (i + 1) * GOALS) for i in range(4)]
-        self.splits = {
+        self.splits: Mapping[str, Split] = {
             # The third block is also the test split's. Training skills can use it, because no skill is in both splits.
             "train": Split("train", skills[0], goals[0], goals[1], validation=goals[2]),
             "test": Split("test", skills[1], goals[2], goals[3]),

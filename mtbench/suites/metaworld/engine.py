@@ -5,6 +5,7 @@ Threads would not run in parallel: most of a step is Python code, which holds th
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,8 +91,8 @@ class MetaWorldEngine(Engine):
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._skills = list(suite.tasks)
-        self.num_actions = np.ones(len(self._skills), dtype=np.int64)
-        self.success = np.zeros(num_envs, dtype=np.bool_)
+        self.num_actions: Array = np.ones(len(self._skills), dtype=np.int64)
+        self.success: Array = np.zeros(num_envs, dtype=np.bool_)
         self._steps = np.zeros(num_envs, dtype=np.int64)  # of the current attempt
         self._taken = np.zeros((num_envs, MOST_STEPS, 4), dtype=np.float32)
         self._playing = np.zeros(num_envs, dtype=np.bool_)
@@ -103,7 +104,7 @@ class MetaWorldEngine(Engine):
         self._slots[:] = slots
         self._player: Player | None = None  # in this process
         self._helpers: dict[tuple[int, int], Helper] = {}  # by the begin and end of their slots
-        self.forget = finalize_unless_forked(self, _forget, self._memory, self._helpers)
+        self.forget: weakref.finalize[..., Any] = finalize_unless_forked(self, _forget, self._memory, self._helpers)
 
     def start(self, begin: int, end: int, tasks: Array, variants: Array) -> None:
         """Begin attempts. An attempt at the slot's previous goal starts from a saved state."""

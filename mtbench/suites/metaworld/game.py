@@ -7,7 +7,7 @@ import threading
 import weakref
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -47,7 +47,7 @@ class Loaded:
         self._first._freeze_rand_vec = self._first._set_task_called = True
         self._first.mujoco_renderer = None
         self.model: Any = self._first.model
-        self.lock = threading.RLock()
+        self.lock: Final = threading.RLock()
         self.movable: tuple[Vector, ...] = (self.model.body_pos, self.model.site_pos)
         self.player: object = None
 

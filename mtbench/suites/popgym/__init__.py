@@ -30,14 +30,15 @@ Published settings that the suite follows:
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from mtbench.spaces import Vector, native_actions, observation_writer
-from mtbench.suite import Frame, Progress, Suite, Task, seed_splits
+from mtbench.suite import AttemptVariants, Frame, Progress, Split, Suite, Task, seed_splits
 
 #: Where the suite differs from the paper or from its released code ("the release"); `mtbench info` prints them.
 DEPARTURES = (
@@ -87,7 +88,7 @@ class _Codec:
     """Writes a game's observation and the four shared channels into one row."""
 
     def __init__(self, base: gym.Env[Any, Any]) -> None:
-        self.actions = native_actions(base.action_space)
+        self.actions: Final = native_actions(base.action_space)
         self._write = observation_writer(base.observation_space)
 
     def encode(self, observation: Any, progress: Progress) -> Vector:
@@ -111,13 +112,14 @@ class POPGym(Suite):
     oracle = "mtbench.suites.popgym.oracle:action"
     references = "mtbench.suites.popgym:references.json"
     extra = "popgym"
-    distributions = ("popgym",)
-    tasks = TASKS
-    splits = SPLITS
-    departures = DEPARTURES
-    attempt_variants = "new"
+    distributions: tuple[str, ...] = ("popgym",)
+    packages: tuple[str, ...] = ("popgym",)
+    tasks: Mapping[str, Task] = TASKS
+    splits: Mapping[str, Split] = SPLITS
+    departures: tuple[str, ...] = DEPARTURES
+    attempt_variants: AttemptVariants = "new"
     shows_reward = True
-    frame_shape = (320, 480, 3)
+    frame_shape: tuple[int, int, int] = (320, 480, 3)
 
     def observation_space(self, k: int) -> spaces.Box:
         """``Box(30,)``, bounded except for the two channels in which VelocityOnlyCartpole shows velocities."""

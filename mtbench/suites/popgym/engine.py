@@ -102,7 +102,7 @@ class POPGymEngine(Engine):
 
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         self._rules = np.zeros(len(suite.tasks), RULES)
-        self.num_actions = np.zeros(len(suite.tasks), dtype=np.int64)
+        self.num_actions: Array = np.zeros(len(suite.tasks), dtype=np.int64)
         for i, task in enumerate(suite.tasks.values()):
             self.num_actions[i], row = _rules(task)
             self._rules[i]["max_steps"] = task.max_steps

@@ -34,16 +34,27 @@ Published settings that the suites follow:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from mtbench.pictures import captioned
-from mtbench.suite import Frame, Progress, Split, Suite, Task, VariantList, VariantRange, Variants, read_data
+from mtbench.suite import (
+    AttemptVariants,
+    Frame,
+    Progress,
+    Split,
+    Suite,
+    Task,
+    VariantList,
+    VariantRange,
+    Variants,
+    read_data,
+)
 from mtbench.suites.procgen import core
 from mtbench.suites.procgen.game import ProcgenGame
 
@@ -83,7 +94,7 @@ PAPER_EASY_GAMES = ("climber", "coinrun", "jumper", "ninja", "leaper")
 class _Codec:
     """Copies frames and draws the box of later attempts."""
 
-    actions = range(core.NUM_ACTIONS)
+    actions: ClassVar[range] = range(core.NUM_ACTIONS)
 
     def encode(self, observation: Frame, progress: Progress) -> Frame:
         frame: Frame = observation.copy()
@@ -104,16 +115,20 @@ class Procgen(Suite):
 
     engine = "mtbench.suites.procgen.engine:ProcgenEngine"
     extra = "procgen"
-    distributions = (core.wheel_for(sys.version_info[:2]),)
-    packages = core.PACKAGES
-    attempt_variants = "same"
-    departures = DEPARTURES
-    frame_shape = (544, 512, 3)
+    distributions: tuple[str, ...] = (core.wheel_for(sys.version_info[:2]),)
+    packages: tuple[str, ...] = core.PACKAGES
+    attempt_variants: AttemptVariants = "same"
+    departures: tuple[str, ...] = DEPARTURES
+    frame_shape: tuple[int, int, int] = (544, 512, 3)
 
     def __init__(self, name: str, title: str, modes: dict[str, str], default: Sequence[str]) -> None:
-        self.name, self.title, self.modes = name, title, modes
-        self.references = f"mtbench.suites.procgen:references-{name.removeprefix('procgen-')}.json"
-        self.tasks = {game: Task(game, "", game, max_steps(game, mode)) for game, mode in modes.items()}
+        self.name: str = name
+        self.title: str = title
+        self.modes: Final = modes
+        self.references: str = f"mtbench.suites.procgen:references-{name.removeprefix('procgen-')}.json"
+        self.tasks: Mapping[str, Task] = {
+            game: Task(game, "", game, max_steps(game, mode)) for game, mode in modes.items()
+        }
         games = tuple(game for game in modes if game in default), tuple(game for game in modes if game not in default)
         distinct = DISTINCT_LEVELS[name]
         half = len(distinct) // 2
@@ -123,12 +138,12 @@ class Procgen(Suite):
             "test": (VariantRange(TRAIN_LEVELS, 2**30), VariantRange(2**30, 2**31 - 2)),
             "test-distinct": (VariantList(distinct[:half]), VariantList(distinct[half:])),
         }
-        self.seen_variants = {
+        self.seen_variants: Mapping[str, Mapping[str, float]] = {
             "train": dict.fromkeys(modes, 1.0),
             "test": {game: SEEN_LEVELS[mode][game] for game, mode in modes.items()},
             "test-distinct": dict.fromkeys(modes, 0.0),
         }
-        self.splits = {
+        self.splits: Mapping[str, Split] = {
             split: Split(split, games[0], variants, evaluation, games[1], train if split == "train" else None)
             for split, (variants, evaluation) in levels.items()
         }

@@ -25,7 +25,7 @@ import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -121,12 +121,13 @@ class Core:
         picture: npt.NDArray[np.uint8] | None = None,
         centered: bool = True,
     ) -> None:
-        self.level = level
+        self.level: int = level
         self._library = library()
         self._buffers = buffers
         options = _options(game, MODES[mode], level, picture is not None, centered)
         with _MAKING:
-            self.handle = int(self._library.libenv_make(1, options.structure))  # libenv 3 gets a pointer: see `library`
+            # libenv 3 gets a pointer: see `library`
+            self.handle: Final = int(self._library.libenv_make(1, options.structure))
         self._infos = np.zeros((3, 1), dtype=np.int32)  # previous level, whether it was completed, level
         infos = [self._infos[0], self._infos[1], self._infos[2], *([] if picture is None else [picture])]
         arrays = {
@@ -140,8 +141,8 @@ class Core:
         self._library.libenv_set_buffers(self.handle, ctypes.byref(self._pointed))  # starts the level
         # These objects must live until the environment is closed, because the library writes to them.
         keep = (self._pointed, arrays, infos, buffers)
-        self.close = weakref.finalize(self, _close, self._library, self.handle, keep)
-        self.start = self.state()
+        self.close: Final = weakref.finalize(self, _close, self._library, self.handle, keep)
+        self.start: bytes = self.state()
         # The range of levels comes after version, length and text of the name, 12 options, and the grid's step
         # (Game::serialize).
         self._levels_at = 4 + 4 + len(game) + 4 * 13

@@ -30,7 +30,7 @@ class ProcgenEngine(Engine):
     def __init__(self, suite: Suite, num_envs: int, k: int) -> None:
         assert isinstance(suite, Procgen)
         self._tasks = [(task.name, suite.modes[task.name]) for task in suite.tasks.values()]
-        self.num_actions = np.full(len(self._tasks), core.NUM_ACTIONS, dtype=np.int64)
+        self.num_actions: Array = np.full(len(self._tasks), core.NUM_ACTIONS, dtype=np.int64)
         self._timeouts = np.array([task.max_steps for task in suite.tasks.values()], dtype=np.int64)
         # By slot: its task, the steps of its attempt, and the frame it shows. An ended attempt keeps its last frame.
         self._playing, self._steps = np.full(num_envs, -1, dtype=np.int64), np.zeros(num_envs, dtype=np.int64)

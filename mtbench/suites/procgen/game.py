@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +27,9 @@ class ProcgenGame(gym.Env[Frame, int]):
     action_space: gym.Space[Any] = spaces.Discrete(NUM_ACTIONS)
 
     def __init__(self, game: str, mode: str, max_steps: int) -> None:
-        self.game, self.mode, self.max_steps = game, mode, max_steps
+        self.game: Final = game
+        self.mode: Final = mode
+        self.max_steps: Final = max_steps
         self._buffers = Buffers.new()
         self._shown = np.zeros(FRAME, np.uint8)
         self._core: Core | None = None
