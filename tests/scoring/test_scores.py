@@ -130,7 +130,7 @@ def test_equal_seeds_give_equal_intervals():
     [
         (made_up("b", k=3), "k is 2 in one and 3"),
         (made_up("b", objective="k-episode"), "objective is 'k-shot'"),
-        (made_up("b", tasks=list(TASKS)[:3]), "tasks is"),
+        (made_up("b", tasks=list(TASKS)[:3]), "only one of them has RepeatPreviousEasy"),
         (made_up("b", evaluation_version=2), "evaluation_version is 1"),
         (made_up("b", env_kwargs={"max_steps": 3}), "arguments are"),
         (made_up("mine", rollouts=4, train_seed=2), "equally many"),

@@ -27,7 +27,7 @@ from .test_train import TINY, trained, weights
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 
-TIMING = ("seconds", "updates_per_second", "steps_per_second", "tokens_per_second", "flop_utilization")
+TIMING = ("seconds", "cpu_seconds", "updates_per_second", "steps_per_second", "tokens_per_second", "flop_utilization")
 
 
 def lines(trainer):
