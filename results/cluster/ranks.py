@@ -31,7 +31,7 @@ KILLED = ("--preset", "debug", "updates=1320", "round_updates=20", "collect.firs
 TIMED = ("--preset", "small", "updates=300", "round_updates=50", "checkpoint_rounds=100")
 
 # Of a log's lines: what depends on the clock.
-_CLOCK = ("seconds", "updates_per_second", "steps_per_second", "tokens_per_second", "flop_utilization")
+_CLOCK = ("seconds", "cpu_seconds", "updates_per_second", "steps_per_second", "tokens_per_second", "flop_utilization")
 
 
 def torchrun(ranks: int, folder: Path, *settings: str, restarts: int = 0) -> list[str]:
