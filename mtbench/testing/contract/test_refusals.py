@@ -15,7 +15,7 @@ from .helpers import equal, nth, play, suite_of, tasks_of
         ({"split": "tset"}, ValueError, "Did you mean 'test'"),
         ({"tasks": ["no-such-task-at-all"]}, ValueError, "There is no task 'no-such-task-at-all' in split 'train'"),
         ({"tasks": []}, ValueError, "at least one task"),
-        ({"tasks": "abc"}, ValueError, r"tasks=\['abc'\]"),
+        ({"tasks": "abc"}, ValueError, r'tasks=\["abc"\]'),
         ({"tasks": 5}, ValueError, "list of names"),
         ({"expose_task_label": "False"}, ValueError, "true or false"),
         ({"reward_scales": 3}, ValueError, "factors by task"),
