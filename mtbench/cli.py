@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -306,6 +307,7 @@ def command_line() -> typer.Typer:
 def main() -> NoReturn:
     """Run the command line; errors that explain themselves come without a traceback."""
     run = command_line()
+    warnings.formatwarning = _as_line
     try:
         try:
             run()
@@ -327,6 +329,14 @@ def main() -> NoReturn:
 
 
 # ---- helpers ----
+
+
+def _as_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as a user reads it: without the line of code that it came from, which is for developers."""
+    name = "warning" if category is UserWarning else category.__name__
+    return f"{name}: {' '.join(str(message).split())}\n"
 
 
 def _drop_output() -> None:

@@ -11,7 +11,7 @@ import typer
 
 from mtbench.cli_options import Address, BackendName, Jobs
 from mtbench.errors import UsageError
-from mtbench.printing import counting, progress_bar, say, shown_path, tell
+from mtbench.printing import counted, counting, progress_bar, say, shown_path, tell
 
 leaderboard: typer.Typer = typer.Typer(help="Make, check, replay and render submissions.", no_args_is_help=True)
 
@@ -79,7 +79,7 @@ def check(submissions: Submissions) -> None:
                 tell(f"refused: {reason}")
             continue
         for (env_id, split), runs in found.groups.items():
-            say(f"{shown_path(path)}: {env_id}, {split} split, {len(runs)} runs: accepted")
+            say(f"{shown_path(path)}: {env_id}, {split} split, {counted(len(runs), 'run')}: accepted")
     if refused:
         raise typer.Exit(1)
 
@@ -150,13 +150,16 @@ def rerun(
     cases = new_secret() if secret is None else f"secret:{secret}"
     if not is_use(cases):
         raise UsageError("--secret should be 32 hexadecimal digits, as an interrupted rerun has printed them.")
+    folder = rerun_folder(board, submission)
+    if secret is None and folder.exists():
+        raise UsageError(f"{folder} holds a rerun: give its --secret to go on with it, or delete it for another one.")
     tell(f"If this is interrupted, it goes on with --secret {cases.partition(':')[2]}")
     with sigterm_interrupts(), progress_bar("rollouts") as progress:
         again = run_again(
             submission,
             given,
             cases,
-            rerun_folder(board, submission),
+            folder,
             jobs=jobs,
             backend=backend,
             address=address,
@@ -185,6 +188,6 @@ def build(
     with progress_bar("submissions") as progress:
         count = counting(progress, shown_path(folder))
         written = render(folder, site, jobs=jobs or cpus(), on_submission=count)
-    say(f"wrote {shown_path(written[-1])} and {len(written) - 1} pages")
+    say(f"wrote {shown_path(written[-1])} and {counted(len(written) - 1, 'page')}")
     if site is not None:
         say(f"wrote {shown_path(site / 'index.html')}")

@@ -24,6 +24,11 @@ _LONGEST = 4096
 _err = Console(stderr=True, highlight=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def shown_path(path: Path | str) -> str:
     """A path as it can be shown."""
     return plain(str(path), _LONGEST)

@@ -153,9 +153,8 @@ def find(env_id: str) -> Row:
     name = env_id.removeprefix("mtbench:")
     spec = gymnasium.registry.get(name)
     if spec is None or not _plays_rollouts(spec):
-        raise unknown_name_error(
-            "environment", name, [row.id for row in rows()], "mtbench; `mtbench list` shows them all"
-        )
+        where = "mtbench; `mtbench list` shows them all, and --suite imports those of another package"
+        raise unknown_name_error("environment", name, [row.id for row in rows()], where)
     return _row(name)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mtbench.cli import app
 from mtbench.scoring.references import load_references
 from tests.commands import MTBENCH, TASKS, evaluate, evaluated, run
+from tests.paths import ROOT
 
 
 def test_evaluate_then_score_and_plot(tmp_path):
@@ -196,6 +197,14 @@ def test_a_users_error_keeps_its_traceback(tmp_path):
 def test_mistakes_are_explained_in_a_line_or_two(tmp_path, arguments, message):
     said = " ".join(run(*arguments, cwd=tmp_path, code=2).split())
     assert message in said
+
+
+def test_a_warning_is_a_line_without_code():
+    pendulum = ("MetaPendulum-v0", "--suite", "examples.pendulum")
+    said = run("train", *pendulum, "--preset", "debug", "learning.rate=-1", cwd=ROOT, code=2)
+    warning, error = said.splitlines()
+    assert warning.startswith("warning: The reward scale of MetaPendulum-v0 is unknown")
+    assert error.startswith("error: ")
 
 
 def test_a_corrupt_record_is_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,53 +66,60 @@ def read_card(path: Path) -> Card:
     """Read and check a card.
 
     Raises:
-        SubmissionError: It is missing, too large, not TOML, or says something that a card does not say.
+        SubmissionError: It is missing, too large, not TOML, or says something that a card does not say; the message has
+            a line for each.
     """
     content = read_regular(path, _MOST_BYTES, SubmissionError)
     try:
         given = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise SubmissionError(f"{path} is not valid TOML: {shown(str(error))}") from None
+    reasons = [f"{path}: {reason}" for reason in _reasons_against(given)]
+    if reasons:
+        raise SubmissionError("\n".join(reasons))
+    texts = {key: given.get(key, "") for key in TEXTS}
+    flags = {key: given.get(key, False) for key in FLAGS}
+    return Card(texts.pop("name"), tuple(given["authors"]), texts, flags)
+
+
+def _reasons_against(given: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that is wrong with a card."""
     known = ["authors", *TEXTS, *FLAGS]
     for key in given:
         if key not in known:
-            raise SubmissionError(f"{path}: a card has no {shown(key)}; it has {', '.join(known)}.")
-    texts = {key: _text(path, given, key) for key in TEXTS}
-    flags = {}
+            yield f"a card has no {shown(key)}; it has {', '.join(known)}."
+    for key in TEXTS:
+        yield from _reasons_against_text(key, given.get(key, ""))
     for key, what in FLAGS.items():
-        flags[key] = given.get(key, False)
-        if not isinstance(flags[key], bool):
-            raise SubmissionError(f"{path}: {key} should be true or false ({what}), it is {shown(flags[key])}.")
-    return Card(texts.pop("name"), _authors(path, given.get("authors")), texts, flags)
-
-
-def _text(path: Path, given: Mapping[str, Any], key: str) -> str:
-    most, needed, what = TEXTS[key]
-    value = given.get(key, "")
-    if not isinstance(value, str) or len(value) > most or (needed and not value.strip()):
-        raise SubmissionError(f"{path}: {key} should be text of 1 to {most} characters ({what}), it is {shown(value)}.")
-    _refuse_markup(path, key, value)
-    if value and key in ("link", "code") and not _URL.fullmatch(value):
-        raise SubmissionError(f"{path}: {key} should be an address that begins with https://, it is {shown(value)}.")
-    return value
-
-
-def _authors(path: Path, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_AUTHORS:
-        raise SubmissionError(f"{path}: authors should be a list of 1 to {_MOST_AUTHORS} names, it is {shown(value)}.")
-    for name in value:
+        if not isinstance(given.get(key, False), bool):
+            yield f"{key} should be true or false ({what}), it is {shown(given[key])}."
+    authors = given.get("authors")
+    if not isinstance(authors, list) or not 1 <= len(authors) <= _MOST_AUTHORS:
+        yield f"authors should be a list of 1 to {_MOST_AUTHORS} names, it is {shown(authors)}."
+        return
+    for name in authors:
         if not isinstance(name, str) or not name.strip() or len(name) > 100:
-            raise SubmissionError(f"{path}: an author should be a name of 1 to 100 characters, not {shown(name)}.")
-        _refuse_markup(path, "authors", name)
-    return tuple(value)
+            yield f"an author should be a name of 1 to 100 characters, not {shown(name)}."
+        else:
+            yield from _markup("authors", name)
 
 
-def _refuse_markup(path: Path, key: str, value: str) -> None:
+def _reasons_against_text(key: str, value: object) -> Iterator[str]:
+    most, needed, what = TEXTS[key]
+    if not isinstance(value, str) or len(value) > most or (needed and not value.strip()):
+        yield f"{key} should be text of 1 to {most} characters ({what}), it is {shown(value)}."
+        return
+    yield from _markup(key, value)
+    if value and key in ("link", "code") and not _URL.fullmatch(value):
+        yield f"{key} should be an address that begins with https://, it is {shown(value)}."
+
+
+def _markup(key: str, value: str) -> Iterator[str]:
     if not value.isprintable():
-        raise SubmissionError(f"{path}: {key} holds line breaks, control or invisible characters: {shown(value)}.")
+        yield f"{key} holds line breaks, control or invisible characters: {shown(value)}."
     found = re.search(r"[<>`|\\]|\]\(|!\[|&[#a-z]", value)
     if found:
-        raise SubmissionError(f"{path}: {key} holds markup ({shown(found[0])}): write plain text.")
+        yield f"{key} holds markup ({shown(found[0])}): write plain text."
 
 
 def template(name: str) -> str:

@@ -186,9 +186,14 @@ def _reasons_against(run: Run, card: Card | None) -> list[str]:
                 f"task_label_exposed is {m['task_label_exposed']}, the card says {card.flags['label_exposed']}.",
             ),
             (
-                card.flags["scripted"] == (m["train_seed"] is None),
-                "a trained agent's runs say their training seed (--train-seed); scripted = true in the card is for "
-                "agents without any.",
+                card.flags["scripted"] or m["train_seed"] is not None,
+                "it has no training seed: evaluate with --train-seed, or write scripted = true in the card of an agent "
+                "that is not trained.",
+            ),
+            (
+                not card.flags["scripted"] or m["train_seed"] is None,
+                f"it has the training seed {m['train_seed']}, and the card says scripted = true: a scripted agent is "
+                "evaluated once, without --train-seed.",
             ),
         ]
     return [reason for passed, reason in checks if not passed]

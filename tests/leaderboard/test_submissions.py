@@ -170,7 +170,8 @@ SPOILT = {
     "cases of its own secret": (replaced(cases="secret:" + "0" * 32), "does not play the fixed cases"),
     "another evaluation of several": (chosen, "its policy's seed is 17"),
     "an undeclared label": (replaced(env_kwargs={"expose_task_label": True}), "task_label_exposed is True"),
-    "a run without a training seed": (replaced(train_seed=None), "say their training seed"),
+    "a run without a training seed": (replaced(train_seed=None), "it has no training seed: evaluate with --train-seed"),
+    "a scripted agent with seeds": (card(scripted="true"), "the training seed 0, and the card says scripted = true"),
     "one training seed twice": (replaced(train_seed=1), "have the same training seed"),
     "one seed under two names": (doubled_seed, "are the same rollouts under two names"),
     "two seeds": (without_seeds, "it has 2 training seeds, 3 are asked for"),
@@ -213,6 +214,12 @@ def test_all_reasons_are_told_at_once(submission):
     shown = CliRunner().invoke(command_line(), ["leaderboard", "check", str(submission)])
     assert shown.exit_code == 1
     assert shown.stderr.count("refused:") == 4  # two runs of another agent, one of another version, too few seeds
+    (submission / CARD).write_text(template("careful"))
+    shown = CliRunner().invoke(command_line(), ["leaderboard", "check", str(submission)])
+    assert [line.split(": ")[2].split()[0] for line in shown.stderr.splitlines() if CARD in line] == [
+        *("description", "trained_on", "training_time", "hardware"),
+        "an",  # author
+    ]
 
 
 # ---- what reading cannot see, and a replay can ----
