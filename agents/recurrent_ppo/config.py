@@ -35,11 +35,11 @@ class PPOConfig:
     horizon: int = number(128, 2, 10**6)  # steps of each environment in an update
     epochs: int = number(4, 1, 10**4)
     batch_size: int = number(512, 2, 10**9)  # timesteps
-    rate: float = number(2.5e-3, 0, 10)  # of Adam; falls linearly to 0
+    rate: float = number(1e-3, 0, 10)  # of Adam; falls linearly to 0
     discount: float = number(0.98, 0, 1)
     gae_lambda: float = number(0.95, 0, 1)
     clip_range: float = number(0.2, 1e-6, 10)
-    entropy: float = number(0.003, 0, 1e3)  # weight of the entropy bonus
+    entropy: float = number(0.02, 0, 1e3)  # weight of the entropy bonus
     value_weight: float = number(0.5, 0, 1e3)
     clip: float = number(0.5, 1e-9, 1e9)  # gradient norm
     normalize_rewards: bool = True  # by the running deviation of discounted returns

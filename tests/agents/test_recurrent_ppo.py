@@ -227,7 +227,7 @@ def test_the_rate_falls_to_zero(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     rates = [trainer._rate]
     assert trainer.run(lambda numbers: rates.append(trainer._rate))
-    assert rates == pytest.approx([2.5e-3, 1.875e-3, 1.25e-3, 6.25e-4, 0.0])
+    assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4, 0.0])
 
 
 def test_stopping_drops_an_update_that_has_not_been_learnt_from(tmp_path):
