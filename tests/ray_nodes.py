@@ -1,6 +1,7 @@
 """A Ray cluster on this machine: a head and a second node, one CPU each."""
 
 import contextlib
+import gc
 import logging
 import os
 
@@ -25,6 +26,18 @@ def two_nodes():
         yield made
     finally:
         made.shutdown()
+        _free_clients()
+
+
+def _free_clients():
+    """Free the clients of nodes that have ended, which Ray's exit handlers keep.
+
+    From Python 3.13 on, a process that multiprocessing forks drops the exit handlers that it inherits. Freeing a client
+    there hangs or ends that process, and later tests fork.
+    """
+    for each in gc.get_objects():
+        if type(each) is ray._private.node.Node:
+            each._gcs_client = None
 
 
 @contextlib.contextmanager

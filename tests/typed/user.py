@@ -70,7 +70,7 @@ class Memory:
 
 def last_seen(obs: npt.NDArray[np.float32]) -> int:
     """A function of one observation is a policy, too."""
-    return int(np.argmax(obs[:26]))  # NumPy 2.5 types no argmax() without arguments
+    return int(np.argmax(obs[:26]))
 
 
 def evaluation(folder: Path) -> None:
