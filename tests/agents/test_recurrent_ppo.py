@@ -19,6 +19,7 @@ from mtbench_agents.training import agents, checkpoint
 from mtbench_agents.training.settings import to_dict, updated
 
 import mtbench
+from mtbench import sandbox
 from mtbench.errors import UsageError
 from mtbench.policy import RewardedPolicy, load_policy
 from mtbench.records import read_run
@@ -265,6 +266,16 @@ def test_runs_are_reported_and_scored_like_the_reference_agents(tmp_path):
     again = mtbench.evaluate("MTPOPGym-v0", policy, rollouts_per_task=3, env_kwargs={"tasks": ["MineSweeperEasy"]})
     assert run.episodes.equals(again.episodes)
     assert mtbench.score(run).table()
+
+
+@pytest.mark.skipif(sandbox.version() < 1, reason="needs Linux with Landlock")
+def test_it_plays_locked_in(tmp_path):
+    trained(tmp_path)
+    kwargs = {"rollouts_per_task": 2, "env_kwargs": {"tasks": ["MineSweeperEasy"]}}
+    free, locked = (
+        mtbench.evaluate("MTPOPGym-v0", str(tmp_path), isolated=isolated, **kwargs) for isolated in (False, True)
+    )
+    assert free.episodes.equals(locked.episodes)
 
 
 # ---- what it refuses ----
