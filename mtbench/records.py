@@ -183,7 +183,8 @@ def row_order(episodes: pd.DataFrame, tasks: Sequence[str]) -> npt.NDArray[np.in
     import pandas as pd
 
     task = pd.Index(tasks).get_indexer(pd.Index(episodes["task"]))
-    return np.lexsort((episodes["attempt"].to_numpy(), episodes["rollout"].to_numpy(), task))
+    order: npt.NDArray[np.int64] = np.lexsort((episodes["attempt"].to_numpy(), episodes["rollout"].to_numpy(), task))
+    return order
 
 
 def write_run(path: Path, episodes: pd.DataFrame, manifest: dict[str, Any]) -> Run:

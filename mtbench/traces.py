@@ -191,8 +191,8 @@ class Replayed:
         self._actions = np.concatenate([part for actions in self._rollouts for part in (actions, one)])
         ends = np.cumsum(counts + 1)
         self._first, self._last = ends - counts - 1, ends - 1
-        self._at = np.zeros(num_envs, dtype=np.int64)
-        self._until = np.zeros(num_envs, dtype=np.int64)
+        self._at: npt.NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
+        self._until: npt.NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
         self._begun = 0
 
     def act(self, observations: Any, reset_mask: npt.NDArray[np.bool_]) -> Array:

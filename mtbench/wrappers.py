@@ -40,6 +40,8 @@ class _Inputs:
         if layout not in ("dict", "append"):
             raise unknown_name_error("layout", layout, ["dict", "append"], "RL2Inputs")
         self._append, self._action = layout == "append", action
+        low: Vector
+        high: Vector
         if isinstance(action, spaces.Discrete):
             self.size = int(action.n)
             low, high = np.zeros(self.size, np.float32), np.ones(self.size, np.float32)

@@ -72,7 +72,7 @@ class Collector:
         self._next_drawn_from = resuming.seeded_streams(seeds)
         self._drawn_from = self._next_drawn_from.copy()
         # Rollouts under way, (place, environment, ...), grown as needed, and how far each is.
-        self._length = np.zeros(n, dtype=np.int64)
+        self._length: Array = np.zeros(n, dtype=np.int64)
         self._allocate(256)
         self._show(0, np.ones(n, dtype=np.bool_))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mtbench.audit import MEASURES, Condition, condition_of
 from mtbench.errors import UsageError, unknown_name_error
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # What two runs must share for their scores to be comparable.
 _SAME = ("env_id", "suite", "split", "cases", "condition", "tasks", "k", "objective", "evaluation_version")
 
-PROFILE_THRESHOLDS = np.linspace(-0.2, 1.2, 141)
+PROFILE_THRESHOLDS: npt.NDArray[np.float64] = np.linspace(-0.2, 1.2, 141, dtype=np.float64)
 
 
 @dataclass(frozen=True)
