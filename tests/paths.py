@@ -6,6 +6,9 @@ from mtbench.records import MANIFEST, Run, read_run
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
+DOCS = ROOT / "docs"
+# Without those that `make docs` copies.
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.relative_to(DOCS).parts)
 
 
 def committed(folder: str) -> Run:

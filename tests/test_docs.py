@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import ROOT
+from tests import paths
+from tests.paths import DOCS
 
-DOCS = ROOT / "docs"
-PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+PAGES = [path.relative_to(DOCS).as_posix() for path in paths.PAGES]
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 WITH_BLOCKS = [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
 

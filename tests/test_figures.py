@@ -44,7 +44,8 @@ def test_a_figure_shows_its_records(drawn, committed):
     """To renew it, run its command on the page."""
     ours, theirs = (plt.imread(path) for path in (drawn / committed.name, committed))
     assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() < 0.05, "more than what another machine rounds otherwise"
+    unlike = (np.abs(ours - theirs) > 0.05).any(axis=-1).sum()
+    assert unlike <= 20, f"{unlike} pixels: more than what other machines and versions of NumPy round otherwise"
 
 
 def test_figures_are_small():
