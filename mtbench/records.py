@@ -309,8 +309,9 @@ def _parsed(path: Path, content: bytes, rows: int | None) -> pd.DataFrame:
     try:
         metadata = pq.read_metadata(pa.BufferReader(content))
         _check_layout(path, metadata, rows)
-        # Dictionary encoding holds a repeated name once, however long it is.
-        table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings).read()
+        # Dictionary encoding holds a repeated name once, however long it is. Without threads: Arrow may abort a process
+        # that ends while they begin (its issue 34314), and so few rows need none.
+        table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings).read(use_threads=False)
         table.validate(full=True)
         for name in strings:
             if any(not is_name(name) for chunk in table[name].chunks for name in chunk.dictionary.to_pylist()):
