@@ -31,6 +31,7 @@ def checker(tmp_path_factory):
     return check
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="NumPy's newest version for Python 3.10 leaves some types open")
 @pytest.mark.parametrize(("package", "least"), [("mtbench", 1000), ("mtbench_agents", 500)])
 def test_every_public_name_has_a_type(checker, package, least):
     """As `pyright --verifytypes` counts: what checkers would have to guess is not enough."""
