@@ -23,6 +23,20 @@ Array = npt.NDArray[Any]
 Layout = Literal["dict", "append"]
 
 
+def encoded_actions(space: gym.Space[Any], actions: Any) -> Vector:
+    """``(N, size)`` float32: a batch of actions as an agent sees its previous ones.
+
+    Args:
+        space: Of one action. Discrete ones are one-hot, vectors are as they are.
+        actions: N of them.
+    """
+    if not isinstance(space, spaces.Discrete):
+        return np.array(actions, dtype=np.float32)
+    encoded = np.zeros((len(actions), int(space.n)), dtype=np.float32)
+    encoded[np.arange(len(actions)), np.asarray(actions) - int(space.start)] = 1.0
+    return encoded
+
+
 class _Inputs:
     """How observations and the three RL^2 inputs are put together, alone or in batches.
 
@@ -68,11 +82,7 @@ class _Inputs:
 
     def encode(self, actions: Any) -> Vector:
         """``(N, size)``: a batch of actions as the next observations show them."""
-        if isinstance(self._action, spaces.Box):
-            return np.array(actions, dtype=np.float32)
-        encoded = np.zeros((len(actions), self.size), dtype=np.float32)
-        encoded[np.arange(len(actions)), np.asarray(actions) - int(self._action.start)] = 1.0  # type: ignore[attr-defined]
-        return encoded
+        return encoded_actions(self._action, actions)
 
     def join(self, observation: Any, action: Vector, reward: Vector, start: Vector) -> Any:
         """One observation with its inputs, or a batch of them."""

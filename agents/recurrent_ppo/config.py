@@ -44,9 +44,8 @@ class PPOConfig:
     clip: float = number(0.5, 1e-9, 1e9)  # gradient norm
     normalize_rewards: bool = True  # by the running deviation of discounted returns
     lstm: int = number(64, 1, 16_384)  # size of the memory, one for the actor and one for the critic
-    remembers: int = number(
-        128, 0, 10**6
-    )  # steps that the untrained memory keeps things for, at most; 0: PyTorch's own
+    # For at most so many steps the untrained memory keeps things; 0: PyTorch's own initialization.
+    remembers: int = number(128, 0, 10**6)
     head: tuple[int, ...] = number((64,), 1, 65_536)  # MLP widths after it
 
     def __post_init__(self) -> None:

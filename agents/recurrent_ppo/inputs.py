@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtbench.errors import UsageError
+from mtbench.wrappers import encoded_actions
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +38,7 @@ class PreviousInputs:
     """
 
     def __init__(self, observation: gym.Space[Any], action: gym.Space[Any]) -> None:
-        self._observation, self._action = observation, action
+        self._action = action
         if isinstance(action, spaces.Discrete):
             size, low, high = int(action.n), 0.0, 1.0
         elif isinstance(action, spaces.Box) and len(action.shape) == 1:
@@ -73,11 +74,7 @@ class PreviousInputs:
 
     def took(self, actions: Array) -> None:
         """The actions of all rows."""
-        if isinstance(self._action, spaces.Discrete):
-            self._actions[:] = 0.0
-            self._actions[np.arange(len(actions)), np.asarray(actions) - int(self._action.start)] = 1.0
-        else:
-            self._actions[:] = actions
+        self._actions[:] = encoded_actions(self._action, actions)
 
     def received(self, rewards: Array) -> None:
         """The rewards that followed."""
