@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from studies import committed  # beside this script
 
 from mtbench.records import write_atomically
 from mtbench.scoring.figures import COLOURS
@@ -24,12 +25,6 @@ UPDATES = {
     "independent-actor-dependent-critic": ("Ind. / Dep.", COLOURS[1]),
     "dependent-actor-dependent-critic": ("Dep. / Dep.", COLOURS[5]),
 }
-
-
-def read() -> pd.DataFrame:
-    """The curves, with the setting that the seeds of a run share."""
-    curves = pd.read_csv(HERE / "curves.csv")
-    return curves.assign(setting=curves["run"].str.replace(r"-seed\d+$", "", regex=True))
 
 
 def panels(curves: pd.DataFrame) -> Figure:
@@ -121,7 +116,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {"popgym": popgym, "babya
 if __name__ == "__main__":
     into = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     for name, draw in FIGURES.items():
-        figure = draw(read())
+        figure = draw(committed()[0])
         write_atomically(
             into / f"{name}.png",
             lambda path, figure=figure: figure.savefig(path, format="png", metadata={"Software": None}),
