@@ -23,7 +23,7 @@ class PPOConfig:
     env_id: str = "MTPOPGym-v0"
     env: dict[str, Any] = field(default_factory=dict)  # further arguments of the environment
     seed: int = number(0, 0, 2**32 - 1)
-    steps: int = number(7_000_000, 1, _MANY)  # environment steps, all environments together
+    steps: int = number(12_000_000, 1, _MANY)  # environment steps, all environments together
     round_updates: int = number(10, 1, _MANY)  # updates between two lines of the log
     checkpoint_rounds: int = number(5, 1, _MANY)
     keep_checkpoints: int = number(2, 1, 10**6)
@@ -62,7 +62,7 @@ class PPOConfig:
         return self.num_envs * self.horizon
 
 
-# A game or a handful on one core, 30 minutes.
+# A game or a handful, some 20 minutes of one core.
 #   mtbench train MTPOPGym-v0 --agent recurrent-ppo --env 'tasks=["RepeatFirstEasy"]' --out runs/ppo
 _SMALL = PPOConfig()
 

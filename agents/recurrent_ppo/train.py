@@ -16,9 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
@@ -35,7 +33,7 @@ from ..training.settings import to_dict
 from ..training.validation import Stopped, keep_if_best, stoppable, validated
 from .config import PPOConfig, read_config
 from .envs import make_envs, reward_statistics, set_reward_statistics
-from .policy import RecurrentPPOPolicy, network_kwargs, remember
+from .policy import Network, RecurrentPPOPolicy, network_kwargs, remember
 
 OnRound = Callable[[dict[str, Any]], None]
 
@@ -101,7 +99,7 @@ class Trainer:
         with global_generators_kept():
             set_random_seed(_seed(config.seed, 2))  # of the first weights
             self.model = RecurrentPPO(
-                "MultiInputLstmPolicy" if isinstance(self.envs.observation_space, spaces.Dict) else "MlpLstmPolicy",
+                Network,
                 self.envs,
                 learning_rate=lambda _: self._rate,
                 n_steps=config.horizon,
@@ -242,7 +240,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Any]:
         name, network = self.folder.resolve().name, self.model.policy
-        assert isinstance(network, RecurrentActorCriticPolicy)
+        assert isinstance(network, Network)
         policy = RecurrentPPOPolicy(network, name, self.config.seed, self.done)
         means = validated(stoppable(policy, self.stop), self.folder, self.updates, self.config)
         keep_if_best(self.folder, self.config, self.updates, means, self._acting)

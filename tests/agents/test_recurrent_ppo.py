@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from mtbench_agents.recurrent_ppo import train
 from mtbench_agents.recurrent_ppo.config import PPOConfig, preset, read_config
 from mtbench_agents.recurrent_ppo.entry import configured
 from mtbench_agents.recurrent_ppo.envs import make_envs
@@ -17,6 +18,7 @@ from mtbench_agents.recurrent_ppo.policy import load_run, remember
 from mtbench_agents.recurrent_ppo.train import Trainer
 from mtbench_agents.training import agents, checkpoint
 from mtbench_agents.training.settings import to_dict, updated
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 
 import mtbench
 from mtbench import sandbox
@@ -210,6 +212,24 @@ def test_a_stopped_run_goes_on(tmp_path):
         f"update-{i:09d}" for i in (1, 2, 3, 4)
     ]
     assert Trainer(config, tmp_path).run(), "a complete run has nothing to do"
+
+
+@pytest.mark.parametrize(  # an array, and a Dict
+    ("env_id", "task"), [("MTPOPGym-v0", "MineSweeperEasy"), ("MTBabyAI-v0", "BabyAI-GoToRedBallNoDists-v0")]
+)
+def test_it_learns_what_it_would_with_sb3s_own_network(env_id, task, tmp_path, monkeypatch):
+    """In updates whose sequences begin with rollouts and in their middle."""
+    changes = {"env_id": env_id, "env": {"tasks": [task], "max_steps": 20}, "horizon": 64, "batch_size": 128}
+    changes |= {"steps": 512}
+    trainer = Trainer(updated(TINY, changes), tmp_path / "ours")
+    before = weights(trainer)
+    assert trainer.run()
+    ours = weights(trainer)
+    monkeypatch.setattr(train, "Network", RecurrentActorCriticPolicy)
+    theirs = weights(trained(tmp_path / "theirs", **changes))
+    assert max(float((ours[name] - before[name]).abs().max()) for name in ours) > 1e-2
+    for name, value in ours.items():
+        assert torch.allclose(value, theirs[name], atol=1e-4), name
 
 
 def test_an_untrained_memory_keeps_things_for_as_many_steps_as_it_is_told():
