@@ -127,6 +127,13 @@ def _agents(scores: Scores) -> Iterator[str]:
             yield f"{own.agent} is privileged: it reads hidden state that no agent sees."
         if own.task_label_exposed:
             yield f"{own.agent} was told the task."
+    if scores.versions:
+        yield f"Played with different versions, which may play differently: {'; '.join(_versions(scores))}."
+
+
+def _versions(scores: Scores) -> Iterator[str]:
+    for package, had in scores.versions.items():
+        yield f"{package} {', '.join(f'{version} ({_listed(agents)})' for version, agents in had.items())}"
 
 
 def _scales(scores: Scores) -> Iterator[str]:

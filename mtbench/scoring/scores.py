@@ -101,6 +101,7 @@ class Scores:
         repeated: Held-out tasks that are the same environment as one of training, and which.
         seen: By task, the share of its evaluation variants that training plays too, where that is known and not 0.
         remarks: By task, a sentence of its suite that is printed with its scores.
+        versions: By package (mtbench too) of which the runs had several versions: these, and the agents of each.
     """
 
     env_id: str
@@ -119,6 +120,7 @@ class Scores:
     repeated: dict[str, str]
     seen: dict[str, float]
     remarks: dict[str, str]
+    versions: dict[str, dict[str, list[str]]]
 
     def table(self, format: str = "md") -> str:
         """Every table and note as text, as ``mtbench score`` prints them.
@@ -253,7 +255,23 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         repeated=repeated,
         seen={task: seen[task] for task in tasks if seen.get(task)},
         remarks={task: suite.remarks[task] for task in tasks if task in suite.remarks},
+        versions=_other_versions(
+            dict(zip(names, by_agent.values(), strict=True)), ("mtbench", "gymnasium", "numpy", *suite.distributions)
+        ),
     )
+
+
+def _other_versions(runs: dict[str, list[Run]], packages: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """By package of which the runs had several versions: the agents of each version, in order."""
+    found: dict[str, dict[str, list[str]]] = {package: defaultdict(list) for package in packages}
+    for agent, own in runs.items():
+        for run in own:
+            had = run.manifest.get("versions")
+            for package, by_version in found.items():
+                version = plain(str(had[package]))[:40] if isinstance(had, dict) and package in had else "not recorded"
+                if agent not in by_version[version]:
+                    by_version[version].append(agent)
+    return {package: dict(sorted(had.items())) for package, had in found.items() if len(had) > 1}
 
 
 def check_comparable(runs: Sequence[Run]) -> None:

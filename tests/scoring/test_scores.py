@@ -176,6 +176,27 @@ def test_validation_and_test_cases_are_not_compared():
         score([made_up("a", cases="evaluation"), made_up("b", cases="validation")])
 
 
+def test_runs_of_other_versions_are_told_apart():
+    """Where they may matter: mtbench's, Gymnasium's, NumPy's and the suite's, not Python's or a stranger's package."""
+
+    def run(agent, seed, **versions):
+        return made_up(agent=agent, train_seed=seed, versions={"python": f"3.{seed}", "x": str(seed), **versions})
+
+    runs = [
+        run("one", 0, popgym="1.0.6", numpy="2.3"),
+        run("one", 1, popgym="1.0.7", numpy="2.3"),
+        run("two", 2, popgym="1.0.7", numpy="2.3"),
+    ]
+    scores = score(runs)
+    assert scores.versions == {"popgym": {"1.0.6": ["one"], "1.0.7": ["one", "two"]}}
+    (note,) = [note for note in notes(scores) if "versions" in note]
+    assert note == ("Played with different versions, which may play differently: popgym 1.0.6 (one), 1.0.7 (one, two).")
+    same = score(runs[1:])
+    assert same.versions == {}
+    assert not any("versions" in note for note in notes(same))
+    assert score([runs[0], made_up(agent="old")]).versions["numpy"] == {"2.3": ["one"], "not recorded": ["old"]}
+
+
 def test_names_that_look_alike_are_numbered():
     scores = score([made_up("mine"), made_up("mine\x00"), made_up("\x1b[31mmine"), made_up("\n")])
     assert [own.agent for own in scores.agents] == ["mine", "mine (2)", "mine (3)", "(no name)"]
