@@ -8,6 +8,7 @@ import pytest
 
 from mtbench.registration import TABLE, rows
 from mtbench.testing.rendering import pytest_runtest_call  # noqa: F401 (a hook)
+from mtbench.testing.seeding import repeatable  # noqa: F401 (for every test)
 
 # Tests and their subprocesses run in parallel already, so one thread each is enough.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from tests.paths import RESULTS, ROOT
 
 spec = importlib.util.spec_from_file_location("result_pages", RESULTS / "pages.py")
 pages = importlib.util.module_from_spec(spec)
+sys.path.append(str(RESULTS))  # what lies beside the script, as when it is run
 spec.loader.exec_module(pages)
 
 PAGES = [page.relative_to(ROOT).as_posix() for page in pages.pages()]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mtbench.testing.rendering import pytest_runtest_call  # noqa: F401 (a hook)
+from mtbench.testing.seeding import repeatable  # noqa: F401 (for every test)
 
 from . import IDS
 from .helpers import made_of, nth, play, rollouts_of, short_rollouts, suite_of, tasks_of
