@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from mtbench_agents.transformer.bench import observations
+from mtbench_agents.transformer.bench import random_observations
 from mtbench_agents.transformer.config import preset
 from mtbench_agents.transformer.encoders import make_encoder
 from mtbench_agents.transformer.encoders.base import Timesteps
@@ -31,7 +31,7 @@ def test_encoder(env_id):
     space, actions = env.observation_space, int(env.action_space.n)
     config = preset("paper", env_id).model
     length = min(config.context, LONGEST)
-    slices = [observations(space, length, np.random.default_rng(i)) for i in range(SLICES)]
+    slices = [random_observations(space, length, np.random.default_rng(i)) for i in range(SLICES)]
     shown = tree_map(lambda *parts: torch.from_numpy(np.concatenate(parts)), *slices)
     M = SLICES * length
     real = M // 2 if isinstance(space, gym.spaces.Dict) else M

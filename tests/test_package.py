@@ -81,6 +81,13 @@ def test_both_packages_are_typed():
     assert (ROOT / "agents/py.typed").exists()
 
 
+def test_benchmarks_can_be_collected():
+    """No test runs them, so one that imports what is gone would not be missed."""
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_extras_exist():
     extras = PROJECT["project"]["optional-dependencies"]
     assert {"popgym", "procgen", "atari", "metaworld", "babyai", "agents", "dev", "all"} <= set(extras)
