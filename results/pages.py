@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
+from markdown_table import table
 
 from mtbench.records import write_atomically
 
@@ -39,7 +40,10 @@ def pages() -> list[Path]:
 
 @cache
 def script(path: Path) -> ModuleType:
-    """A script as a module."""
+    """A script as a module; it may import what lies beside it, and beside this one."""
+    for folder in (ROOT / "results", path.parent):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
     spec = importlib.util.spec_from_file_location("_".join(path.relative_to(ROOT).with_suffix("").parts), path)
     assert spec is not None
     assert spec.loader is not None
@@ -58,8 +62,7 @@ def from_csv(path: Path, row: str = "", column: str = "value") -> str:
     """A cell, or without a row all of them."""
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     if not row:
-        lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-        return "".join(f"| {' | '.join(map(readable, line))} |\n" for line in lines)
+        return table(list(frame.columns), [list(map(readable, row)) for row in frame.to_numpy().tolist()])
     (cell,) = frame.loc[frame.iloc[:, 0] == row, column]
     return readable(cell)
 

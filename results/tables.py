@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from markdown_table import table
 
 from mtbench.records import Run, read_run
 from mtbench.scoring import Estimate, score
@@ -29,12 +30,6 @@ def bracket(estimate: Estimate, digits: int) -> str:
     """A number with its interval."""
     value, low, high = (f"{v:,.{digits}f}" for v in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def aggregates(folder: str) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from markdown_table import table  # pages.py finds it
 
 HERE = Path(__file__).parent
 
@@ -13,12 +14,6 @@ NETWORK = 10e9 / 8
 VERSIONS_PER_SECOND = 1.0
 REQUESTS_AHEAD = 2  # with each collector, as remote_collectors.py has it
 NODES = (1, 10, 100, 1000)
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def chaos() -> str:

@@ -1,4 +1,4 @@
-"""The learning results: their training runs, the commands that repeat them, and the tables made of them.
+"""The learning results: their training runs, and the commands that repeat them.
 
     python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
     python results/learning/studies.py collect                       # curves.csv and runs.csv, here
@@ -24,12 +24,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.progress import track
-from scipy import stats
 
 from mtbench.provenance import provenance
 from mtbench.records import EPISODES, MANIFEST, read_run, write_atomically
 from mtbench.registration import find
-from mtbench.scoring import score
 from mtbench.scoring.references import load_references
 from mtbench.scoring.scored import mean_scores
 
@@ -169,7 +167,7 @@ def _babyai(study: str, tasks: tuple[str, ...], *settings: str) -> list[Run]:
 
 
 def _baseline() -> list[Run]:
-    """Recurrent PPO on games that the reference agent learns with one attempt, for half an hour of one core each."""
+    """Recurrent PPO on games that the reference agent learns with one attempt: half an hour of two cores a game."""
     # Rewards are paid at once in the card games; a pole stands or falls by what was done long before.
     games = {
         "RepeatFirstEasy": (("RepeatFirstEasy",), "discount=0.9"),
@@ -182,6 +180,13 @@ def _baseline() -> list[Run]:
         for name, (tasks, *settings) in games.items()
     ]
 
+
+#: By game: the settings (runs without their seeds) of the reference agent and of the baseline that are compared.
+BESIDE = {
+    "RepeatFirstEasy": ("RepeatFirstEasy-k1", "ppo-RepeatFirstEasy-k1"),
+    "PositionOnlyCartPoleEasy": ("PositionOnlyCartPoleEasy-k1", "ppo-PositionOnlyCartPoleEasy-k1"),
+    "mixture": ("independent-actor-independent-critic-plain", "ppo-mixture-k1"),
+}
 
 # A step of Meta-World pays up to 10, so a return is in the thousands: it is taken as it is, and the bins are as wide.
 # A goal is found in the first attempt or not at all, and seen again as steps that pay: a memory of 128 steps has them.
@@ -286,93 +291,6 @@ def committed() -> tuple[pd.DataFrame, pd.DataFrame]:
     curves = pd.read_csv(HERE / "curves.csv")
     setting = curves["run"].str.replace(r"-seed\d+$", "", regex=True)
     return curves.assign(setting=setting), pd.read_csv(HERE / "runs.csv")
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """As Markdown."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *rows])
-
-
-def run_rows() -> str:
-    """All runs."""
-    curves, runs = committed()
-    rows = []
-    for run in runs.itertuples():
-        curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
-        by_update = curve.groupby("updates")["oracle_score"].mean()
-        kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
-        scores = [f"{by_update.iloc[-1]:.3f}", f"{by_update.max():.3f}", kept]
-        rows.append([run.study, run.run, *scores, f"{run.updates:,}", f"{run.steps:,}", str(run.minutes)])
-    columns = ["study", "run", "score at the end", "best on the way", "kept agent", "updates", "steps", "minutes"]
-    return table(columns, rows)
-
-
-def final_scores() -> pd.DataFrame:
-    """The last point of every curve."""
-    curves, _ = committed()
-    return curves[curves["updates"] == curves.groupby(["study", "run"])["updates"].transform("max")]
-
-
-def scale_rows() -> str:
-    """The study of rescaled rewards: final scores by update and scaling, over seeds."""
-    final = final_scores()
-    rows = []
-    for setting, part in final[final["study"] == "scales"].groupby("setting", sort=False):
-        actor, _, critic, _, rewards = setting.split("-")
-        by_task = part.pivot(index="run", columns="task", values="oracle_score")[list(MIXTURE)]
-        mean = by_task.mean(axis=1).to_numpy()
-        cells = [f"{value:.3f}" for value in by_task.mean()]
-        rows.append([actor, critic, rewards, str(len(mean)), with_interval(mean), *cells])
-    return table(["actor", "critic", "rewards", "seeds", "mean", *MIXTURE], rows)
-
-
-def final(setting: str, task: str = "", digits: str = "3") -> str:
-    """The mean final score of a setting, over its tasks (or one) and seeds."""
-    found = final_scores()
-    of_task = found["task"].str.contains(task, regex=False)
-    return f"{found.loc[(found['setting'] == setting) & of_task, 'oracle_score'].mean():.{digits}f}"
-
-
-def seeds(setting: str, column: str, digits: str = "2") -> str:
-    """A score of each seed of a setting: `end`, `best` or `kept`."""
-    curves, runs = committed()
-    if column == "kept":
-        values = runs.loc[runs["run"].str.startswith(f"{setting}-seed"), "kept"]
-    else:
-        of_run = curves[curves["setting"] == setting].groupby(["run", "updates"])["oracle_score"].mean().groupby("run")
-        values = of_run.last() if column == "end" else of_run.max()
-    *most, last = (f"{value:.{digits}f}" for value in values)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def audit_rows() -> str:
-    """What kept agents do on unseen layouts: success by attempt, and what the adaptation audit measures."""
-    known = {r.name: r for study in STUDIES.values() for r in study}
-    rows = []
-    for name in committed()[1]["run"]:
-        folder = known[name].kept_records
-        if not (folder / MANIFEST).exists():
-            continue
-        kept = read_run(folder)
-        (own,) = score([kept]).agents
-        if not own.audit:
-            continue
-        success = kept.episodes.astype({"success": float}).groupby(["task", "attempt"], sort=False)["success"].mean()
-        estimates = [lost.means["oracle"] for lost in own.audit.values()]
-        lost = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
-        for i, task in enumerate(kept.manifest["tasks"]):
-            shown = f"{success[task, 1]:.3f}, {success[task, 2]:.3f}"
-            rows.append([name, task, shown, *lost] if i == 0 else ["", task, shown, "", ""])
-    return table(["kept agent", "task", "success, attempts 1 and 2", "memory", "this variant"], rows)
-
-
-def with_interval(values: np.ndarray) -> str:
-    """Mean and Student's 95% interval over seeds; one seed has none."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:

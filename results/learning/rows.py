@@ -1,0 +1,119 @@
+"""The tables of the page beside this file, of curves.csv, runs.csv and the kept agents' records.
+
+``python results/pages.py`` puts them there.
+"""
+
+import numpy as np
+import pandas as pd
+from markdown_table import table  # pages.py finds it, and the script beside this one
+from scipy import stats
+from studies import BESIDE, MIXTURE, STUDIES, committed
+
+from mtbench.records import MANIFEST, read_run
+from mtbench.scoring import score
+
+
+def run_rows() -> str:
+    """All runs."""
+    curves, runs = committed()
+    rows = []
+    for run in runs.itertuples():
+        curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
+        by_update = curve.groupby("updates")["oracle_score"].mean()
+        kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
+        scores = [f"{by_update.iloc[-1]:.3f}", f"{by_update.max():.3f}", kept]
+        rows.append([run.study, run.run, *scores, f"{run.updates:,}", f"{run.steps:,}", str(run.minutes)])
+    columns = ["study", "run", "score at the end", "best on the way", "kept agent", "updates", "steps", "minutes"]
+    return table(columns, rows)
+
+
+def final_scores() -> pd.DataFrame:
+    """The last point of every curve."""
+    curves, _ = committed()
+    return curves[curves["updates"] == curves.groupby(["study", "run"])["updates"].transform("max")]
+
+
+def scale_rows() -> str:
+    """The study of rescaled rewards: final scores by update and scaling, over seeds."""
+    final = final_scores()
+    rows = []
+    for setting, part in final[final["study"] == "scales"].groupby("setting", sort=False):
+        actor, _, critic, _, rewards = setting.split("-")
+        by_task = part.pivot(index="run", columns="task", values="oracle_score")[list(MIXTURE)]
+        mean = by_task.mean(axis=1).to_numpy()
+        cells = [f"{value:.3f}" for value in by_task.mean()]
+        rows.append([actor, critic, rewards, str(len(mean)), with_interval(mean), *cells])
+    return table(["actor", "critic", "rewards", "seeds", "mean", *MIXTURE], rows)
+
+
+def final(setting: str, task: str = "", digits: str = "3") -> str:
+    """The mean final score of a setting, over its tasks (or one) and seeds."""
+    found = final_scores()
+    of_task = found["task"].str.contains(task, regex=False)
+    return f"{found.loc[(found['setting'] == setting) & of_task, 'oracle_score'].mean():.{digits}f}"
+
+
+def seeds(setting: str, column: str, digits: str = "2") -> str:
+    """A score of each seed of a setting: `end`, `best` or `kept`."""
+    curves, runs = committed()
+    if column == "kept":
+        values = runs.loc[runs["run"].str.startswith(f"{setting}-seed"), "kept"]
+    else:
+        of_run = curves[curves["setting"] == setting].groupby(["run", "updates"])["oracle_score"].mean().groupby("run")
+        values = of_run.last() if column == "end" else of_run.max()
+    *most, last = (f"{value:.{digits}f}" for value in values)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def audit_rows() -> str:
+    """What kept agents do on unseen layouts: success by attempt, and what the adaptation audit measures."""
+    known = {r.name: r for study in STUDIES.values() for r in study}
+    rows = []
+    for name in committed()[1]["run"]:
+        folder = known[name].kept_records
+        if not (folder / MANIFEST).exists():
+            continue
+        kept = read_run(folder)
+        (own,) = score([kept]).agents
+        if not own.audit:
+            continue
+        success = kept.episodes.astype({"success": float}).groupby(["task", "attempt"], sort=False)["success"].mean()
+        estimates = [lost.means["oracle"] for lost in own.audit.values()]
+        lost = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
+        for i, task in enumerate(kept.manifest["tasks"]):
+            shown = ", ".join(f"{share:.3f}" for share in success[task])
+            rows.append([name, task, shown, *lost] if i == 0 else ["", task, shown, "", ""])
+    return table(["kept agent", "task", "success by attempt", "memory", "this variant"], rows)
+
+
+def _after(curves: pd.DataFrame, column: str, budget: float) -> np.ndarray:
+    """Each seed's score at its last evaluation within a budget of `steps` or `seconds`."""
+    within = curves[curves[column] <= budget]
+    last = within[within["updates"] == within.groupby("run")["updates"].transform("max")]
+    return last.groupby("run")["oracle_score"].mean().to_numpy()
+
+
+def baseline_rows() -> str:
+    """Recurrent PPO beside the reference agent: after as many steps, after as much time, and at its own end."""
+    curves, _ = committed()
+    rows = []
+    for game, (reference, baseline) in BESIDE.items():
+        own, other = (curves[curves["setting"] == setting] for setting in (reference, baseline))
+        ends = own.groupby("run")[["steps", "seconds"]].max()
+        steps, seconds = ends.max()  # no less than any seed had
+        for agent, of in (("reference", own), ("recurrent PPO", other)):
+            end = of.groupby("run")[["steps", "seconds"]].max()
+            cells = [with_interval(_after(of, "steps", steps)), with_interval(_after(of, "seconds", seconds))]
+            cells += [with_interval(_after(of, "steps", end["steps"].max())), f"{end['steps'].mean() / 1e6:.2f}"]
+            rows.append([game, agent, str(len(end)), *cells, f"{end['seconds'].mean() / 60:.1f}"])
+    header = ["games", "agent", "seeds", "at equal steps", "at equal time", "at its end", "million steps", "minutes"]
+    return table(header, rows)
+
+
+def with_interval(values: np.ndarray) -> str:
+    """Mean and Student's 95% interval over seeds; one seed has none."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
