@@ -34,7 +34,7 @@ class Network(RecurrentActorCriticPolicy):
         lstm_states: tuple[torch.Tensor, torch.Tensor],
         episode_starts: torch.Tensor,
         lstm: nn.LSTM,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, Any]:
         """Features of shape (sequences * timesteps, size), in this order, to outputs of such a shape.
 
         SB3 cuts its data where a rollout begins, so a memory is forgotten before the first timestep or not at all. It

@@ -1,4 +1,4 @@
-"""Draw the learning results from curves.csv: popgym.png, babyai.png and rescaling.png, here or in another folder.
+"""Draw the learning results from curves.csv as popgym.png, babyai.png and so on, here or in another folder.
 
 python results/learning/figures.py [FOLDER]
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from studies import committed  # beside this script
+from studies import BESIDE, committed  # beside this script
 
 from mtbench.records import write_atomically
 from mtbench.scoring.figures import COLOURS
@@ -103,6 +103,28 @@ def rescaling(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+def baseline(curves: pd.DataFrame) -> Figure:
+    """The reference agent beside recurrent PPO: scores over environment steps, and over minutes of one core."""
+    figure = Figure(figsize=(11, 5.6), dpi=120, layout="constrained")
+    grid = figure.subplots(2, len(BESIDE), sharey=True, squeeze=False)
+    handles = {}
+    for column, (game, settings) in enumerate(BESIDE.items()):
+        for agent, setting, colour in zip(("reference agent", "recurrent PPO"), settings, COLOURS, strict=False):
+            own = curves[curves["setting"] == setting]
+            for _, line in own.groupby(["run"], sort=False):
+                mean = line.groupby("updates")[["steps", "seconds", "oracle_score"]].mean()
+                for axes, x in zip(grid[:, column], (mean["steps"] / 1e6, mean["seconds"] / 60), strict=True):
+                    (handles[agent],) = axes.plot(x, mean["oracle_score"], color=colour, linewidth=1)
+        for axes, label in zip(grid[:, column], ("million environment steps", "minutes of one core"), strict=True):
+            axes.set_title(game if game != "mixture" else "three games, mean", fontsize=9)
+            axes.set_xlabel(label)
+            _finish(axes)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("score, oracle scale")
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
 def _finish(axes: Axes) -> None:
     axes.axhline(1, color="#888888", linewidth=0.8, linestyle=":")
     axes.axhline(0, color="#888888", linewidth=0.8, linestyle=":")
@@ -110,7 +132,12 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {"popgym": popgym, "babyai": babyai, "rescaling": rescaling}
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "popgym": popgym,
+    "babyai": babyai,
+    "rescaling": rescaling,
+    "baseline": baseline,
+}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markdown_table import table  # pages.py finds it, and the script beside this one
 from scipy import stats
-from studies import BESIDE, MIXTURE, STUDIES, committed
+from studies import BESIDE, HERE, MIXTURE, STUDIES, committed
 
 from mtbench.records import MANIFEST, read_run
 from mtbench.scoring import score
@@ -110,10 +110,17 @@ def baseline_rows() -> str:
     return table(header, rows)
 
 
+def success(name: str, task: str, attempt: str) -> str:
+    """The share of a kept agent's attempts of this number that succeed."""
+    episodes = read_run(HERE / "kept" / name).episodes
+    own = episodes[(episodes["task"] == task) & (episodes["attempt"] == int(attempt))]
+    return f"{own['success'].astype(float).mean():.3f}"
+
+
 def with_interval(values: np.ndarray) -> str:
     """Mean and Student's 95% interval over seeds; one seed has none."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return f"{mean:.3f}"
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
