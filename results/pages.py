@@ -41,14 +41,16 @@ def pages() -> list[Path]:
 @cache
 def script(path: Path) -> ModuleType:
     """A script as a module; it may import what lies beside it, and beside this one."""
-    for folder in (ROOT / "results", path.parent):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
     spec = importlib.util.spec_from_file_location("_".join(path.relative_to(ROOT).with_suffix("").parts), path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    before = list(sys.path)
+    sys.path.extend([str(ROOT / "results"), str(path.parent)])
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = before  # else what lies there would be taken for a package of its name, such as coverage
     return module
 
 

@@ -13,6 +13,7 @@ spec = importlib.util.spec_from_file_location("result_pages", RESULTS / "pages.p
 pages = importlib.util.module_from_spec(spec)
 sys.path.append(str(RESULTS))  # what lies beside the script, as when it is run
 spec.loader.exec_module(pages)
+sys.path.remove(str(RESULTS))
 
 PAGES = [page.relative_to(ROOT).as_posix() for page in pages.pages()]
 MARKED = [page for page in PAGES if "<!-- from " in (ROOT / page).read_text()]
