@@ -12,6 +12,9 @@ from typing import Any
 
 import mtbench
 
+#: Packages whose versions every record has, beside those of its suite.
+COMMON = ("gymnasium", "numpy")
+
 
 def provenance(distributions: Sequence[str]) -> dict[str, Any]:
     """Versions, hardware and git commit as JSON-safe values. It names no path and no host.
@@ -20,7 +23,7 @@ def provenance(distributions: Sequence[str]) -> dict[str, Any]:
         distributions: Installed packages to report beside Python, mtbench, Gymnasium and NumPy.
     """
     return {
-        "versions": versions(("gymnasium", "numpy", *distributions)),
+        "versions": versions((*COMMON, *distributions)),
         "hardware": {
             "system": platform.system(),
             "machine": platform.machine(),

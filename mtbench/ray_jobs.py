@@ -25,7 +25,7 @@ from mtbench.isolation import IsolatedPolicy
 from mtbench.jobs import NOT_SENDABLE, Failed, OnRollouts, OnShard, Refused, Setup, WorkerError, sendable
 from mtbench.playing import PlayedShard, Rows, Shard, play_shard
 from mtbench.policy import Policy, absolute_name, search_path
-from mtbench.provenance import versions
+from mtbench.provenance import COMMON, versions
 from mtbench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def play_shards(
         setup = dataclasses.replace(setup, policy=absolute_name(setup.policy))
     if setup.policy is None or sendable(setup) is None:
         raise UsageError(f"The evaluation cannot use Ray: {NOT_SENDABLE}")
-    known = ("gymnasium", "numpy", *load_suite(setup.spec.kwargs["suite"]).distributions)
+    known = (*COMMON, *load_suite(setup.spec.kwargs["suite"]).distributions)
     known += ("torch",) if "torch" in sys.modules else ()  # the policy needs it
     with joined(address, jobs) as ray, _explained(ray):
         plan = _Plan(uuid.uuid4().hex, [ray.put(setup)], versions(known), search_path())

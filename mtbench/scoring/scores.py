@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mtbench.audit import MEASURES, Condition, condition_of
 from mtbench.errors import UsageError, unknown_name_error
+from mtbench.provenance import COMMON
 from mtbench.records import RecordError, Run, row_order
 from mtbench.registration import find
 from mtbench.scoring.adaptation import Lost, lost
@@ -256,7 +257,7 @@ def score(runs: Sequence[Run], *, seed: int = 0, replicates: int = 2000, interva
         seen={task: seen[task] for task in tasks if seen.get(task)},
         remarks={task: suite.remarks[task] for task in tasks if task in suite.remarks},
         versions=_other_versions(
-            dict(zip(names, by_agent.values(), strict=True)), ("mtbench", "gymnasium", "numpy", *suite.distributions)
+            dict(zip(names, by_agent.values(), strict=True)), ("mtbench", *COMMON, *suite.distributions)
         ),
     )
 

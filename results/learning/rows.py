@@ -9,7 +9,7 @@ from markdown_table import table  # pages.py finds it, and the script beside thi
 from scipy import stats
 from studies import BESIDE, HERE, MIXTURE, STUDIES, committed
 
-from mtbench.records import MANIFEST, read_run
+from mtbench.records import MANIFEST, Run, read_run
 from mtbench.scoring import score
 
 
@@ -77,11 +77,11 @@ def audit_rows() -> str:
         (own,) = score([kept]).agents
         if not own.audit:
             continue
-        success = kept.episodes.astype({"success": float}).groupby(["task", "attempt"], sort=False)["success"].mean()
+        share = _success(kept)
         estimates = [lost.means["oracle"] for lost in own.audit.values()]
         lost = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
         for i, task in enumerate(kept.manifest["tasks"]):
-            shown = ", ".join(f"{share:.3f}" for share in success[task])
+            shown = ", ".join(f"{of_attempt:.3f}" for of_attempt in share[task])
             rows.append([name, task, shown, *lost] if i == 0 else ["", task, shown, "", ""])
     return table(["kept agent", "task", "success by attempt", "memory", "this variant"], rows)
 
@@ -99,12 +99,11 @@ def baseline_rows() -> str:
     rows = []
     for game, (reference, baseline) in BESIDE.items():
         own, other = (curves[curves["setting"] == setting] for setting in (reference, baseline))
-        ends = own.groupby("run")[["steps", "seconds"]].max()
-        steps, seconds = ends.max()  # no less than any seed had
+        steps, seconds = own[["steps", "seconds"]].max()  # no less than any seed had
         for agent, of in (("reference", own), ("recurrent PPO", other)):
             end = of.groupby("run")[["steps", "seconds"]].max()
             cells = [with_interval(_after(of, "steps", steps)), with_interval(_after(of, "seconds", seconds))]
-            cells += [with_interval(_after(of, "steps", end["steps"].max())), f"{end['steps'].mean() / 1e6:.2f}"]
+            cells += [with_interval(_after(of, "steps", np.inf)), f"{end['steps'].mean() / 1e6:.2f}"]
             rows.append([game, agent, str(len(end)), *cells, f"{end['seconds'].mean() / 60:.1f}"])
     header = ["games", "agent", "seeds", "at equal steps", "at equal time", "at its end", "million steps", "minutes"]
     return table(header, rows)
@@ -112,9 +111,12 @@ def baseline_rows() -> str:
 
 def success(name: str, task: str, attempt: str) -> str:
     """The share of a kept agent's attempts of this number that succeed."""
-    episodes = read_run(HERE / "kept" / name).episodes
-    own = episodes[(episodes["task"] == task) & (episodes["attempt"] == int(attempt))]
-    return f"{own['success'].astype(float).mean():.3f}"
+    return f"{_success(read_run(HERE / 'kept' / name))[task, int(attempt)]:.3f}"
+
+
+def _success(kept: Run) -> pd.Series:
+    """The share of attempts that succeed, by task and attempt."""
+    return kept.episodes.astype({"success": float}).groupby(["task", "attempt"], sort=False)["success"].mean()
 
 
 def with_interval(values: np.ndarray) -> str:
