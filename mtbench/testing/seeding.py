@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from gymnasium.utils import seeding
 
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Spaces and environments without a seed get one each, by their order; PyTorch's generator begins anew."""
+    """Spaces, environments and secrets without a seed get one each, by their order; PyTorch's generator begins anew."""
     original, count = seeding.np_random, itertools.count(1)
 
     def np_random(seed: int | None = None) -> tuple[np.random.Generator, Any]:
         return original(int(np.random.SeedSequence(next(count)).generate_state(1)[0]) if seed is None else seed)
 
     monkeypatch.setattr(seeding, "np_random", np_random)
+    # The cases of a secret, too: what a test finds on them depends a little on which they are.
+    token_hex = SimpleNamespace(token_hex=lambda size: np_random()[0].bytes(size).hex())
+    monkeypatch.setattr("mtbench.cases.secrets", token_hex)
     torch = sys.modules.get("torch")
     if torch is None:
         yield
