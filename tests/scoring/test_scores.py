@@ -1,9 +1,3 @@
-import csv
-import io
-import json
-import re
-
-import matplotlib as mpl
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -11,11 +5,9 @@ from typer.testing import CliRunner
 from mtbench.cli import app
 from mtbench.records import RecordError, Run
 from mtbench.scoring import score
-from mtbench.scoring.aggregates import AGGREGATES, SUCCESS_AGGREGATES, Aggregate, SuccessAggregate
-from mtbench.scoring.figures import save_figure
 from mtbench.scoring.intervals import METHODS, t_quantile
 from mtbench.scoring.references import load_references
-from mtbench.scoring.report import FORMATS, for_rliable, notes, render, summary, tables
+from mtbench.scoring.report import FORMATS, notes, render, tables
 from mtbench.suites.popgym import TASKS
 from tests import toy
 from tests.paths import RESULTS
@@ -346,141 +338,3 @@ def test_uncertain_anchors_are_told():
 
 
 # ---- the formats ----
-
-
-@pytest.fixture(scope="module")
-def two_agents():
-    return score([made_up("mine_1"), made_up("a|b & c <d>", privileged=True)])
-
-
-def test_every_format_shows_every_task_and_agent(two_agents):
-    for format in FORMATS:
-        text = render(two_agents, format)
-        for task in TASKS:
-            assert task in text
-        assert "mine" in text
-
-
-def test_an_aggregate_is_declared_once_and_shown_everywhere(monkeypatch):
-    """A recipe of CONTRIBUTING: one entry, for scores or for successes."""
-    worst = Aggregate(lambda scores: scores.mean(axis=-2).min(axis=-1), smooth=False, note="the worst task.")
-    twice = SuccessAggregate(lambda v: v[..., -2:].min(axis=-1).mean(axis=(-2, -1)), lambda t, r, a: t * r)
-    monkeypatch.setitem(AGGREGATES, "worst", worst)
-    monkeypatch.setitem(SUCCESS_AGGREGATES, "last two", twice)
-    scores = score([made_up(tasks=list(TASKS)[:3], success=lambda task, attempt, rollout: attempt == 2)])
-    own = scores.agents[0]
-    estimate = own.aggregates["oracle"]["worst"]
-    assert estimate.value == min(e.value for e in own.normalized["oracle"].values())
-    assert estimate.low < estimate.value < estimate.high
-    assert own.successes["last two"].value == 0
-    for page in (*(render(scores, format) for format in FORMATS), scores._repr_html_(), summary(scores)):
-        assert "worst" in page
-    for page in (*(render(scores, format) for format in FORMATS), scores._repr_html_()):
-        assert "last two" in page
-    assert "worst: the worst task." in notes(scores)
-    frame = scores.to_dataframe("aggregates")
-    assert set(frame["statistic"]) == {*AGGREGATES, *SUCCESS_AGGREGATES}
-
-
-def test_csv_is_tidy(two_agents):
-    rows = list(csv.DictReader(io.StringIO(render(two_agents, "csv"))))
-    cell = [r for r in rows if (r["agent"], r["scale"], r["task"]) == ("mine_1", "return", "MineSweeperEasy")]
-    assert {r["statistic"] for r in cell} == {"mean", "attempt 1", "attempt 2", "last - first"}
-    assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in rows)
-    assert [r["statistic"] for r in rows if not r["task"]][:4] == ["IQM", "median", "mean", "optimality gap"]
-
-
-def test_json_parses(two_agents):
-    data = json.loads(render(two_agents, "json"))
-    assert data["agents"][0]["normalized"]["published"]["MineSweeperEasy"]["value"] > 1
-    assert data["agents"][1]["privileged"] is True
-    assert data["probability_of_improvement"][0]["value"] == 0.5
-
-
-def test_special_characters_do_not_break_a_format(two_agents):
-    latex = render(two_agents, "latex")
-    assert r"mine\_1" in latex
-    assert r"\& c" in latex
-    for line in latex.splitlines():
-        if line.endswith(r"\\"):
-            unescaped = line.replace(r"\&", "").count("&")
-            assert unescaped in (2, 5, 6, 8)
-    page = render(two_agents, "html")
-    assert "<d>" not in page
-    markdown = render(two_agents, "md")
-    for block in markdown.split("### ")[1:]:
-        bars = {line.replace(r"\|", "").count("|") for line in block.splitlines() if line.startswith("|")}
-        assert len(bars) == 1
-
-
-def test_no_negative_zero():
-    text = render(score([made_up(value=lambda t, a, r: -1e-9)]), "md")
-    assert "-0.000 " not in text
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_figures_are_written_and_repeatable(two_agents, tmp_path, suffix):
-    for name in ("one", "two"):
-        save_figure(two_agents, tmp_path / f"{name}{suffix}")
-    assert (tmp_path / f"one{suffix}").stat().st_size > 5000
-    if suffix != ".svg":  # matplotlib numbers an SVG's clip paths at random
-        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
-
-
-def test_figures_cut_what_lies_far_outside(tmp_path):
-    """The axis ends soon after 2, with the number where a bar goes on."""
-    run = made_up(tasks=["AutoencodeHard", "RepeatFirstEasy"], value=lambda t, a, r: 1.0)
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        save_figure(score([run]), tmp_path / "oracle.svg")
-        save_figure(score([run]), tmp_path / "published.svg", scale="published")
-    whole, cut = ((tmp_path / f"{name}.svg").read_text() for name in ("oracle", "published"))
-    value = score([run]).agents[0].normalized["published"]["AutoencodeHard"].value
-    assert value > 20
-    assert f"{value:.1f}" in cut
-    numbers = {float(text.replace("\u2212", "-")) for text in re.findall(r">([\u2212-]?[\d.]+)</text>", cut)}
-    assert max(numbers - {round(value, 1)}) <= 2.1
-    assert "beyond the axis" in cut
-    assert "beyond the axis" not in whole
-
-
-def test_wrong_figures_are_refused(two_agents, tmp_path):
-    with pytest.raises(ValueError, match="figure format"):
-        save_figure(two_agents, tmp_path / "x.bmp")
-    with pytest.raises(ValueError, match="Did you mean 'published'"):
-        save_figure(two_agents, tmp_path / "x.png", scale="publishd")
-    with pytest.raises(ValueError, match="Did you mean 'attempt'"):
-        save_figure(two_agents, tmp_path / "x.png", by="attempts")
-
-
-def test_a_figure_by_attempt_shows_each_attempt_of_each_task():
-    """A line a task and agent, whose last point is the last attempt; tasks by that of the last agent."""
-    worth = {"RepeatFirstEasy": 0.2, "HigherLowerEasy": 0.5}
-    own = score([made_up(tasks=list(worth), value=lambda t, a, r: worth[t] * a)])
-    left, right = own.plot(by="attempt").axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["HigherLowerEasy", "RepeatFirstEasy"]
-    scale = own.references.scales["oracle"]
-    lines = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2 and line.get_marker() == "|"]
-    for task, line in zip(("HigherLowerEasy", "RepeatFirstEasy"), lines, strict=True):
-        returns = [estimate.value for estimate in own.agents[0].attempts[task]]
-        assert line == pytest.approx(scale.normalize(task, np.array(returns)).clip(-1, 2))
-        assert returns[1] > returns[0]
-    means = right.containers[0].lines[0].get_ydata()
-    assert list(means) == [estimate.value for estimate in own.agents[0].attempt_means["oracle"]]
-
-
-def test_rliables_layout_has_a_row_for_each_run():
-    runs = [made_up(train_seed=seed, value=lambda task, attempt, rollout, s=seed: s / 10) for seed in range(3)]
-    scores = score([*runs, made_up(agent="other")])
-    content = json.loads(for_rliable(scores))
-    for scale, by_agent in content["scores"].items():
-        assert np.shape(by_agent["mine"]) == (3, 27)
-        assert np.shape(by_agent["other"]) == (1, 27)
-        means = np.mean(by_agent["mine"], axis=0)
-        wanted = [scores.agents[0].normalized[scale][task].value for task in content["tasks"]]
-        assert means == pytest.approx(wanted)
-    assert (
-        CliRunner()
-        .invoke(app, ["score", "nowhere", "--export", "rlible"])
-        .exception.args[0]
-        .startswith("There is no layout 'rlible'")
-    )
