@@ -38,7 +38,7 @@ def panels(curves: pd.DataFrame) -> Figure:
     for axes, setting in zip(grid.flat, settings, strict=False):
         own = curves[curves["setting"] == setting]
         for (task, _), line in own.groupby(["task", "run"], sort=False):
-            axes.plot(line["steps"] / 1e3, line["oracle_score"], color=colours[str(task)], linewidth=1, marker=".")
+            axes.plot(line["steps"] / 1e3, line["score"], color=colours[str(task)], linewidth=1, marker=".")
         seeds = own["run"].nunique()
         axes.set_title(f"{setting}, {seeds} seed{'s' * (seeds > 1)}", fontsize=9)
         axes.set_xlabel("thousand environment steps")
@@ -72,13 +72,13 @@ def rescaling(curves: pd.DataFrame) -> Figure:
     for i, (name, (label, colour)) in enumerate(UPDATES.items()):
         for j, scaling in enumerate(("plain", "rescaled")):
             look = {"color": colour} if scaling == "plain" else {"color": "white", "edgecolor": colour, "hatch": "////"}
-            scores = final[final["setting"] == f"{name}-{scaling}"].groupby("task")["oracle_score"]
+            scores = final[final["setting"] == f"{name}-{scaling}"].groupby("task")["score"]
             mean, least, most = (of.reindex(tasks) for of in (scores.mean(), scores.min(), scores.max()))
             places = [task + (2 * i + j - 3.5) * 0.11 for task in range(len(tasks))]
             bars.bar(places, mean, 0.1, **look)
             bars.errorbar(places, mean, [mean - least, most - mean], fmt="none", ecolor="#333333", elinewidth=0.9)
             own = curves[curves["setting"] == f"{name}-{scaling}"]
-            by_run = own.groupby(["run", "updates"])["oracle_score"].mean().groupby("updates")
+            by_run = own.groupby(["run", "updates"])["score"].mean().groupby("updates")
             style = {"color": colour, "linestyle": "-" if scaling == "plain" else "--"}
             lines.plot(by_run.mean().index, by_run.mean(), **style, label=f"{label} {scaling} ({own['run'].nunique()})")
             lines.fill_between(by_run.min().index, by_run.min(), by_run.max(), color=colour, alpha=0.12, linewidth=0)
@@ -112,9 +112,9 @@ def baseline(curves: pd.DataFrame) -> Figure:
         for agent, setting, colour in zip(("reference agent", "recurrent PPO"), settings, COLOURS, strict=False):
             own = curves[curves["setting"] == setting]
             for _, line in own.groupby(["run"], sort=False):
-                mean = line.groupby("updates")[["steps", "seconds", "oracle_score"]].mean()
+                mean = line.groupby("updates")[["steps", "seconds", "score"]].mean()
                 for axes, x in zip(grid[:, column], (mean["steps"] / 1e6, mean["seconds"] / 60), strict=True):
-                    (handles[agent],) = axes.plot(x, mean["oracle_score"], color=colour, linewidth=1)
+                    (handles[agent],) = axes.plot(x, mean["score"], color=colour, linewidth=1)
         for axes, label in zip(grid[:, column], ("million environment steps", "minutes of one core"), strict=True):
             axes.set_title(game if game != "mixture" else "three games, mean", fontsize=9)
             axes.set_xlabel(label)

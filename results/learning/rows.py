@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markdown_table import table  # pages.py finds it, and the script beside this one
 from scipy import stats
-from studies import BESIDE, HERE, MIXTURE, STUDIES, committed
+from studies import BESIDE, HERE, MIXTURE, STUDIES, committed, scale_of
 
 from mtbench.records import MANIFEST, Run, read_run
 from mtbench.scoring import score
@@ -19,7 +19,7 @@ def run_rows() -> str:
     rows = []
     for run in runs.itertuples():
         curve = curves[(curves["study"] == run.study) & (curves["run"] == run.run)]
-        by_update = curve.groupby("updates")["oracle_score"].mean()
+        by_update = curve.groupby("updates")["score"].mean()
         kept = "" if pd.isna(run.kept) else f"{run.kept:.3f}"
         scores = [f"{by_update.iloc[-1]:.3f}", f"{by_update.max():.3f}", kept]
         rows.append([run.study, run.run, *scores, f"{run.updates:,}", f"{run.steps:,}", str(run.minutes)])
@@ -39,7 +39,7 @@ def scale_rows() -> str:
     rows = []
     for setting, part in final[final["study"] == "scales"].groupby("setting", sort=False):
         actor, _, critic, _, rewards = setting.split("-")
-        by_task = part.pivot(index="run", columns="task", values="oracle_score")[list(MIXTURE)]
+        by_task = part.pivot(index="run", columns="task", values="score")[list(MIXTURE)]
         mean = by_task.mean(axis=1).to_numpy()
         cells = [f"{value:.3f}" for value in by_task.mean()]
         rows.append([actor, critic, rewards, str(len(mean)), with_interval(mean), *cells])
@@ -50,7 +50,7 @@ def final(setting: str, task: str = "", digits: str = "3") -> str:
     """The mean final score of a setting, over its tasks (or one) and seeds."""
     found = final_scores()
     of_task = found["task"].str.contains(task, regex=False)
-    return f"{found.loc[(found['setting'] == setting) & of_task, 'oracle_score'].mean():.{digits}f}"
+    return f"{found.loc[(found['setting'] == setting) & of_task, 'score'].mean():.{digits}f}"
 
 
 def seeds(setting: str, column: str, digits: str = "2") -> str:
@@ -59,7 +59,7 @@ def seeds(setting: str, column: str, digits: str = "2") -> str:
     if column == "kept":
         values = runs.loc[runs["run"].str.startswith(f"{setting}-seed"), "kept"]
     else:
-        of_run = curves[curves["setting"] == setting].groupby(["run", "updates"])["oracle_score"].mean().groupby("run")
+        of_run = curves[curves["setting"] == setting].groupby(["run", "updates"])["score"].mean().groupby("run")
         values = of_run.last() if column == "end" else of_run.max()
     *most, last = (f"{value:.{digits}f}" for value in values)
     return f"{', '.join(most)} and {last}" if most else last
@@ -78,7 +78,7 @@ def audit_rows() -> str:
         if not own.audit:
             continue
         share = _success(kept)
-        estimates = [lost.means["oracle"] for lost in own.audit.values()]
+        estimates = [lost.means[scale_of(lost.means)] for lost in own.audit.values()]
         lost = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
         for i, task in enumerate(kept.manifest["tasks"]):
             shown = ", ".join(f"{of_attempt:.3f}" for of_attempt in share[task])
@@ -90,7 +90,7 @@ def _after(curves: pd.DataFrame, column: str, budget: float) -> np.ndarray:
     """Each seed's score at its last evaluation within a budget of `steps` or `seconds`."""
     within = curves[curves[column] <= budget]
     last = within[within["updates"] == within.groupby("run")["updates"].transform("max")]
-    return last.groupby("run")["oracle_score"].mean().to_numpy()
+    return last.groupby("run")["score"].mean().to_numpy()
 
 
 def baseline_rows() -> str:

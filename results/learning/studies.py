@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,11 @@ KEPT: dict[str, tuple[str, ...]] = {
     "ml1-reach": ("--split", "train", "--audit"),
     "ml1-push": ("--split", "train", "--audit"),
 }
+
+
+def scale_of(scales: Iterable[str]) -> str:
+    """The name of the scale, among a suite's, that the page shows."""
+    return "oracle" if "oracle" in scales else "published"
 
 
 @dataclass(frozen=True)
@@ -91,19 +97,19 @@ class Run:
         """Where the records of its kept agent are committed."""
         return HERE / "kept" / self.name
 
-    def oracle_score(self, task: str, mean: float) -> float:
-        """A mean scored return of a task on the oracle scale."""
-        scale = load_references(find(self.env_id).suite).scales["oracle"]
-        return float(scale.normalize(task, np.array(mean)))
+    def score(self, task: str, mean: float) -> float:
+        """A mean scored return of a task on the run's scale: the oracle's, or the published one of a suite without."""
+        scales = load_references(find(self.env_id).suite).scales
+        return float(scales[scale_of(scales)].normalize(task, np.array(mean)))
 
     @property
     def kept(self) -> float | None:
-        """Its kept agent's score on the oracle scale, from the committed records; None without them."""
+        """Its kept agent's score on the run's scale, from the committed records; None without them."""
         if not (self.kept_records / MANIFEST).exists():
             return None
         kept = read_run(self.kept_records)
         means = mean_scores(kept.episodes, kept.manifest["objective"])
-        return round(float(np.mean([self.oracle_score(task, mean) for task, mean in means.items()])), 4)
+        return round(float(np.mean([self.score(task, mean) for task, mean in means.items()])), 4)
 
 
 def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
@@ -266,8 +272,7 @@ def collect() -> None:
             row = {"study": r.study, "run": r.name, **{name: line[name] for name in ("updates", "steps")}}
             row |= {"seconds": round(seconds), "training_return": line["returns"][-1]}
             for task, value in line.get("evaluation", {}).items():
-                score = round(r.oracle_score(task, value), 4)
-                curves.append({**row, "task": task, "return": value, "oracle_score": score})
+                curves.append({**row, "task": task, "return": value, "score": round(r.score(task, value), 4)})
         last = lines[-1]
         runs.append(
             {
