@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from markdown_table import table  # pages.py finds it, and the script beside this one
 from scipy import stats
-from studies import BESIDE, HERE, MIXTURE, STUDIES, committed, scale_of
+from studies import BESIDE, HERE, MIXTURE, STUDIES, committed
 
 from mtbench.records import MANIFEST, Run, read_run
 from mtbench.scoring import score
+from mtbench.scoring.tables import bracket
 
 
 def run_rows() -> str:
@@ -66,7 +67,7 @@ def seeds(setting: str, column: str, digits: str = "2") -> str:
 
 
 def audit_rows() -> str:
-    """What kept agents do on unseen layouts: success by attempt, and what the adaptation audit measures."""
+    """What kept agents do where attempts can succeed: success by attempt, and what the adaptation audit measures."""
     known = {r.name: r for study in STUDIES.values() for r in study}
     rows = []
     for name in committed()[1]["run"]:
@@ -75,15 +76,29 @@ def audit_rows() -> str:
             continue
         kept = read_run(folder)
         (own,) = score([kept]).agents
-        if not own.audit:
+        if not (own.audit and own.success):
             continue
         share = _success(kept)
-        estimates = [lost.means[scale_of(lost.means)] for lost in own.audit.values()]
-        lost = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
+        lost = [bracket(measure.means["oracle"]) for measure in own.audit.values()]
         for i, task in enumerate(kept.manifest["tasks"]):
             shown = ", ".join(f"{of_attempt:.3f}" for of_attempt in share[task])
             rows.append([name, task, shown, *lost] if i == 0 else ["", task, shown, "", ""])
     return table(["kept agent", "task", "success by attempt", "memory", "this variant"], rows)
+
+
+def return_rows(setting: str, task: str) -> str:
+    """Returns of a random policy and of each seed's kept agent on the same cases, and what the audit measures."""
+    rows = []
+    for name in (f"{setting}-random", *committed()[1]["run"]):
+        folder = HERE / "kept" / name
+        if not name.startswith(f"{setting}-") or not (folder / MANIFEST).exists():
+            continue
+        (own,) = score([read_run(folder)]).agents
+        measures = own.audit.values()
+        estimates = [own.returns[task], *own.attempts[task], *(measure.returns[task] for measure in measures)]
+        rows.append([name, *map(bracket, estimates), *([] if measures else ["", ""])])
+    attempts = [f"attempt {1 + i}" for i in range(len(rows[0]) - 4)]
+    return table(["policy", "mean return", *attempts, "memory", "this variant"], rows)
 
 
 def _after(curves: pd.DataFrame, column: str, budget: float) -> np.ndarray:
