@@ -68,9 +68,9 @@ def metaworld(curves: pd.DataFrame) -> Figure:
     return panels(curves[curves["study"].str.startswith("ml1")])
 
 
-def starpilot(curves: pd.DataFrame) -> Figure:
-    """Procgen's game."""
-    return panels(curves[curves["study"] == "starpilot"], "return")
+def procgen(curves: pd.DataFrame) -> Figure:
+    """An easy game of Procgen."""
+    return panels(curves[curves["study"] == "leaper"], "return")
 
 
 def rescaling(curves: pd.DataFrame) -> Figure:
@@ -147,6 +147,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "popgym": popgym,
     "babyai": babyai,
     "metaworld": metaworld,
+    "procgen": procgen,
     "rescaling": rescaling,
     "baseline": baseline,
 }
