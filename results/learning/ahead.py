@@ -1,4 +1,4 @@
-"""A policy for Procgen's leaper that goes straight ahead, whatever comes: what an agent must beat to have learnt more."""
+"""A policy for Procgen's leaper that goes straight ahead, whatever comes; an agent must beat it to have learnt more."""
 
 from typing import Any
 

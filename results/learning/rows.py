@@ -87,16 +87,13 @@ def audit_rows() -> str:
 
 
 def return_rows(setting: str, task: str) -> str:
-    """Returns of a random policy and of each seed's kept agent on the same cases, and what the audit measures."""
+    """Returns of scripted policies and of each seed's kept agent on the same cases, and what the audit measures."""
     rows = []
-    for name in (f"{setting}-random", *committed()[1]["run"]):
-        folder = HERE / "kept" / name
-        if not name.startswith(f"{setting}-") or not (folder / MANIFEST).exists():
-            continue
+    for folder in sorted((HERE / "kept").glob(f"{setting}-*")):
         (own,) = score([read_run(folder)]).agents
         measures = own.audit.values()
         estimates = [own.returns[task], *own.attempts[task], *(measure.returns[task] for measure in measures)]
-        rows.append([name, *map(bracket, estimates), *([] if measures else ["", ""])])
+        rows.append([folder.name, *map(bracket, estimates), *([] if measures else ["", ""])])
     attempts = [f"attempt {1 + i}" for i in range(len(rows[0]) - 4)]
     return table(["policy", "mean return", *attempts, "memory", "this variant"], rows)
 
