@@ -27,8 +27,8 @@ UPDATES = {
 }
 
 
-def panels(curves: pd.DataFrame, column: str = "score") -> Figure:
-    """A panel for each setting: the score or return of each task over environment steps, a thin line for each seed."""
+def panels(curves: pd.DataFrame) -> Figure:
+    """A panel for each setting: the score of each task over environment steps, a thin line for each seed."""
     settings = list(dict.fromkeys(curves["setting"]))
     rows = -(-len(settings) // 3)
     columns = min(3, len(settings))
@@ -38,16 +38,15 @@ def panels(curves: pd.DataFrame, column: str = "score") -> Figure:
     for axes, setting in zip(grid.flat, settings, strict=False):
         own = curves[curves["setting"] == setting]
         for (task, _), line in own.groupby(["task", "run"], sort=False):
-            axes.plot(line["steps"] / 1e3, line[column], color=colours[str(task)], linewidth=1, marker=".")
+            axes.plot(line["steps"] / 1e3, line["score"], color=colours[str(task)], linewidth=1, marker=".")
         seeds = own["run"].nunique()
         axes.set_title(f"{setting}, {seeds} seed{'s' * (seeds > 1)}", fontsize=9)
         axes.set_xlabel("thousand environment steps")
-        if column == "score":
-            _finish(axes)
+        _finish(axes)
     for axes in grid.flat[len(settings) :]:
         axes.axis("off")
     for axes in grid[:, 0]:
-        axes.set_ylabel("score, oracle scale" if column == "score" else column)
+        axes.set_ylabel("score, oracle scale")
     handles = [grid[0, 0].plot([], [], color=colour, marker=".", label=task)[0] for task, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
@@ -66,11 +65,6 @@ def babyai(curves: pd.DataFrame) -> Figure:
 def metaworld(curves: pd.DataFrame) -> Figure:
     """ML1."""
     return panels(curves[curves["study"].str.startswith("ml1")])
-
-
-def procgen(curves: pd.DataFrame) -> Figure:
-    """An easy game of Procgen."""
-    return panels(curves[curves["study"] == "leaper"], "return")
 
 
 def rescaling(curves: pd.DataFrame) -> Figure:
@@ -147,7 +141,6 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "popgym": popgym,
     "babyai": babyai,
     "metaworld": metaworld,
-    "procgen": procgen,
     "rescaling": rescaling,
     "baseline": baseline,
 }

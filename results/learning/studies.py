@@ -42,7 +42,7 @@ KEPT: dict[str, tuple[str, ...]] = {
     "babyai-six": ("--split", "train-distinct", "--audit"),
     "ml1-reach": ("--split", "train", "--audit"),
     "ml1-push": ("--split", "train", "--audit"),
-    "leaper": ("--split", "test", "--audit"),
+    "starpilot": ("--split", "test", "--audit"),
 }
 
 
@@ -210,27 +210,26 @@ def _ml1(study: str, task: str) -> list[Run]:
     return [Run(study, f"{task}-k3-seed{seed}", (task,), 3, seed, _ML1, env_id="ML10-v0") for seed in range(3)]
 
 
-# A frame costs far more to learn from than to play, so that an update takes as many new ones as it learns from. A leap
-# is paid 10 at the end of an attempt, which takes 20 steps for who goes straight ahead: values are up to 10.
-_LEAPER = (
-    *("updates=2000", "learning.cooldown=800", "learning.exact_actions=15", "learning.value_samples=1"),
-    *("learning.ema_rate=0.01", "collect.steps_per_update=512", "collect.num_envs=64"),
-    *("collect.epsilon_steps=300000", "collect.replay=500000", "evaluate_rollouts=50", "evaluate_rounds=2"),
-    *("learning.discounts=[0.95]", "learning.n_step=5", "learning.rate=0.001", "learning.reward_multiplier=1"),
-    "model.bin_limit=20",
+# A frame costs far more to learn from than to play, so that an update takes 256 new ones, half as many as it learns
+# from. Rewards follow shots within a second. The bins are for returns of tens, times 10.
+_STARPILOT = (
+    *("updates=3000", "learning.cooldown=1000", "learning.discounts=[0.95]", "learning.exact_actions=15"),
+    *("learning.value_samples=1", "learning.n_step=5", "learning.ema_rate=0.01", "learning.rate=0.001"),
+    *("model.bin_limit=300", "collect.steps_per_update=256", "collect.num_envs=64", "collect.epsilon_steps=300000"),
+    *("collect.replay=300000", "evaluate_rollouts=20"),
 )
 
 
-def _leaper() -> list[Run]:
-    """One of the paper's easy games of Procgen, two attempts at each level."""
+def _starpilot() -> list[Run]:
+    """One game of Procgen, two attempts at each level."""
     return [
-        Run("leaper", f"leaper-k2-seed{seed}", ("leaper",), 2, seed, _LEAPER, env_id="MTProcgen-Easy-v0")
+        Run("starpilot", f"starpilot-k2-seed{seed}", ("starpilot",), 2, seed, _STARPILOT, env_id="MTProcgen-Easy-v0")
         for seed in range(3)
     ]
 
 
 STUDIES: dict[str, list[Run]] = {
-    "leaper": _leaper(),
+    "starpilot": _starpilot(),
     "ml1-reach": _ml1("ml1-reach", "reach-v3"),
     "ml1-push": _ml1("ml1-push", "push-v3"),
     "recurrent-ppo": _baseline(),
