@@ -17,7 +17,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +43,6 @@ KEPT: dict[str, tuple[str, ...]] = {
     "ml1-push": ("--split", "train", "--audit"),
     "starpilot": ("--split", "test", "--audit"),
 }
-
-
-def scale_of(scales: Iterable[str]) -> str:
-    """The name of the scale, among a suite's, that the page shows."""
-    return "oracle" if "oracle" in scales else "published"
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class Run:
     def score(self, task: str, mean: float) -> float:
         """A mean scored return of a task on the run's scale: the oracle's, or the published one of a suite without."""
         scales = load_references(find(self.env_id).suite).scales
-        return float(scales[scale_of(scales)].normalize(task, np.array(mean)))
+        return float(scales["oracle" if "oracle" in scales else "published"].normalize(task, np.array(mean)))
 
     @property
     def kept(self) -> float | None:
