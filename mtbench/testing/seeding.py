@@ -23,8 +23,7 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(seeding, "np_random", np_random)
     # The cases of a secret, too: what a test finds on them depends a little on which they are.
-    token_hex = SimpleNamespace(token_hex=lambda size: np_random()[0].bytes(size).hex())
-    monkeypatch.setattr("mtbench.cases.secrets", token_hex)
+    monkeypatch.setattr("mtbench.cases.secrets", SimpleNamespace(token_hex=lambda n: np_random()[0].bytes(n).hex()))
     torch = sys.modules.get("torch")
     if torch is None:
         yield

@@ -1,6 +1,5 @@
 """A rerun bears out what honest agents reported, and finds what was learnt by heart or borrowed."""
 
-import re
 import shutil
 
 import pandas as pd
@@ -106,8 +105,9 @@ def test_an_oracle_under_another_name_passes_a_replay_but_no_rerun(board, policy
     build(board)
     (line,) = [line for line in (board / README).read_text().splitlines() if "careful-agent.md" in line]
     assert line.startswith("|  |"), "without a rank"
-    (lost,) = re.findall(r"\| not reproduced: (\S+) \[", line)
-    assert float(lost) == pytest.approx(-1, abs=0.05)
+    (difference,) = read_badge(board, read_submission(folder)).differences.values()
+    assert difference.estimate.value == pytest.approx(-1, abs=0.05)
+    assert f"| not reproduced: {bracket(difference.estimate)} |" in line
 
 
 @needs_landlock
