@@ -81,9 +81,9 @@ def audit_rows() -> str:
         share = _success(kept)
         lost = [bracket(measure.means["oracle"]) for measure in own.audit.values()]
         for i, task in enumerate(kept.manifest["tasks"]):
-            shown = ", ".join(f"{of_attempt:.3f}" for of_attempt in share[task])
-            rows.append([name, task, shown, *lost] if i == 0 else ["", task, shown, "", ""])
-    return table(["kept agent", "task", "success by attempt", "memory", "this variant"], rows)
+            shown = [", ".join(f"{of_attempt:.3f}" for of_attempt in share[task]), bracket(own.adaptation[task])]
+            rows.append([name, task, *shown, *lost] if i == 0 else ["", task, *shown, "", ""])
+    return table(["kept agent", "task", "success by attempt", "adaptation", "memory", "this variant"], rows)
 
 
 def return_rows(setting: str, task: str) -> str:
