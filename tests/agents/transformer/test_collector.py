@@ -132,12 +132,30 @@ def test_each_rollout_draws_how_much_it_explores():
     assert np.mean(by_environment.std(axis=0)) > 0.15, "drawn anew for each rollout"
 
 
-def test_continuous_actions_reach_the_whole_range():
-    class Wide(toy.Toy):
-        def action_space(self):
-            return gym.spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
+class Wide(toy.Toy):
+    def action_space(self):
+        return gym.spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
 
-    _, model, collector = setting(make=lambda: Recorded(MetaRollout(Wide(), k=2)), n=4)
+
+def continuous(n=4, **collect):
+    return setting(make=lambda: Recorded(MetaRollout(Wide(), k=2)), n=n, config=CollectConfig(**collect))
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_noise_is_as_strong_and_as_lasting_as_set(correlation):
+    """Of a first-order process: every lag multiplies the correlation, and the strength is that of white noise."""
+    n, steps = 50, 2000
+    _, _, collector = continuous(n, epsilon_start=0.1, epsilon_end=0.1, epsilon_correlation=correlation)
+    collector._curiosity[:] = 1.0
+    noise = np.stack([collector._explore(np.zeros((n, 1), np.float32))[:, 0] for _ in range(steps)])[100:]
+    assert noise.std() == pytest.approx(0.1, rel=0.03)
+    for lag in (1, 2, 5):
+        measured = np.mean(noise[lag:] * noise[:-lag]) / np.mean(noise**2)
+        assert measured == pytest.approx(correlation**lag, abs=0.03)
+
+
+def test_continuous_actions_reach_the_whole_range():
+    _, model, collector = continuous(epsilon_steps=1000)
     rollouts = [r for r, _ in collector.collect(model, 400)]
     actions = np.concatenate([r.actions for r in rollouts])
     assert actions.dtype == np.float32

@@ -12,7 +12,7 @@ from mtbench_agents.transformer.collector import Collector
 from mtbench_agents.transformer.train import Trainer
 from mtbench_agents.transformer.trees import leaves
 
-from .test_collector import setting
+from .test_collector import continuous, setting
 from .test_durability import going_on, lines
 from .test_train import TINY, trained, weights
 
@@ -125,6 +125,19 @@ def test_a_restored_collector_goes_on_alike(steps, engine):
             assert np.array_equal(getattr(a, name), getattr(b, name)), name
         assert np.array_equal(returns_a, returns_b)
         assert a.terminated == b.terminated
+
+
+def test_noise_goes_on_through_a_checkpoint():
+    (_, model, whole), (_, _, resumed) = (continuous(epsilon_correlation=0.9) for _ in range(2))
+    list(whole.collect(model, 50))
+    state = {name: value.copy() for name, value in whole.state().items()}
+    resumed.load_state(state, model)
+    played = [[r.actions for r, _ in each.collect(model, 200)] for each in (whole, resumed)]
+    assert len(played[0]) > 3
+    assert all(map(np.array_equal, *played))
+    del state["unfinished.noise"]  # of an earlier version
+    resumed.load_state(state, model)
+    assert list(resumed.collect(model, 200))
 
 
 @pytest.mark.parametrize("name", ["observation", "rewards"])
