@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .backbone import Cache
+from .cache import Cache
 from .graphs import one_graph, replayed
 from .heads import DiscretePolicy, GaussianPolicy
 from .model import ActionSpec, AgentModel

@@ -7,17 +7,16 @@ fixed sinusoidal positions by the step in the rollout (paper Appendix A).
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import cpu_attention
+from .cache import Cache, TensorCache, slopes
+from .cpu_cache import CpuCache
 from .objectives import full_precision
 
 
@@ -70,115 +69,6 @@ class SigmaReparamLinear(nn.Module):
             return self.gamma / torch.dot(self.left, self.weight @ self.right)
 
 
-class Places(NamedTuple):
-    """Where a timestep of B environments goes in a cache, and which slots it sees.
-
-    Attributes:
-        slot: ``(B,)``.
-        lengths: ``(B,)``: it sees that many slots, from the first on; for ``cpu_attention.py``, else None.
-        seen: ``(B, 1, 1, used)`` bool, or ``(B, heads, 1, used)`` that is added to scores; None with `lengths`.
-    """
-
-    slot: Tensor
-    lengths: Tensor | None
-    seen: Tensor | None
-
-
-class Cache:
-    """Keys and values of past timesteps; every environment is at its own step.
-
-    A ring of `window` slots per environment: step t lies in slot ``t % window``. Attention does not depend on the order
-    of the slots, since positions are part of the embeddings.
-
-    Attributes:
-        keys: ``(layers, B, heads, window, head_dim)``.
-        values: Likewise.
-        on_cpu: Whether attention is that of ``cpu_attention.py``.
-        slopes: ``(heads,)``: what a timestep's score loses with each step that it is older. All 0 without `recency`.
-    """
-
-    def __init__(
-        self,
-        layers: int,
-        num_envs: int,
-        heads: int,
-        window: int,
-        head_dim: int,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        recency: bool = False,
-    ) -> None:
-        self.recency = recency
-        self.slopes: Final = slopes(heads, device) if recency else torch.zeros(heads, device=device)
-        self.on_cpu: Final = device.type == "cpu" and dtype == torch.float32
-        if self.on_cpu:
-            self.keys: Tensor = cpu_attention.zeros(layers, num_envs, heads, head_dim, window).transpose(-1, -2)
-            self.values: Tensor = cpu_attention.zeros(layers, num_envs, heads, window, head_dim)
-            self._scratch = torch.empty(num_envs, heads, window)
-        else:
-            self.keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
-            self.values = torch.zeros_like(self.keys)
-            self._scratch = torch.empty(0, device=device)
-        self._rows = torch.arange(num_envs, device=device)
-
-    @property
-    def window(self) -> int:
-        """How many timesteps are remembered."""
-        return self.keys.shape[3]
-
-    def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
-        """Its content, for a checkpoint; no rollout has more than `steps` timesteps."""
-        used = min(steps, self.window)
-        keys, values = (t[:, :, :, :used].float().cpu().numpy() for t in (self.keys, self.values))
-        return {"keys": keys, "values": values}
-
-    def load_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Restore what :meth:`state` returned."""
-        for name in ("keys", "values"):
-            saved = torch.from_numpy(state[name])
-            getattr(self, name)[:, :, :, : saved.shape[3]].copy_(saved)
-
-    def part(self, rows: slice) -> Cache:
-        """The memory of some of the environments, in the same storage."""
-        part = copy.copy(self)
-        part.keys, part.values = self.keys[:, rows], self.values[:, rows]
-        part._rows, part._scratch = self._rows[: part.keys.shape[1]], self._scratch[rows]
-        return part
-
-    def places(self, steps: Tensor, used: int) -> Places:
-        """Of a timestep of every environment, at `steps` ``(B,)`` of its rollout; see :meth:`Backbone.step`."""
-        slot = steps % self.window
-        if self.on_cpu and not torch.compiler.is_compiling():
-            return Places(slot, (steps + 1).clamp(max=self.window), None)
-        slots = torch.arange(used, device=steps.device)
-        seen = (slots <= steps[:, None])[:, None, None, :]
-        if self.recency:
-            age = (slot[:, None] - slots) % self.window
-            older = -self.slopes[:, None, None] * age[:, None, None, :]
-            seen = older.masked_fill(~seen, -torch.inf).to(self.keys.dtype)
-        return Places(slot, None, seen)
-
-    def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
-        """Take in a timestep of every environment and attend to what it sees, ``(B, heads, head_dim)``.
-
-        Args:
-            layer: Which.
-            qkv: Query, key and value of the timestep, ``(B, heads, head_dim)`` each.
-            places: Where it goes, and what it sees.
-        """
-        query, key, value = (tensor.to(self.keys.dtype) for tensor in qkv)
-        keys, values = self.keys[layer], self.values[layer]
-        if places.lengths is not None:
-            return cpu_attention.attend(
-                query, key, value, keys, values, places.slot, places.lengths, self.slopes, self._scratch
-            )
-        assert places.seen is not None
-        keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
-        used = places.seen.shape[-1]
-        keys, values = keys[:, :, :used], values[:, :, :used]
-        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=places.seen)[:, :, 0]
-
-
 class Attention(nn.Module):
     """Causal multi-head self-attention with a learned scale per head."""
 
@@ -198,7 +88,7 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out((mixed * self.head_scale).transpose(1, 2).reshape(B, T, D))
 
-    def step(self, x_BD: Tensor, cache: Cache, layer: int, places: Places) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Cache, layer: int, places: Any) -> Tensor:
         """One timestep of every environment, ``(B, D) -> (B, D)``."""
         B, D = x_BD.shape
         qkv = self.qkv(x_BD).view(B, 3, self.heads, D // self.heads).unbind(1)
@@ -229,7 +119,7 @@ class Block(nn.Module):
         x_BTD = x_BTD + self.after_attention(self.attention(self.before_attention(x_BTD), mask))
         return self._feedforward(x_BTD)
 
-    def step(self, x_BD: Tensor, cache: Cache, layer: int, places: Places) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Cache, layer: int, places: Any) -> Tensor:
         """One timestep of every environment, ``(B, D) -> (B, D)``."""
         x_BD = x_BD + self.after_attention(self.attention.step(self.before_attention(x_BD), cache, layer, places))
         return self._feedforward(x_BD)
@@ -332,10 +222,21 @@ class Backbone(nn.Module):
         """Its layers with a spectral norm."""
         return [module for module in self.modules() if isinstance(module, SigmaReparamLinear)]
 
-    def new_cache(self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Cache:
-        """An empty cache."""
-        size = self.width // self.heads
-        return Cache(len(self.blocks), num_envs, self.heads, self.window, size, device, dtype, self.recency)
+    def new_cache(
+        self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32, tensors: bool | None = None
+    ) -> Cache:
+        """An empty cache.
+
+        Args:
+            num_envs: Of so many environments.
+            device: Where it lies.
+            dtype: Of its tensors.
+            tensors: Whether it is made of tensors, for PyTorch's attention; None leaves that to the device.
+        """
+        sizes = len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads
+        if tensors or (tensors is None and (device.type != "cpu" or dtype != torch.float32)):
+            return TensorCache(*sizes, device, dtype, self.recency)
+        return CpuCache(*sizes, self.recency)
 
 
 def sinusoids(steps: Tensor, width: int) -> Tensor:
@@ -343,11 +244,6 @@ def sinusoids(steps: Tensor, width: int) -> Tensor:
     half = torch.arange(0, width, 2, device=steps.device, dtype=torch.float32)
     angles = steps[..., None].float() * torch.exp(half * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
-
-
-def slopes(heads: int, device: torch.device) -> Tensor:
-    """``(heads,)``: from 1/2 in the first head to 1/256 in the last, evenly in their logarithm."""
-    return 2.0 ** -torch.linspace(1, 8, heads, device=device)
 
 
 def _older(heads: int, length: int, device: torch.device) -> Tensor:

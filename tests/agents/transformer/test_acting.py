@@ -184,7 +184,7 @@ def test_acting_compiles_as_one_graph_and_acts_alike(monkeypatch):
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
     acting = ActingModel(opinionated(envs))
     step = graphs.one_graph(acting.forward)
-    caches = [acting.backbone.new_cache(3, CPU) for _ in range(2)]
+    caches = [acting.backbone.new_cache(3, CPU, tensors=True) for _ in range(2)]
     for t in range(20):
         assert torch.equal(step(inputs(envs, t), caches[0], 64), acting.forward(inputs(envs, t), caches[1], t + 1))
 
@@ -192,8 +192,7 @@ def test_acting_compiles_as_one_graph_and_acts_alike(monkeypatch):
 def test_acting_never_makes_a_device_wait():
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
     acting = ActingModel(opinionated(envs))
-    cache = acting.backbone.new_cache(3, CPU)
-    cache.on_cpu = False
+    cache = acting.backbone.new_cache(3, CPU, tensors=True)
     with NothingWaits() as mode:
         acting(inputs(envs, 3), cache, 4)
     assert mode.operations > 20

@@ -117,8 +117,7 @@ def test_updates_and_acting_never_make_a_device_wait(kind):
         with NothingWaits():
             learner._update(slices)
     acting = ActingModel(learner.model)
-    cache = acting.backbone.new_cache(2, CPU)
-    cache.on_cpu = False
+    cache = acting.backbone.new_cache(2, CPU, tensors=True)
     now = tree_map(torch.from_numpy, observed(SPACES[kind], np.random.default_rng(0), 2))
     steps = torch.tensor([3, 0])
     with NothingWaits():

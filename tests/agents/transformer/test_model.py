@@ -44,12 +44,11 @@ def at(timesteps, rows, t):
 
 
 @pytest.mark.parametrize("recency", [True, False])
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(on_cpu, recency):
+@pytest.mark.parametrize("tensors", [True, False])
+def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(tensors, recency):
     """Rollouts of 3 to 17 steps restart at different times in 4 environments whose cache holds 6 timesteps."""
     model = AgentModel(dataclasses.replace(SMALL, recency=recency), LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
-    cache = model.backbone.new_cache(4, torch.device("cpu"))
-    cache.on_cpu = on_cpu
+    cache = model.backbone.new_cache(4, torch.device("cpu"), tensors=tensors)
     lengths = [[17, 5], [3, 9, 8], [11, 11], [6, 6, 6]]
     rollouts = [[random_timesteps(1, length) for length in row] for row in lengths]
     full = [

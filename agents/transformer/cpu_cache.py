@@ -1,0 +1,220 @@
+"""The cache of a CPU, and the attention of one new timestep to it.
+
+The memory is read as a whole at every step, which takes longer than the sums. So keys and values are 16-bit integers,
+half of float32; each row reads its own and none beyond its length, while PyTorch's attention reads as much for every
+row as for the longest; and keys lie by dimension within blocks of timesteps, so that a processor works on several
+timesteps at once and reads one piece of memory.
+
+Each timestep and head has a scale, a power of two, so that a number is off by at most 2**-15 of the largest beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import mmap
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtbench.vector.compiled import kernel
+
+from .cache import slopes
+
+Array = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Short = npt.NDArray[np.int16]
+
+# A row's products may be added in any order, so that a processor adds several at once.
+_kernel = partial(kernel, any_order=True)
+
+# Timesteps or dimensions whose products are added before the sum is written back. The kernels name each of them.
+_AT_ONCE = 8
+# Timesteps whose keys lie together. Of 16 to 128, 32 was the fastest.
+_BLOCK = 32
+
+_SIGN_AND_15_BITS = 15
+_MOST = 2**_SIGN_AND_15_BITS - 1
+
+
+class Places(NamedTuple):
+    """Where a timestep of B environments goes, and what it sees.
+
+    Attributes:
+        slot: ``(B,)``.
+        lengths: ``(B,)``: it sees that many slots, from the first on.
+    """
+
+    slot: Integers
+    lengths: Integers
+
+
+class CpuCache:
+    """Keys and values of past timesteps as 16-bit integers; see :class:`Cache`.
+
+    Args:
+        layers: Of the Transformer.
+        num_envs: B.
+        heads: Of each layer.
+        window: Timesteps that are remembered.
+        head_dim: Size of a key.
+        recency: What is older counts less; see ``backbone.py``.
+    """
+
+    def __init__(self, layers: int, num_envs: int, heads: int, window: int, head_dim: int, recency: bool) -> None:
+        self.window = window
+        rows = (layers, num_envs, heads)
+        self._keys: Short = zeros(*rows, -(-window // _BLOCK), head_dim, _BLOCK)
+        self._values: Short = zeros(*rows, window, head_dim)
+        self._key_scales: Array = np.zeros((*rows, window), np.float32)
+        self._value_scales: Array = np.zeros((*rows, window), np.float32)
+        self._scores = torch.empty(num_envs, heads, window)
+        self._slopes: Array = slopes(heads, torch.device("cpu")).numpy() if recency else np.zeros(heads, np.float32)
+
+    def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
+        """See :class:`Cache`."""
+        used = min(steps, self.window)
+        by_timestep = np.moveaxis(self._keys, -1, -2)  # (layers, B, heads, blocks, block, head_dim)
+        keys = by_timestep.reshape(*by_timestep.shape[:3], -1, by_timestep.shape[-1])
+        return {
+            "keys": keys[:, :, :, :used] * self._key_scales[:, :, :, :used, None],
+            "values": self._values[:, :, :, :used] * self._value_scales[:, :, :, :used, None],
+        }
+
+    def load_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
+        """See :class:`Cache`. What came from here becomes the same integers again."""
+        keys, values = (np.asarray(state[name], dtype=np.float32) for name in ("keys", "values"))
+        rows = keys.shape[1]
+        for layer in range(len(keys)):
+            for slot in range(keys.shape[3]):
+                key, value = (np.ascontiguousarray(one[layer, :, :, slot]) for one in (keys, values))
+                self._store(layer, key, value, np.full(rows, slot))
+
+    def part(self, rows: slice) -> CpuCache:
+        """See :class:`Cache`."""
+        part = copy.copy(self)
+        for name in ("_keys", "_values", "_key_scales", "_value_scales"):
+            setattr(part, name, getattr(self, name)[:, rows])
+        part._scores = self._scores[rows]
+        return part
+
+    def places(self, steps: Tensor, used: int) -> Places:
+        """See :class:`Cache`."""
+        at = steps.numpy()
+        return Places(at % self.window, np.minimum(at + 1, self.window))
+
+    def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
+        """See :class:`Cache`."""
+        # Contiguous: else the loops are compiled for any strides, and slow.
+        query, key, value = (tensor.contiguous().numpy() for tensor in qkv)
+        self._store(layer, key, value, places.slot)
+        rows, heads, head_dim = query.shape
+        longest = int(places.lengths.max())
+        weights = self._scores.view(-1)[: rows * heads * longest].view(rows, heads, longest)
+        mixed = torch.empty(rows, heads, head_dim)
+        query = query * np.float32(1 / math.sqrt(head_dim))
+        keys, scales = self._keys[layer], self._key_scales[layer]
+        _score(query, keys, scales, places.slot, places.lengths, self._slopes, weights.numpy())
+        torch.softmax(weights, dim=-1, out=weights)
+        _mix(weights.numpy(), self._values[layer], self._value_scales[layer], places.lengths, mixed.numpy())
+        return mixed
+
+    def _store(self, layer: int, key: Array, value: Array, slots: Integers) -> None:
+        keys, values = self._keys[layer], self._values[layer]
+        _store(key, value, keys, self._key_scales[layer], values, self._value_scales[layer], slots)
+
+
+def zeros(*shape: int) -> Short:
+    """Integers of 16 bits, all 0, in large pages of memory where the system has them: the memory is read as a whole."""
+    size = math.prod(shape)
+    if not hasattr(mmap, "MADV_HUGEPAGE") or not size:
+        return np.zeros(shape, np.int16)
+    memory = mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype=np.int16).reshape(shape)
+
+
+@_kernel
+def _store(
+    key: Array, value: Array, keys: Short, key_scales: Array, values: Short, value_scales: Array, slots: Integers
+) -> None:
+    rows, heads, head_dim = key.shape
+    for b in range(rows):
+        slot = slots[b]
+        block, at = slot // _BLOCK, slot % _BLOCK
+        for h in range(heads):
+            largest_key, largest_value = np.float32(0), np.float32(0)
+            for j in range(head_dim):
+                largest_key = max(largest_key, abs(key[b, h, j]))
+                largest_value = max(largest_value, abs(value[b, h, j]))
+            # The smallest power of two above the largest; bounded, so that neither scale nor its inverse is infinite.
+            key_power = max(math.frexp(largest_key)[1], -100) - _SIGN_AND_15_BITS
+            value_power = max(math.frexp(largest_value)[1], -100) - _SIGN_AND_15_BITS
+            key_scales[b, h, slot] = math.ldexp(1.0, key_power)
+            value_scales[b, h, slot] = math.ldexp(1.0, value_power)
+            of_keys, of_values = np.float32(math.ldexp(1.0, -key_power)), np.float32(math.ldexp(1.0, -value_power))
+            for j in range(head_dim):
+                keys[b, h, block, j, at] = max(-_MOST, min(_MOST, int(np.rint(key[b, h, j] * of_keys))))
+                values[b, h, slot, j] = max(-_MOST, min(_MOST, int(np.rint(value[b, h, j] * of_values))))
+
+
+@_kernel
+def _score(
+    query: Array, keys: Short, scales: Array, slots: Integers, lengths: Integers, slopes: Array, scores: Array
+) -> None:
+    rows, heads, _, head_dim, size = keys.shape
+    window, whole = scales.shape[2], head_dim - head_dim % _AT_ONCE
+    f = np.float32
+    for b in range(rows):
+        n = lengths[b]
+        for h in range(heads):
+            q, out, scale = query[b, h], scores[b, h], scales[b, h]
+            out[:n], out[n:] = 0, -np.inf
+            for block in range(-(-n // size)):
+                k, o, some = keys[b, h, block], out[block * size :], min(size, n - block * size)
+                for j in range(0, whole, _AT_ONCE):
+                    for t in range(some):
+                        o[t] += (
+                            (q[j] * f(k[j, t]) + q[j + 1] * f(k[j + 1, t]))
+                            + (q[j + 2] * f(k[j + 2, t]) + q[j + 3] * f(k[j + 3, t]))
+                            + (q[j + 4] * f(k[j + 4, t]) + q[j + 5] * f(k[j + 5, t]))
+                            + (q[j + 6] * f(k[j + 6, t]) + q[j + 7] * f(k[j + 7, t]))
+                        )
+                for j in range(whole, head_dim):
+                    for t in range(some):
+                        o[t] += q[j] * f(k[j, t])
+            for t in range(slots[b] + 1):
+                out[t] = out[t] * scale[t] - slopes[h] * f(slots[b] - t)
+            for t in range(slots[b] + 1, n):  # the window's end is older than its beginning
+                out[t] = out[t] * scale[t] - slopes[h] * f(slots[b] + window - t)
+
+
+@_kernel
+def _mix(weights: Array, values: Short, scales: Array, lengths: Integers, mixed: Array) -> None:
+    rows, heads, _, head_dim = values.shape
+    f = np.float32
+    for b in range(rows):
+        n = lengths[b]
+        whole = n - n % _AT_ONCE
+        for h in range(heads):
+            w, v, out = weights[b, h], values[b, h], mixed[b, h]
+            for t in range(n):
+                w[t] *= scales[b, h, t]
+            out[:] = 0
+            for t in range(0, whole, _AT_ONCE):
+                for j in range(head_dim):
+                    out[j] += (
+                        (w[t] * f(v[t, j]) + w[t + 1] * f(v[t + 1, j]))
+                        + (w[t + 2] * f(v[t + 2, j]) + w[t + 3] * f(v[t + 3, j]))
+                        + (w[t + 4] * f(v[t + 4, j]) + w[t + 5] * f(v[t + 5, j]))
+                        + (w[t + 6] * f(v[t + 6, j]) + w[t + 7] * f(v[t + 7, j]))
+                    )
+            for t in range(whole, n):
+                for j in range(head_dim):
+                    out[j] += w[t] * f(v[t, j])
