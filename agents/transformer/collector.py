@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -36,8 +35,11 @@ class Collector:
 
     Every environment draws an exploration multiplier in [0, 1) for each rollout, so that some environments of a batch
     always explore more than others. Epsilon falls linearly over all steps taken and, with `epsilon_late`, also within a
-    rollout (paper's release). With `epsilon_correlation`, noise of continuous actions lasts several steps and so moves
-    a body further than white noise, which averages out (Eberhard et al., "Pink noise is all you need", ICLR 2023).
+    rollout (paper's release).
+
+    Noise of single steps averages out, and what the policy is sure of stays as it is. With `epsilon_hold`, each number
+    of a continuous action is a random one for some steps on end, for a share epsilon of the time and by itself, as in
+    temporally extended epsilon-greedy exploration (Dabney et al., ICLR 2021), which holds whole actions.
 
     Args:
         envs: The environments.
@@ -70,7 +72,7 @@ class Collector:
         self._begins = np.ones(n, dtype=np.bool_)  # where the next observation is a rollout's first
         self._ended = np.zeros(n, dtype=np.bool_)  # where the last step ended a rollout
         self._curiosity = self._rng.random(n)
-        self._noise = np.zeros_like(self._player.previous_action, dtype=np.float64)
+        self._held = np.full(self._player.previous_action.shape, np.nan)  # NaN: as the policy acts
         # What the latest rollout that ended was drawn from, and what the one after it is, for each environment.
         self._next_drawn_from = resuming.seeded_streams(seeds)
         self._drawn_from = self._next_drawn_from.copy()
@@ -138,9 +140,14 @@ class Collector:
             random = self._rng.integers(self._num_actions, size=len(actions))
             curious = self._rng.random(len(actions)) < epsilon
             return np.asarray(np.where(curious, random, actions))
-        kept = self.config.epsilon_correlation
-        self._noise = kept * self._noise + math.sqrt(1 - kept**2) * self._rng.standard_normal(actions.shape)
-        return np.asarray(np.clip(actions + self._noise * epsilon[:, None], -1, 1), dtype=np.float32)
+        if self.config.epsilon_hold:
+            over = self._rng.random(actions.shape) < 1 / self.config.epsilon_hold
+            curious = self._rng.random(actions.shape) < epsilon[:, None]
+            drawn = np.where(curious, self._rng.uniform(-1, 1, actions.shape), np.nan)
+            self._held = np.where(over, drawn, self._held)
+            return np.asarray(np.where(np.isnan(self._held), actions, self._held), dtype=np.float32)
+        noise = self._rng.standard_normal(actions.shape) * epsilon[:, None]
+        return np.asarray(np.clip(actions + noise, -1, 1), dtype=np.float32)
 
     # ---- rollouts under way ----
 
@@ -190,7 +197,7 @@ class Collector:
             "ended": self._ended.copy(),
             "begins": self._begins.copy(),
             "curiosity": self._curiosity.copy(),
-            "noise": self._noise.copy(),
+            "held": self._held.copy(),
             **tree_map(np.copy, flat("observation", self._observation)),
             "drawn_from": self._drawn_from.copy(),
             "next_drawn_from": self._next_drawn_from.copy(),
@@ -226,8 +233,8 @@ class Collector:
             return
         for name in ("length", "ended", "begins", "curiosity", "drawn_from", "next_drawn_from"):
             setattr(self, f"_{name}", state[name].copy())
-        if "noise" in state:  # an earlier version had none to keep
-            self._noise = state["noise"].copy()
+        if "held" in state:  # not of an earlier version
+            self._held = state["held"].copy()
         self._observation = tree_map(np.copy, unflat("observation", self._observation, state))
         self._rng.bit_generator.state = json.loads(str(state["rng"]))
         self._player.load_state(_inside(state, _PLAYER), model)

@@ -114,7 +114,7 @@ class CollectConfig:
     epsilon_late: tuple[float, float] = number((1.0, 1.0), 0, 10)  # factors on both, reached within a rollout ...
     epsilon_horizon: int = number(1000, 0, _MANY)  # ... after this many steps of it
     epsilon_steps: int = number(24_000_000, 0, _MANY)  # environment steps, all environments together
-    epsilon_correlation: float = number(0.0, 0, 0.999)  # continuous: of one step's noise with the next one's
+    epsilon_hold: float = number(0.0, 0, 1000)  # continuous: steps that a random value lasts; 0: noise of each step
     steps_per_update: float = number(24.0, 0, 1e9)  # environment steps for each update
     first_steps: int = number(24_000, 0, _MANY)  # environment steps before the first update
     refresh_updates: int = number(100, 1, _MANY)  # updates until collecting beside the learner takes newer weights

@@ -141,17 +141,23 @@ def continuous(n=4, **collect):
     return setting(make=lambda: Recorded(MetaRollout(Wide(), k=2)), n=n, config=CollectConfig(**collect))
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_noise_is_as_strong_and_as_lasting_as_set(correlation):
-    """Of a first-order process: every lag multiplies the correlation, and the strength is that of white noise."""
-    n, steps = 50, 2000
-    _, _, collector = continuous(n, epsilon_start=0.1, epsilon_end=0.1, epsilon_correlation=correlation)
+def test_each_number_of_an_action_is_held_by_itself():
+    """The policy plays 2: what is not 2 is a random value, which lasts 4 steps on average."""
+    n, hold, epsilon = 200, 4.0, 0.3
+    _, _, collector = continuous(n, epsilon_start=epsilon, epsilon_end=epsilon, epsilon_hold=hold)
     collector._curiosity[:] = 1.0
-    noise = np.stack([collector._explore(np.zeros((n, 1), np.float32))[:, 0] for _ in range(steps)])[100:]
-    assert noise.std() == pytest.approx(0.1, rel=0.03)
-    for lag in (1, 2, 5):
-        measured = np.mean(noise[lag:] * noise[:-lag]) / np.mean(noise**2)
-        assert measured == pytest.approx(correlation**lag, abs=0.03)
+    collector._curiosity[0] = 0.0
+    collector._held = np.full((n, 2), np.nan)
+    played = np.stack([collector._explore(np.full((n, 2), 2.0, np.float32)) for _ in range(1000)])[50:]
+    assert played.dtype == np.float32
+    assert (played[:, 0] == 2).all(), "it is not curious"
+    random = played[:, 1:] != 2
+    assert random.mean() == pytest.approx(epsilon, abs=0.01)
+    assert random.all(axis=-1).mean() == pytest.approx(epsilon**2, abs=0.01), "independent"
+    changes = (played[1:, 1:] != played[:-1, 1:])[random[:-1]]
+    assert 1 / changes.mean() == pytest.approx(hold, rel=0.05)
+    values = played[:, 1:][random]
+    assert np.histogram(values, bins=4, range=(-1, 1), density=True)[0] == pytest.approx(0.5, abs=0.03)
 
 
 def test_continuous_actions_reach_the_whole_range():

@@ -127,15 +127,17 @@ def test_a_restored_collector_goes_on_alike(steps, engine):
         assert a.terminated == b.terminated
 
 
-def test_noise_goes_on_through_a_checkpoint():
-    (_, model, whole), (_, _, resumed) = (continuous(epsilon_correlation=0.9) for _ in range(2))
+def test_a_held_value_goes_on_through_a_checkpoint():
+    (_, model, whole), (_, _, resumed) = (continuous(epsilon_hold=20) for _ in range(2))
+    whole._curiosity[:] = 1.0
     list(whole.collect(model, 50))
     state = {name: value.copy() for name, value in whole.state().items()}
+    assert np.isfinite(state["unfinished.held"]).any()
     resumed.load_state(state, model)
     played = [[r.actions for r, _ in each.collect(model, 200)] for each in (whole, resumed)]
     assert len(played[0]) > 3
     assert all(map(np.array_equal, *played))
-    del state["unfinished.noise"]  # of an earlier version
+    del state["unfinished.held"]  # of an earlier version
     resumed.load_state(state, model)
     assert list(resumed.collect(model, 200))
 
