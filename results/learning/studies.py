@@ -202,9 +202,9 @@ _REACH = (
     "collect.epsilon_steps=600000",
 )
 # Holding the puck pays a little at once; the goal is found after a hundred steps of pushing or more. With the preset's
-# discount of 0.97 these count for a twentieth, with 0.99 for a third. A closed gripper touches the puck from above, which
-# pays too, and only a puck between the fingers tells by its rewards where the goal is: some random values last, so that
-# the gripper is open at times when the hand goes down.
+# discount of 0.97 these count for a twentieth, with 0.99 for a third. A closed gripper on top of the puck pays too, but
+# only a puck between the fingers tells by its rewards where the goal is: some random values last, so that at times the
+# gripper is open when the hand goes down.
 _PUSH = (
     *("updates=40000", "learning.cooldown=12000", "learning.n_step=10", "model.bin_limit=1200"),
     *("learning.discounts=[0.99]", "collect.epsilon_steps=1000000", "collect.epsilon_end=0.2"),
