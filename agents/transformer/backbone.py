@@ -223,7 +223,7 @@ class Backbone(nn.Module):
         return [module for module in self.modules() if isinstance(module, SigmaReparamLinear)]
 
     def new_cache(
-        self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32, tensors: bool | None = None
+        self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32, tensors: bool = False
     ) -> Cache:
         """An empty cache.
 
@@ -231,10 +231,10 @@ class Backbone(nn.Module):
             num_envs: Of so many environments.
             device: Where it lies.
             dtype: Of its tensors.
-            tensors: Whether it is made of tensors, for PyTorch's attention; None leaves that to the device.
+            tensors: For PyTorch's attention, on a CPU too, where it is the slower one.
         """
         sizes = len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads
-        if tensors or (tensors is None and (device.type != "cpu" or dtype != torch.float32)):
+        if tensors or device.type != "cpu" or dtype != torch.float32:
             return TensorCache(*sizes, device, dtype, self.recency)
         return CpuCache(*sizes, self.recency)
 
