@@ -38,8 +38,8 @@ _AT_ONCE = 8
 # Timesteps whose keys lie together. Of 16 to 128, 32 was the fastest.
 _BLOCK = 32
 
-_SIGN_AND_15_BITS = 15
-_MOST = 2**_SIGN_AND_15_BITS - 1
+_BITS = 15  # beside the sign
+_MOST = 2**_BITS - 1
 
 
 class Places(NamedTuple):
@@ -87,11 +87,19 @@ class CpuCache:
         }
 
     def load_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """See :class:`Cache`. What came from here becomes the same integers again."""
+        """See :class:`Cache`. What came from here becomes the same integers again.
+
+        Raises:
+            ValueError: It is of a cache of other sizes.
+        """
         keys, values = (np.asarray(state[name], dtype=np.float32) for name in ("keys", "values"))
-        rows = keys.shape[1]
-        for layer in range(len(keys)):
-            for slot in range(keys.shape[3]):
+        layers, rows, heads, window, head_dim = self._values.shape
+        used = keys.shape[3] if keys.ndim == 5 else window
+        wanted = layers, rows, heads, min(used, window), head_dim
+        if keys.shape != wanted or values.shape != wanted:  # the kernels would write beside their memory
+            raise ValueError(f"Keys {keys.shape} and values {values.shape} do not fit a memory {self._values.shape}.")
+        for layer in range(layers):
+            for slot in range(used):
                 key, value = (np.ascontiguousarray(one[layer, :, :, slot]) for one in (keys, values))
                 self._store(layer, key, value, np.full(rows, slot))
 
@@ -154,8 +162,8 @@ def _store(
                 largest_key = max(largest_key, abs(key[b, h, j]))
                 largest_value = max(largest_value, abs(value[b, h, j]))
             # The smallest power of two above the largest; bounded, so that neither scale nor its inverse is infinite.
-            key_power = max(math.frexp(largest_key)[1], -100) - _SIGN_AND_15_BITS
-            value_power = max(math.frexp(largest_value)[1], -100) - _SIGN_AND_15_BITS
+            key_power = max(math.frexp(largest_key)[1], -100) - _BITS
+            value_power = max(math.frexp(largest_value)[1], -100) - _BITS
             key_scales[b, h, slot] = math.ldexp(1.0, key_power)
             value_scales[b, h, slot] = math.ldexp(1.0, value_power)
             of_keys, of_values = np.float32(math.ldexp(1.0, -key_power)), np.float32(math.ldexp(1.0, -value_power))
