@@ -15,9 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .cache import Cache, TensorCache, slopes
+from .cache import Cache, TensorCache
 from .cpu_cache import CpuCache
 from .objectives import full_precision
+
+# What a head adds at first to scores of the ages that it prefers: it counts them twenty times as much as others.
+_PREFERENCE = 3.0
 
 
 class SigmaReparamLinear(nn.Module):
@@ -96,6 +99,42 @@ class Attention(nn.Module):
         return self.out((mixed.to(x_BD.dtype)[:, :, None] * self.head_scale).reshape(B, D))
 
 
+class AgeScores(nn.Module):
+    """What each head adds to the score of a timestep, by how many steps older than the query it is; learned.
+
+    Each head begins with a range of ages of its own that it prefers, so that a layer looks near and far from the start;
+    heads that begin alike stay alike for long. Ages up to 15 have a number each; older ones share 16, each for a range
+    of ages as wide as the others' in its logarithm.
+
+    Args:
+        layers: L.
+        heads: H.
+        window: The oldest timestep that is seen is ``window - 1`` steps old.
+    """
+
+    group: Tensor
+
+    def __init__(self, layers: int, heads: int, window: int) -> None:
+        super().__init__()
+        age = torch.arange(window)
+        groups = 16 * (1 + (age / 16).clamp(min=1).log() / math.log(max(window, 17) / 16))
+        self.register_buffer("group", torch.where(age < 16, age, groups.long().clamp(max=31)), persistent=False)
+        # The head whose range of ages it is: ranges are as wide as each other in their logarithm.
+        head = (heads * (age + 1).log() / math.log(window + 1)).long()
+        prefers = torch.zeros(heads, 32).index_put((head, self.group), torch.tensor(_PREFERENCE))
+        self.scores: Final = nn.Parameter(prefers.repeat(layers, 1, 1))
+
+    def forward(self, length: int) -> Tensor:
+        """``(L, H, length)``, by age."""
+        age = torch.arange(length, device=self.group.device).clamp(max=len(self.group) - 1)
+        return self.scores[:, :, self.group[age]]
+
+    def pairs(self, length: int) -> Tensor:
+        """Query i, key j: ``(L, 1, H, length, length)``. 0 where j is after i."""
+        newest_last = F.pad(self(length).flip(-1), (0, length - 1))
+        return newest_last.unfold(-1, length, 1).flip(-2)[:, None]
+
+
 class Block(nn.Module):
     """Attention and feed-forward, each normalized before and after."""
 
@@ -138,8 +177,8 @@ class Backbone(nn.Module):
         recompute: Keep only the inputs of each block for the backward pass, and compute the rest again: less memory,
             about a third more time.
         input_norm: LayerNorm of the embedded timesteps.
-        recency: Each head takes a share of its own off a timestep's score for every step that it is older (ALiBi, Press
-            et al. 2022): some heads begin near-sighted, which finds what happened just before much sooner.
+        relative: Distances count beside positions: each head learns what to add to the score of a timestep of each age
+            (Raffel et al. 2020).
     """
 
     def __init__(
@@ -152,10 +191,9 @@ class Backbone(nn.Module):
         dropout: float,
         recompute: bool = False,
         input_norm: bool = False,
-        recency: bool = False,
+        relative: bool = False,
     ) -> None:
         super().__init__()
-        self.recency = recency
         self.width: Final = width
         self.heads: Final = heads
         self.window: Final = window
@@ -164,6 +202,7 @@ class Backbone(nn.Module):
         self.dropout: Final = nn.Dropout(dropout)
         self.input_norm: Final = nn.LayerNorm(width) if input_norm else nn.Identity()
         self.norm: Final = nn.LayerNorm(width)
+        self.ages: Final = AgeScores(layers, heads, window) if relative else None
 
     def forward(
         self, x_BTD: Tensor, steps_BT: Tensor, window: int | None = None, segment_BT: Tensor | None = None
@@ -187,11 +226,14 @@ class Backbone(nn.Module):
         if segment_BT is not None:
             causal = _band(x_BTD.shape[1], window or x_BTD.shape[1], x_BTD.device)
             mask = ((segment_BT[:, :, None] == segment_BT[:, None, :]) & causal)[:, None]
-        if self.recency:
-            older = _older(self.heads, x_BTD.shape[1], x_BTD.device)
+        if self.ages is not None:
             visible = _band(x_BTD.shape[1], x_BTD.shape[1], x_BTD.device) if mask is None else mask
-            mask = older.masked_fill(~visible, -torch.inf)
-        for block in self.blocks:
+            masks: tuple[Tensor | None, ...] = (
+                self.ages.pairs(x_BTD.shape[1]).masked_fill(~visible, -torch.inf).unbind()
+            )
+        else:
+            masks = (mask,) * len(self.blocks)
+        for block, mask in zip(self.blocks, masks, strict=True):
             if self.recompute and self.training:
                 x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
             else:
@@ -210,7 +252,7 @@ class Backbone(nn.Module):
         Returns:
             ``(B, D)``.
         """
-        places = cache.places(steps_B, used)
+        places = cache.places(steps_B, used, None if self.ages is None else self.ages(self.window))
         x_BD = self.input_norm(x_BD)
         x_BD = self.dropout(x_BD + sinusoids(steps_B, self.width).to(x_BD.dtype))
         for layer, block in enumerate(self.blocks):
@@ -235,8 +277,8 @@ class Backbone(nn.Module):
         """
         sizes = len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads
         if tensors or device.type != "cpu" or dtype != torch.float32:
-            return TensorCache(*sizes, device, dtype, self.recency)
-        return CpuCache(*sizes, self.recency)
+            return TensorCache(*sizes, device, dtype)
+        return CpuCache(*sizes)
 
 
 def sinusoids(steps: Tensor, width: int) -> Tensor:
@@ -244,12 +286,6 @@ def sinusoids(steps: Tensor, width: int) -> Tensor:
     half = torch.arange(0, width, 2, device=steps.device, dtype=torch.float32)
     angles = steps[..., None].float() * torch.exp(half * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
-
-
-def _older(heads: int, length: int, device: torch.device) -> Tensor:
-    """What is taken off the score of key j by query i: ``(1, heads, length, length)``."""
-    at = torch.arange(length, device=device)
-    return (slopes(heads, device)[:, None, None] * (at - at[:, None]))[None]
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

@@ -33,12 +33,14 @@ class Cache(Protocol):
     def part(self, rows: slice) -> Cache:
         """The memory of some of the environments, in the same storage."""
 
-    def places(self, steps: Tensor, used: int) -> Any:
+    def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Any:
         """Where the next timestep of every environment goes, and what it sees.
 
         Args:
             steps: ``(B,)`` int64: of the timestep in its rollout.
             used: How many slots to look at: none beyond them may hold a timestep.
+            by_age: ``(layers, heads, window)``: added to the score of a timestep that is so many steps older. None:
+                nothing.
         """
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Any) -> Tensor:
@@ -56,7 +58,7 @@ class Seen(NamedTuple):
 
     Attributes:
         slot: ``(B,)``.
-        seen: ``(B, 1, 1, used)`` bool, or ``(B, heads, 1, used)`` that is added to scores.
+        seen: ``(1, B, 1, 1, used)`` bool, or ``(layers, B, heads, 1, used)`` that is added to scores.
     """
 
     slot: Tensor
@@ -74,7 +76,6 @@ class TensorCache:
         head_dim: Size of a key.
         device: Where it lies.
         dtype: Of keys and values.
-        recency: What is older counts less; see ``backbone.py``.
     """
 
     def __init__(
@@ -86,10 +87,8 @@ class TensorCache:
         head_dim: int,
         device: torch.device,
         dtype: torch.dtype,
-        recency: bool,
     ) -> None:
         self.window = window
-        self._slopes = slopes(heads, device) if recency else None
         self._keys = torch.zeros(layers, num_envs, heads, window, head_dim, device=device, dtype=dtype)
         self._values = torch.zeros_like(self._keys)
         self._rows = torch.arange(num_envs, device=device)
@@ -113,15 +112,15 @@ class TensorCache:
         part._rows = self._rows[: part._keys.shape[1]]
         return part
 
-    def places(self, steps: Tensor, used: int) -> Seen:
+    def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Seen:
         """See :class:`Cache`."""
         slot = steps % self.window
         slots = torch.arange(used, device=steps.device)
-        seen = (slots <= steps[:, None])[:, None, None, :]
-        if self._slopes is not None:
+        seen = (slots <= steps[:, None])[None, :, None, None, :]
+        if by_age is not None:
             age = (slot[:, None] - slots) % self.window
-            older = -self._slopes[:, None, None] * age[:, None, None, :]
-            seen = older.masked_fill(~seen, -torch.inf).to(self._keys.dtype)
+            added = by_age[:, :, age].transpose(1, 2)[:, :, :, None]
+            seen = added.masked_fill(~seen, -torch.inf).to(self._keys.dtype)
         return Seen(slot, seen)
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Seen) -> Tensor:
@@ -131,9 +130,5 @@ class TensorCache:
         keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
         used = places.seen.shape[-1]
         keys, values = keys[:, :, :used], values[:, :, :used]
-        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=places.seen)[:, :, 0]
-
-
-def slopes(heads: int, device: torch.device) -> Tensor:
-    """``(heads,)``: from 1/2 in the first head to 1/256 in the last, evenly in their logarithm."""
-    return 2.0 ** -torch.linspace(1, 8, heads, device=device)
+        seen = places.seen[layer % len(places.seen)]
+        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)[:, :, 0]

@@ -49,7 +49,8 @@ class ModelConfig:
     input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
-    recency: bool = False  # attention prefers later timesteps, each head by another measure (ALiBi)
+    relative: bool = False  # attention learns what each distance is worth, beside positions (T5)
+    action_gates: bool = False  # actions also multiply the state's features in the critics
     recompute: bool = False  # compute activations again in the backward pass, to save memory
 
     def __post_init__(self) -> None:
@@ -173,7 +174,7 @@ class TrainConfig:
 
 
 # Settings of earlier versions that mean nothing today: a config.json may have them.
-_RETIRED = {"collect": ("replay_on_disk",)}
+_RETIRED = {"collect": ("replay_on_disk",), "model": ("recency",)}
 
 
 # The paper's agent for Multi-Task POPGym (Tables 1 and 2): 100M environment steps, 4M updates. Meant for a GPU; nobody

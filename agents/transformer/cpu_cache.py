@@ -24,8 +24,6 @@ from torch import Tensor
 
 from mtbench.vector.compiled import kernel
 
-from .cache import slopes
-
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Short = npt.NDArray[np.int16]
@@ -48,10 +46,12 @@ class Places(NamedTuple):
     Attributes:
         slot: ``(B,)``.
         lengths: ``(B,)``: it sees that many slots, from the first on.
+        by_age: ``(layers, heads, window)``: added to the score of a timestep that is so many steps older.
     """
 
     slot: Integers
     lengths: Integers
+    by_age: Array
 
 
 class CpuCache:
@@ -63,10 +63,9 @@ class CpuCache:
         heads: Of each layer.
         window: Timesteps that are remembered.
         head_dim: Size of a key.
-        recency: What is older counts less; see ``backbone.py``.
     """
 
-    def __init__(self, layers: int, num_envs: int, heads: int, window: int, head_dim: int, recency: bool) -> None:
+    def __init__(self, layers: int, num_envs: int, heads: int, window: int, head_dim: int) -> None:
         self.window = window
         rows = (layers, num_envs, heads)
         self._keys: Short = zeros(*rows, -(-window // _BLOCK), head_dim, _BLOCK)
@@ -74,7 +73,7 @@ class CpuCache:
         self._key_scales: Array = np.zeros((*rows, window), np.float32)
         self._value_scales: Array = np.zeros((*rows, window), np.float32)
         self._scores = torch.empty(num_envs, heads, window)
-        self._slopes: Array = slopes(heads, torch.device("cpu")).numpy() if recency else np.zeros(heads, np.float32)
+        self._alike: Array = np.zeros((layers, heads, window), np.float32)
 
     def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
         """See :class:`Cache`."""
@@ -111,10 +110,11 @@ class CpuCache:
         part._scores = self._scores[rows]
         return part
 
-    def places(self, steps: Tensor, used: int) -> Places:
+    def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Places:
         """See :class:`Cache`."""
         at = steps.numpy()
-        return Places(at % self.window, np.minimum(at + 1, self.window))
+        added = self._alike if by_age is None else by_age.contiguous().numpy()
+        return Places(at % self.window, np.minimum(at + 1, self.window), added)
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
         """See :class:`Cache`."""
@@ -127,7 +127,7 @@ class CpuCache:
         mixed = torch.empty(rows, heads, head_dim)
         query = query * np.float32(1 / math.sqrt(head_dim))
         keys, scales = self._keys[layer], self._key_scales[layer]
-        _score(query, keys, scales, places.slot, places.lengths, self._slopes, weights.numpy())
+        _score(query, keys, scales, places.slot, places.lengths, places.by_age[layer], weights.numpy())
         torch.softmax(weights, dim=-1, out=weights)
         _mix(weights.numpy(), self._values[layer], self._value_scales[layer], places.lengths, mixed.numpy())
         return mixed
@@ -174,7 +174,7 @@ def _store(
 
 @_kernel
 def _score(
-    query: Array, keys: Short, scales: Array, slots: Integers, lengths: Integers, slopes: Array, scores: Array
+    query: Array, keys: Short, scales: Array, slots: Integers, lengths: Integers, by_age: Array, scores: Array
 ) -> None:
     rows, heads, _, head_dim, size = keys.shape
     window, whole = scales.shape[2], head_dim - head_dim % _AT_ONCE
@@ -198,9 +198,9 @@ def _score(
                     for t in range(some):
                         o[t] += q[j] * f(k[j, t])
             for t in range(slots[b] + 1):
-                out[t] = out[t] * scale[t] - slopes[h] * f(slots[b] - t)
+                out[t] = out[t] * scale[t] + by_age[h, slots[b] - t]
             for t in range(slots[b] + 1, n):  # the window's end is older than its beginning
-                out[t] = out[t] * scale[t] - slopes[h] * f(slots[b] + window - t)
+                out[t] = out[t] * scale[t] + by_age[h, slots[b] + window - t]
 
 
 @_kernel

@@ -149,6 +149,8 @@ class CriticEnsemble(nn.Module):
         outputs: Per value: K bin logits, or 1.
         critics: E.
         norm: Normalize the second hidden layer (LayerNorm, one for each critic).
+        gates: An action also multiplies the state's share of the first layer, each unit by a factor of its own (Perez
+            et al. 2018): a product of state and action is then there from the start.
     """
 
     discount_features: Tensor
@@ -163,6 +165,7 @@ class CriticEnsemble(nn.Module):
         outputs: int,
         critics: int,
         norm: bool = False,
+        gates: bool = False,
     ) -> None:
         super().__init__()
         self.discrete = discrete
@@ -179,6 +182,8 @@ class CriticEnsemble(nn.Module):
         self.from_state: Final = matrix(width, first, he(width))
         self.from_discount: Final = matrix(1, first, width**-0.5)
         self.from_action: Final = matrix(actions, first, he(1 if discrete else actions))
+        # Factors around 1 that differ by as much as they are large.
+        self.gates: Final = matrix(actions, first, 2.0 if discrete else 2.0 * actions**-0.5) if gates else None
         self.first_bias: Final = matrix(1, first, width**-0.5)
         self.second: Final = matrix(first, second, he(first))
         self.second_bias: Final = matrix(1, second, first**-0.5)
@@ -206,7 +211,9 @@ class CriticEnsemble(nn.Module):
         from_state = torch.matmul(state_ND, self.from_state)[:, :, None, None]  # (E, N, 1, 1, H)
         from_discount = (self.discount_features * self.from_discount + self.first_bias)[:, None, :, None]
         # Under autocast the tables follow the product's precision, before the big sum and not after.
-        parts = from_discount.to(from_state.dtype), self._from_action(action, from_state.dtype)
+        parts = from_discount.to(from_state.dtype), self._from_action(action, self.from_action, from_state.dtype)
+        if self.gates is not None:
+            from_state = from_state * (1 + self._from_action(action, self.gates, from_state.dtype))
         hidden = (from_state + parts[0]) + parts[1]
         # In place where autograd allows: these are the largest tensors of an update.
         hidden = F.leaky_relu_(hidden)
@@ -218,9 +225,9 @@ class CriticEnsemble(nn.Module):
         with full_precision(hidden):
             return torch.baddbmm(self.last_bias, hidden.float(), self.last).view(*shape, -1)
 
-    def _from_action(self, action: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """The actions' share of the first layer, ``(E, N or 1, G or 1, S, H)``."""
-        rows = self.from_action.to(dtype)
+    def _from_action(self, action: Tensor | None, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """The actions by a matrix ``(E, A, H)``: ``(E, N or 1, G or 1, S, H)``."""
+        rows = rows.to(dtype)
         if action is None:
             return rows[:, None, None]
         if not self.discrete:

@@ -100,7 +100,7 @@ class AgentModel(nn.Module):
             model.dropout,
             recompute=model.recompute,
             input_norm=model.encoder_norm,
-            recency=model.recency,
+            relative=model.relative,
         )
         outputs = model.bins if self.independent_critic else 1
 
@@ -109,7 +109,15 @@ class AgentModel(nn.Module):
             bounds = model.probability_floor, model.probability_ceiling
             actor = Actor(model.width, model.head, len(discounts), size, discrete, bounds)
             critics = CriticEnsemble(
-                model.width, model.head, discounts, size, discrete, outputs, model.critics, model.critic_norm
+                model.width,
+                model.head,
+                discounts,
+                size,
+                discrete,
+                outputs,
+                model.critics,
+                model.critic_norm,
+                model.action_gates,
             )
             return actor, critics
 

@@ -220,7 +220,8 @@ class Replay:
             recency: With x uniform in [0, 1), the rollout is drawn that a share ``x ** recency`` of all are newer than.
                 1 draws all alike; 2 draws the newer half 71 % of the time.
             by_task: Draw a task first, all alike, then one of its rollouts.
-            shortest: Draw the length of each slice, log-uniformly between this and `length`. None: all have `length`.
+            shortest: Draw the length of each slice between this and `length`, the shorter the more often: whatever n
+                is, slices of n to 2n timesteps have as many of them in all. None: all have `length`.
 
         Raises:
             UsageError: There is no rollout yet.
@@ -231,7 +232,8 @@ class Replay:
         lengths = self._lengths[chosen]
         wanted: Any = length
         if shortest is not None and shortest < length:
-            wanted = np.floor(shortest * ((length + 1) / shortest) ** rng.random(size)).astype(np.int64)
+            inverse = 1 / shortest - rng.random(size) * (1 / shortest - 1 / (length + 1))
+            wanted = np.minimum(np.floor(1 / inverse), length).astype(np.int64)
         first = rng.integers(0, np.maximum(lengths - wanted, 0) + 1)
         count = np.minimum(lengths - first, wanted)
         longest = int(count.max())

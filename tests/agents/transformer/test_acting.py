@@ -1,5 +1,7 @@
 """Acting is the policy that the learner sees, sampled; and it takes the newest weights."""
 
+import dataclasses
+
 import gymnasium as gym
 import mtbench_agents.transformer.acting as acting_module
 import numpy as np
@@ -52,11 +54,12 @@ SETTINGS = {
 }
 
 
-def opinionated(envs, seed=0):
+def opinionated(envs, seed=0, **switches):
     """A model whose policy depends on all of its inputs, as a trained one does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AgentModel(MODEL, LEARNING, envs.single_observation_space, envs.single_action_space)
+        sizes = dataclasses.replace(MODEL, **switches)
+        model = AgentModel(sizes, LEARNING, envs.single_observation_space, envs.single_action_space)
         with torch.no_grad():
             model.actor.out.weight.mul_(300.0)
             for parameter in model.encoder.parameters():
@@ -179,19 +182,21 @@ def inputs(envs, step):
     )
 
 
-def test_acting_compiles_as_one_graph_and_acts_alike(monkeypatch):
+@pytest.mark.parametrize("relative", [False, True])
+def test_acting_compiles_as_one_graph_and_acts_alike(relative, monkeypatch):
     monkeypatch.setattr(graphs, "BACKEND", "eager")
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
-    acting = ActingModel(opinionated(envs))
+    acting = ActingModel(opinionated(envs, relative=relative))
     step = graphs.one_graph(acting.forward)
     caches = [acting.backbone.new_cache(3, CPU, tensors=True) for _ in range(2)]
     for t in range(20):
         assert torch.equal(step(inputs(envs, t), caches[0], 64), acting.forward(inputs(envs, t), caches[1], t + 1))
 
 
-def test_acting_never_makes_a_device_wait():
+@pytest.mark.parametrize("relative", [False, True])
+def test_acting_never_makes_a_device_wait(relative):
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
-    acting = ActingModel(opinionated(envs))
+    acting = ActingModel(opinionated(envs, relative=relative))
     cache = acting.backbone.new_cache(3, CPU, tensors=True)
     with NothingWaits() as mode:
         acting(inputs(envs, 3), cache, 4)

@@ -100,7 +100,7 @@ def test_lists_become_tuples_and_whole_numbers_floats():
 
 def test_a_config_of_an_earlier_version_compares_equal():
     content = to_dict(preset("small"))
-    content["collect"]["replay_on_disk"] = False
+    content["collect"]["replay_on_disk"] = content["model"]["recency"] = False
     assert from_dict(content) == preset("small")
     with pytest.raises(UsageError, match=r"no setting 'collect\.replay_on_disk'"):
         updated(TrainConfig(), {"collect.replay_on_disk": True})

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mtbench_agents.transformer import cpu_cache
-from mtbench_agents.transformer.cache import TensorCache, slopes
+from mtbench_agents.transformer.cache import TensorCache
 from mtbench_agents.transformer.cpu_cache import CpuCache
 
 CPU = torch.device("cpu")
@@ -18,20 +18,21 @@ def state(rng, layers=1, rows=5, heads=2, steps=21, head_dim=16):
     return {name: (size * rng.normal(size=shape)).astype(np.float32) for name in ("keys", "values")}
 
 
-@pytest.mark.parametrize("recency", [True, False])
+@pytest.mark.parametrize("aged", [True, False])
 @pytest.mark.parametrize("window", [21, 32, 70])
 @pytest.mark.parametrize("head_dim", [1, 8, 12, 16])
-def test_it_is_attention_to_the_slots_in_use(head_dim, window, recency):
+def test_it_is_attention_to_the_slots_in_use(head_dim, window, aged):
     """Rows of different lengths, of which two overwrite an old slot; heads and windows that fill no block."""
     rng, heads = np.random.default_rng(0), 2
-    cache = CpuCache(2, 5, heads, window, head_dim, recency)
+    cache = CpuCache(2, 5, heads, window, head_dim)
     held = state(rng, 2, 5, heads, window, head_dim)
     for array in held.values():
         array /= np.abs(array).max(axis=-1, keepdims=True)
     cache.load_state(held)
     steps = torch.tensor([0, 6, window + 2, window - 2, 2 * window - 1])
     query, key, value = (torch.from_numpy(rng.normal(size=(5, heads, head_dim)).astype(np.float32)) for _ in range(3))
-    mixed = cache.attend(1, (query, key, value), cache.places(steps, window))
+    by_age = torch.from_numpy(rng.normal(size=(2, heads, window)).astype(np.float32)) if aged else None
+    mixed = cache.attend(1, (query, key, value), cache.places(steps, window, by_age))
 
     keys, values = (torch.from_numpy(rounded(held[name][1])) for name in ("keys", "values"))
     new_key, new_value = (torch.from_numpy(rounded(new.numpy())) for new in (key, value))
@@ -39,7 +40,9 @@ def test_it_is_attention_to_the_slots_in_use(head_dim, window, recency):
     for row, slot in enumerate(slots):
         keys[row, :, slot], values[row, :, slot] = new_key[row], new_value[row]
     age = (slots[:, None] - torch.arange(window)) % window
-    seen = -(slopes(heads, CPU) if recency else torch.zeros(heads))[:, None, None] * age[:, None, None]
+    seen = torch.zeros(5, heads, 1, window)
+    if by_age is not None:
+        seen = torch.stack([by_age[1][:, row] for row in age])[:, :, None]
     seen = seen.masked_fill(~(torch.arange(window) < lengths[:, None])[:, None, None], -torch.inf)
     wanted = F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)[:, :, 0]
     torch.testing.assert_close(mixed, wanted)
@@ -60,7 +63,7 @@ def test_a_number_is_off_by_a_share_of_the_largest_beside_it_and_a_checkpoint_ch
     held = state(rng)
     held["keys"][0, 0, 0, :6, 0] = 0, 1, 2, 4 - 1e-6, 1e30, 1e-44
     held["keys"][0, 0, 0, :6, 1:] = 0
-    first, second = (CpuCache(1, 5, 2, 40, 16, False) for _ in range(2))
+    first, second = (CpuCache(1, 5, 2, 40, 16) for _ in range(2))
     first.load_state(held)
     kept = first.state(21)
     for name, array in held.items():
@@ -78,7 +81,7 @@ def test_a_number_is_off_by_a_share_of_the_largest_beside_it_and_a_checkpoint_ch
 
 def test_its_checkpoint_is_that_of_a_gpu():
     rng = np.random.default_rng(2)
-    there, here = TensorCache(1, 5, 2, 40, 16, CPU, torch.float32, False), CpuCache(1, 5, 2, 40, 16, False)
+    there, here = TensorCache(1, 5, 2, 40, 16, CPU, torch.float32), CpuCache(1, 5, 2, 40, 16)
     held = state(rng)
     there.load_state(held)
     here.load_state(there.state(21))
@@ -92,12 +95,12 @@ def test_its_checkpoint_is_that_of_a_gpu():
 def test_a_checkpoint_of_other_sizes_is_refused(wrong, sizes):
     held = {**state(np.random.default_rng(0)), wrong: np.ones(sizes, np.float32)}
     with pytest.raises(ValueError, match="do not fit a memory"):
-        CpuCache(1, 5, 2, 40, 16, False).load_state(held)
+        CpuCache(1, 5, 2, 40, 16).load_state(held)
 
 
 def test_a_part_is_the_same_memory():
     rng = np.random.default_rng(3)
-    whole, parted = (CpuCache(1, 5, 2, 40, 16, False) for _ in range(2))
+    whole, parted = (CpuCache(1, 5, 2, 40, 16) for _ in range(2))
     steps = torch.tensor([0, 3, 7, 1, 2])
     new = [torch.from_numpy(rng.normal(size=(5, 2, 16)).astype(np.float32)) for _ in range(3)]
     wanted = whole.attend(0, tuple(new), whole.places(steps, 8))

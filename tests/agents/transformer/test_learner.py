@@ -39,6 +39,10 @@ LEARNING = LearningConfig(
 COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
 
 
+# Of the network, that change what an update computes.
+SWITCHES = {"relative": True, "action_gates": True}
+
+
 def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, ranks=ALONE, **changes):
     learning = dataclasses.replace(LEARNING, actor=actor, critic=critic, **changes)
     with torch.random.fork_rng():
@@ -254,15 +258,16 @@ def test_every_weight_moves_by_its_own_gradient():
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("model", [{}, SWITCHES], ids=["plain", "switches"])
 @pytest.mark.parametrize(("kind", "update"), [("discrete", "independent"), ("continuous", "dependent")])
-def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, monkeypatch):
+def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, model, monkeypatch):
     """Traced by torch.compile, where a break is an error, and run without a code generator, to compare numbers.
 
     The filter lets everything through: an advantage near 0 may be above it in one and below it in the other.
     """
     monkeypatch.setattr(graphs, "BACKEND", "aot_eager")
     changes = {"actions": ACTIONS[kind], "rate": 1e-4, "filter_threshold": -1e6, "ema_rate": 0.1}
-    plain, compiled = (make(update, update, compile=how, **changes) for how in (False, True))
+    plain, compiled = (make(update, update, compile=how, model=model, **changes) for how in (False, True))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     for number in range(40):
         one, two = (floats(learner.update(batch)) for learner in (plain, compiled))
@@ -308,13 +313,13 @@ def named_gradients(learner, slices):
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
 @pytest.mark.parametrize("rows", ["packed", "padded"])
-@pytest.mark.parametrize("recency", [False, True])
-def test_fixed_shapes_change_nothing(actor, critic, rows, recency):
+@pytest.mark.parametrize("relative", [False, True])
+def test_fixed_shapes_change_nothing(actor, critic, rows, relative):
     """Slices that share rows or are padded to the context have the gradients of each slice in a row of its own."""
     batch = copycat().sample(16 if rows == "packed" else 2, 12, np.random.default_rng(0))
     found = []
     for length in (None, 12):
-        learner = certain(make(actor, critic, model={"recency": recency}))
+        learner = certain(make(actor, critic, model={"relative": relative}))
         prepared = prepare(batch, CPU, length)
         found.append(named_gradients(learner, prepared.slices))
     assert (prepared.slices.segment is not None) == (rows == "packed")
@@ -410,8 +415,9 @@ def test_as_many_actions_pass_the_filter_in_bfloat16(monkeypatch):
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
-def test_an_update_never_makes_a_device_wait(actor, critic, kind):
-    learner = make(actor, critic, actions=ACTIONS[kind])
+@pytest.mark.parametrize("model", [{}, SWITCHES], ids=["plain", "switches"])
+def test_an_update_never_makes_a_device_wait(actor, critic, kind, model):
+    learner = make(actor, critic, actions=ACTIONS[kind], model=model)
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     learner.update(batch)  # it counts operations, once
     for length in (None, 12):

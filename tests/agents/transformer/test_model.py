@@ -1,12 +1,13 @@
 """The network: cached and full forward agree, and gradients go where they should."""
 
 import dataclasses
+import math
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from mtbench_agents.transformer.backbone import Backbone, SigmaReparamLinear, sinusoids
+from mtbench_agents.transformer.backbone import AgeScores, Backbone, SigmaReparamLinear, sinusoids
 from mtbench_agents.transformer.config import LearningConfig, ModelConfig
 from mtbench_agents.transformer.encoders.base import InputNorm, Timesteps
 from mtbench_agents.transformer.heads import CriticEnsemble, DiscretePolicy, GaussianPolicy
@@ -43,11 +44,17 @@ def at(timesteps, rows, t):
 # ---- backbone ----
 
 
-@pytest.mark.parametrize("recency", [True, False])
+def placed(relative):
+    """In evaluation."""
+    model = dataclasses.replace(SMALL, relative=relative)
+    return AgentModel(model, LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
+
+
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("tensors", [True, False])
-def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(tensors, recency):
+def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(tensors, relative):
     """Rollouts of 3 to 17 steps restart at different times in 4 environments whose cache holds 6 timesteps."""
-    model = AgentModel(dataclasses.replace(SMALL, recency=recency), LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
+    model = placed(relative)
     cache = model.backbone.new_cache(4, torch.device("cpu"), tensors=tensors)
     lengths = [[17, 5], [3, 9, 8], [11, 11], [6, 6, 6]]
     rollouts = [[random_timesteps(1, length) for length in row] for row in lengths]
@@ -77,22 +84,51 @@ def test_within_the_context_the_window_changes_nothing():
     )
 
 
-def test_what_is_older_counts_less_by_a_measure_of_each_head():
-    """Where scores are alike, a head with slope m weighs a timestep of age a by exp(-m a)."""
-    backbone = Backbone(4, 4, 1, 2, 10, 0.0, recency=True)
-    captured = {}
-    backbone.blocks[0].forward = lambda x, mask: captured.update(mask=mask) or x
+def test_a_score_by_age_is_added_in_each_layer_and_head():
+    """Where scores are alike, a head weighs timesteps as the softmax of what it adds by age."""
+    backbone = Backbone(4, 4, 2, 2, 10, 0.0, relative=True)
+    masks = []
+    for block in backbone.blocks:
+        block.forward = lambda x, mask: masks.append(mask) or x
     backbone(torch.zeros(1, 5, 4), torch.arange(5)[None])
-    ages = torch.arange(4, -1, -1)
-    for head, slope in enumerate((2.0**-1, 2.0**-8)):
-        expected = torch.exp(-slope * ages) / torch.exp(-slope * ages).sum()
-        assert torch.allclose(captured["mask"][0, head, 4].softmax(dim=-1), expected)
-        assert (captured["mask"][0, head].exp().triu(1) == 0).all()
+    for layer, mask in enumerate(masks):
+        for head in range(2):
+            expected = backbone.ages.scores[layer, head, :5].flip(0).softmax(dim=-1)
+            assert torch.allclose(mask[0, head, 4].softmax(dim=-1), expected)
+            assert (mask[0, head].exp().triu(1) == 0).all()
 
 
-@pytest.mark.parametrize("recency", [True, False])
-def test_no_timestep_sees_the_future(recency):
-    model = AgentModel(dataclasses.replace(SMALL, recency=recency), LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
+def test_ages_up_to_15_have_scores_of_their_own_and_older_ones_share_16():
+    """Groups are as wide as each other in their logarithm, up to the window's end."""
+    group = AgeScores(1, 2, 200).group
+    assert group[:16].tolist() == list(range(16))
+    first = [int((group == number).nonzero()[0]) for number in range(16, 32)]
+    assert first == [math.ceil(16 * (200 / 16) ** (number / 16)) for number in range(16)]
+    assert group[-1] == 31
+    assert AgeScores(1, 2, 5).group.tolist() == list(range(5))
+
+
+def test_a_relevant_age_is_learned_where_contents_say_nothing():
+    """Timesteps hold noise; the answer is what lay 4 steps before."""
+    torch.manual_seed(0)
+    backbone = Backbone(16, 16, 1, 2, 40, 0.0, relative=True)
+    head = torch.nn.Linear(16, 1)
+    optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 3e-3)
+    for _ in range(300):
+        signs = torch.randint(2, (32, 40)) * 2.0 - 1
+        x = signs[..., None] * torch.ones(16) * torch.tensor([1.0, -1.0]).repeat(8)
+        guess = head(backbone(x, torch.arange(40).expand(32, -1)))[:, 4:, 0]
+        loss = torch.nn.functional.mse_loss(guess, signs[:, :-4])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.2
+    assert (backbone.ages.scores[0].argmax(dim=1) == 4).any()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_no_timestep_sees_the_future(relative):
+    model = placed(relative)
     timesteps = random_timesteps(1, 8)
     steps = torch.arange(8)[None]
     before = model.states(timesteps, steps)
@@ -194,16 +230,20 @@ def test_unbounded_actions_are_refused():
 def slow_critic(critic, e, state, gamma_feature, action):
     """One value by one critic, with the inputs joined as the paper draws it."""
     joined = torch.cat([state, gamma_feature, action])
-    first = torch.cat([critic.from_state[e], critic.from_discount[e], critic.from_action[e]])
+    from_state = critic.from_state[e]
+    if critic.gates is not None:
+        from_state = from_state * (1 + action @ critic.gates[e])
+    first = torch.cat([from_state, critic.from_discount[e], critic.from_action[e]])
     hidden = nn.functional.leaky_relu(joined @ first + critic.first_bias[e, 0])
     hidden = nn.functional.leaky_relu(hidden @ critic.second[e] + critic.second_bias[e, 0])
     return hidden @ critic.last[e] + critic.last_bias[e, 0]
 
 
+@pytest.mark.parametrize("gates", [True, False])
 @pytest.mark.parametrize("discrete", [True, False])
 @pytest.mark.parametrize("per_discount", [True, False])
-def test_the_split_first_layer_equals_joined_inputs(discrete, per_discount):
-    critic = CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, discrete, 5, 2)
+def test_the_split_first_layer_equals_joined_inputs(discrete, per_discount, gates):
+    critic = CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, discrete, 5, 2, gates=gates)
     G = 2 if per_discount else 1
     action = torch.randint(3, (4, G, 3)) if discrete else torch.rand(4, G, 3, 3)
     state = torch.randn(4, 6)

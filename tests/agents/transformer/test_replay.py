@@ -187,8 +187,8 @@ def test_misuse_is_explained():
     make(10).add(rollout(1, 9))
 
 
-def test_lengths_of_slices_are_drawn_log_uniformly():
-    """As many from 2 to 3 as from 4 to 7 and from 8 to 15."""
+def test_slices_of_all_lengths_have_as_many_timesteps():
+    """Of 2 to 3 as of 4 to 7 and of 8 to 15: twice as many slices, each about half as long."""
     replay = make(1000)
     for number in range(5):
         replay.add(rollout(number, 100))
@@ -196,7 +196,7 @@ def test_lengths_of_slices_are_drawn_log_uniformly():
     assert lengths.min() == 2
     assert lengths.max() == 15
     shares = [((lengths >= low) & (lengths < 2 * low)).mean() for low in (2, 4, 8)]
-    assert shares == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert shares == pytest.approx([4 / 7, 2 / 7, 1 / 7], abs=0.02)
     assert (replay.sample(100, 15, np.random.default_rng(0)).mask.sum(axis=1) == 15).all()
 
 
