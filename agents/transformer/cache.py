@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 
     Attributes:
         slot: ``(B,)``.
-        seen: ``(1, B, 1, 1, used)`` bool, or ``(layers, B, heads, 1, used)`` that is added to scores.
+        seen: ``(layers, B, 1, 1, used)`` bool, or ``(layers, B, heads, 1, used)`` that is added to scores.
     """
 
     slot: Tensor
@@ -116,7 +116,7 @@ class TensorCache:
         """See :class:`Cache`."""
         slot = steps % self.window
         slots = torch.arange(used, device=steps.device)
-        seen = (slots <= steps[:, None])[None, :, None, None, :]
+        seen = (slots <= steps[:, None])[:, None, None, :].expand(len(self._keys), -1, -1, -1, -1)
         if by_age is not None:
             age = (slot[:, None] - slots) % self.window
             added = by_age[:, :, age].transpose(1, 2)[:, :, :, None]
@@ -130,5 +130,4 @@ class TensorCache:
         keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
         used = places.seen.shape[-1]
         keys, values = keys[:, :, :used], values[:, :, :used]
-        seen = places.seen[layer % len(places.seen)]
-        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)[:, :, 0]
+        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=places.seen[layer])[:, :, 0]

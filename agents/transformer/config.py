@@ -68,7 +68,7 @@ class LearningConfig:
     # Rollouts follow the last one.
     discounts: tuple[float, ...] = number(PAPER_DISCOUNTS, 0, 1, below=True, entries=(1, 64))
     batch_size: int = number(24, 1, 10**6)  # slices
-    # Slices of lengths between this and the context, drawn log-uniformly; None: all as long as the context.
+    # Slices of lengths between this and the context, the shorter the more often: Replay.sample. None: all are as long.
     shortest_slice: int | None = number(None, 1, 65_536)
     recency: float = number(1.0, 1, 100)  # above 1, newer rollouts are drawn more often: Replay.sample
     balance_tasks: bool = False  # draw as many slices of every task, whatever number of rollouts it has
@@ -173,8 +173,11 @@ class TrainConfig:
             )
 
 
-# Settings of earlier versions that mean nothing today: a config.json may have them.
-_RETIRED = {"collect": ("replay_on_disk",), "model": ("recency",)}
+# Settings of earlier versions, and their values that mean what is done today: a config.json may have them.
+_RETIRED: dict[str, dict[str, tuple[bool, ...]]] = {
+    "collect": {"replay_on_disk": (False, True)},
+    "model": {"recency": (False,)},
+}
 
 
 # The paper's agent for Multi-Task POPGym (Tables 1 and 2): 100M environment steps, 4M updates. Meant for a GPU; nobody
@@ -283,9 +286,9 @@ def from_dict(content: Mapping[str, Any]) -> TrainConfig:
     if not isinstance(content, Mapping):
         raise UsageError(f"A config is a JSON object of settings, not {shown(content)}.")
     kept = dict(content)
-    for part, names in _RETIRED.items():
+    for part, retired in _RETIRED.items():
         if isinstance(kept.get(part), Mapping):
-            kept[part] = {name: value for name, value in kept[part].items() if name not in names}
+            kept[part] = {name: value for name, value in kept[part].items() if value not in retired.get(name, ())}
     config: TrainConfig = updated(TrainConfig(), kept)
     return config
 

@@ -46,12 +46,12 @@ class Places(NamedTuple):
     Attributes:
         slot: ``(B,)``.
         lengths: ``(B,)``: it sees that many slots, from the first on.
-        by_age: ``(layers, heads, window)``: added to the score of a timestep that is so many steps older.
+        added: ``(layers, heads, window)``: to the scores of timesteps, the oldest first.
     """
 
     slot: Integers
     lengths: Integers
-    by_age: Array
+    added: Array
 
 
 class CpuCache:
@@ -113,7 +113,7 @@ class CpuCache:
     def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Places:
         """See :class:`Cache`."""
         at = steps.numpy()
-        added = self._alike if by_age is None else by_age.contiguous().numpy()
+        added = self._alike if by_age is None else by_age.flip(-1).numpy()
         return Places(at % self.window, np.minimum(at + 1, self.window), added)
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
@@ -127,7 +127,7 @@ class CpuCache:
         mixed = torch.empty(rows, heads, head_dim)
         query = query * np.float32(1 / math.sqrt(head_dim))
         keys, scales = self._keys[layer], self._key_scales[layer]
-        _score(query, keys, scales, places.slot, places.lengths, places.by_age[layer], weights.numpy())
+        _score(query, keys, scales, places.slot, places.lengths, places.added[layer], weights.numpy())
         torch.softmax(weights, dim=-1, out=weights)
         _mix(weights.numpy(), self._values[layer], self._value_scales[layer], places.lengths, mixed.numpy())
         return mixed
@@ -174,10 +174,10 @@ def _store(
 
 @_kernel
 def _score(
-    query: Array, keys: Short, scales: Array, slots: Integers, lengths: Integers, by_age: Array, scores: Array
+    query: Array, keys: Short, scales: Array, slots: Integers, lengths: Integers, added: Array, scores: Array
 ) -> None:
     rows, heads, _, head_dim, size = keys.shape
-    window, whole = scales.shape[2], head_dim - head_dim % _AT_ONCE
+    whole = head_dim - head_dim % _AT_ONCE
     f = np.float32
     for b in range(rows):
         n = lengths[b]
@@ -197,10 +197,12 @@ def _score(
                 for j in range(whole, head_dim):
                     for t in range(some):
                         o[t] += q[j] * f(k[j, t])
-            for t in range(slots[b] + 1):
-                out[t] = out[t] * scale[t] + by_age[h, slots[b] - t]
-            for t in range(slots[b] + 1, n):  # the window's end is older than its beginning
-                out[t] = out[t] * scale[t] + by_age[h, slots[b] + window - t]
+            split = slots[b] + 1  # what lies behind it is older than what lies before
+            later, earlier = added[h, len(added[h]) - split :], added[h]
+            for t in range(split):
+                out[t] = out[t] * scale[t] + later[t]
+            for t in range(n - split):
+                out[split + t] = out[split + t] * scale[split + t] + earlier[t]
 
 
 @_kernel

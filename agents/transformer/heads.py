@@ -182,7 +182,7 @@ class CriticEnsemble(nn.Module):
         self.from_state: Final = matrix(width, first, he(width))
         self.from_discount: Final = matrix(1, first, width**-0.5)
         self.from_action: Final = matrix(actions, first, he(1 if discrete else actions))
-        # Factors around 1 that differ by as much as they are large.
+        # Factors from -1 to 3 at first: an action turns some of the state's features over and drops others.
         self.gates: Final = matrix(actions, first, 2.0 if discrete else 2.0 * actions**-0.5) if gates else None
         self.first_bias: Final = matrix(1, first, width**-0.5)
         self.second: Final = matrix(first, second, he(first))

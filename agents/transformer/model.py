@@ -116,8 +116,8 @@ class AgentModel(nn.Module):
                 discrete,
                 outputs,
                 model.critics,
-                model.critic_norm,
-                model.action_gates,
+                norm=model.critic_norm,
+                gates=model.action_gates,
             )
             return actor, critics
 

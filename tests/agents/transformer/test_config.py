@@ -102,6 +102,9 @@ def test_a_config_of_an_earlier_version_compares_equal():
     content = to_dict(preset("small"))
     content["collect"]["replay_on_disk"] = content["model"]["recency"] = False
     assert from_dict(content) == preset("small")
+    content["model"]["recency"] = True  # such an agent would act otherwise today
+    with pytest.raises(UsageError, match=r"no setting 'model\.recency'"):
+        from_dict(content)
     with pytest.raises(UsageError, match=r"no setting 'collect\.replay_on_disk'"):
         updated(TrainConfig(), {"collect.replay_on_disk": True})
 

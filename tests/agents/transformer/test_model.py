@@ -110,18 +110,19 @@ def test_ages_up_to_15_have_scores_of_their_own_and_older_ones_share_16():
 
 def test_a_relevant_age_is_learned_where_contents_say_nothing():
     """Timesteps hold noise; the answer is what lay 4 steps before."""
-    torch.manual_seed(0)
-    backbone = Backbone(16, 16, 1, 2, 40, 0.0, relative=True)
-    head = torch.nn.Linear(16, 1)
-    optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 3e-3)
-    for _ in range(300):
-        signs = torch.randint(2, (32, 40)) * 2.0 - 1
-        x = signs[..., None] * torch.ones(16) * torch.tensor([1.0, -1.0]).repeat(8)
-        guess = head(backbone(x, torch.arange(40).expand(32, -1)))[:, 4:, 0]
-        loss = torch.nn.functional.mse_loss(guess, signs[:, :-4])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = Backbone(16, 16, 1, 2, 40, 0.0, relative=True)
+        head = torch.nn.Linear(16, 1)
+        optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 3e-3)
+        for _ in range(300):
+            signs = torch.randint(2, (32, 40)) * 2.0 - 1
+            x = signs[..., None] * torch.ones(16) * torch.tensor([1.0, -1.0]).repeat(8)
+            guess = head(backbone(x, torch.arange(40).expand(32, -1)))[:, 4:, 0]
+            loss = torch.nn.functional.mse_loss(guess, signs[:, :-4])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     assert loss < 0.2
     assert (backbone.ages.scores[0].argmax(dim=1) == 4).any()
 
