@@ -107,9 +107,10 @@ class ActingModel(nn.Module):
         )
         device = inputs.steps.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):
-            state = self.backbone.step(self.encoder(timesteps), inputs.steps, cache, used)
+            embedded = self.encoder(timesteps)
+            state = self.backbone.step(embedded, inputs.steps, cache, used)
             policy = self.actor.last(state)
-            self.judge(state, policy)
+            self.judge(embedded, inputs.steps, state, policy)
         noise = inputs.noise
         if isinstance(policy, DiscretePolicy):
             cumulative = policy.probabilities.cumsum(dim=-1)
@@ -117,8 +118,8 @@ class ActingModel(nn.Module):
             return below.sum(dim=1).clamp(max=cumulative.shape[1] - 1)
         return torch.tanh(policy.mean + policy.log_std.exp() * noise)
 
-    def judge(self, state: Tensor, policy: DiscretePolicy | GaussianPolicy) -> None:
-        """What else is made of states ``(N, D)`` and the policy there: nothing, in acting alone."""
+    def judge(self, embedded: Tensor, steps: Tensor, state: Tensor, policy: DiscretePolicy | GaussianPolicy) -> None:
+        """What else is made of embedded timesteps and states, ``(N, D)`` each: nothing, in acting alone."""
 
 
 class ValuingModel(ActingModel):
@@ -141,12 +142,15 @@ class ValuingModel(ActingModel):
         self._critics = [model]  # in a list, so that it is no part of this module
         self._multiplier = multiplier
 
-    def judge(self, state: Tensor, policy: DiscretePolicy | GaussianPolicy) -> None:
+    def judge(self, embedded: Tensor, steps: Tensor, state: Tensor, policy: DiscretePolicy | GaussianPolicy) -> None:
         """Their values."""
         if isinstance(policy, DiscretePolicy):
             values = (self._of_actions(state, None) * policy.probabilities).sum(dim=-1)
         else:
             values = self._of_actions(state, torch.tanh(policy.mean)[:, None, None])[:, 0]
+        (model,) = self._critics
+        if model.baseline is not None:
+            values = values + model.bins.values(model.baseline(embedded, steps))[:, -1]
         self.values = values / self._multiplier
 
     def _of_actions(self, state: Tensor, action: Tensor | None) -> Tensor:

@@ -77,11 +77,14 @@ class LearningConfig:
     cooldown: int = number(0, 0, _MANY)  # updates at the end of the run in which the rate falls linearly to 0
     weight_decay: float = number(1e-4, 0, 1e3)
     clip: float = number(1.0, 1e-9, 1e9)  # gradient norm
+    beta2: float = number(0.999, 0, 1, below=True)  # AdamW's memory of squared gradients
     target_rate: float = number(0.003, 0, 1)  # polyak, actor and critic heads
     ema_rate: float = number(1.0, 0, 1)  # polyak, of the weights that act; 1: the newest weights act
     critic_weight: float = number(10.0, 0, 1e9)  # lambda
     value_samples: int = number(1, 1, 10**4)  # actions per discount and critic behind a state's value
     n_step: int = number(1, 1, 65_536)  # rewards in a TD target
+    # A small network tells what it can of a value from the timestep alone; the critics judge what that leaves.
+    baseline: bool = False
     pairs: Literal["timestep", "discount"] = "timestep"  # whose own pair of critics makes the TD target
     # What a TD target takes of its pair; by-actor: the mean if the actor is independent, the least if it is dependent.
     target: Literal["by-actor", "mean", "least"] = "by-actor"
@@ -101,6 +104,8 @@ class LearningConfig:
 
     def __post_init__(self) -> None:
         check(self, "learning.")
+        if self.baseline and self.critic == "dependent":
+            raise UsageError("`learning.baseline` is for the independent critic, not for learning.critic=dependent.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backbone import sinusoids
 from .encoders.base import mlp
 from .objectives import full_precision, symlog
 
@@ -132,6 +133,36 @@ class Actor(nn.Module):
         if self.discrete:
             return DiscretePolicy.from_logits(parameters, self.bounds)
         return GaussianPolicy.from_parameters(parameters)
+
+
+class Baseline(nn.Module):
+    """What the current timestep alone tells of its value, without the memory: bin logits for each discount.
+
+    What is left for the critics is small and near zero, where bins are narrow, and their gradient to the memory is no
+    longer that of what needs none: how much of the rollout is left, or where the cart is.
+
+    Args:
+        width: Of an embedded timestep, D.
+        hidden: MLP widths.
+        discounts: How many, G.
+        bins: K.
+    """
+
+    def __init__(self, width: int, hidden: tuple[int, ...], discounts: int, bins: int) -> None:
+        super().__init__()
+        self.discounts: Final = discounts
+        self.mlp: Final = mlp(2 * width, *hidden)
+        self.out: Final = nn.Linear(hidden[-1], discounts * bins)
+        nn.init.normal_(self.out.weight, std=0.01)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, embedded: Tensor, steps: Tensor) -> Tensor:
+        """``(..., D)``, and ``(...)`` the step of each in its rollout: ``(..., G, K)``."""
+        width = embedded.shape[-1]
+        normed = F.layer_norm(embedded.detach(), (width,))  # it trains no encoder, which serves the memory
+        hidden = self.mlp(torch.cat([normed, sinusoids(steps, width).to(normed.dtype)], dim=-1))
+        with full_precision(hidden):
+            return self.out(hidden.float()).unflatten(-1, (self.discounts, -1))
 
 
 class CriticEnsemble(nn.Module):

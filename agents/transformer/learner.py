@@ -77,7 +77,7 @@ class Learner:
         # On a GPU the rate is a tensor too: a recorded step reads it anew.
         self._rate: Tensor | None = torch.zeros((), device=device) if device.type == "cuda" else None
         self.optimizer: Final = torch.optim.AdamW(
-            self._parameters, lr=config.rate, weight_decay=config.weight_decay, fused=True
+            self._parameters, lr=config.rate, weight_decay=config.weight_decay, betas=(0.9, config.beta2), fused=True
         )
         # Its kernel looks at both of these attributes, if one is there.
         setattr(self.optimizer, "grad_scale", None)  # noqa: B010
@@ -216,7 +216,8 @@ class Learner:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half_precision(self.device))
 
     def _total(self, losses: dict[str, Tensor]) -> Tensor:
-        return losses["actor"] + self.config.critic_weight * losses["critic"]
+        values = losses["critic"] + losses["baseline"] if "baseline" in losses else losses["critic"]
+        return losses["actor"] + self.config.critic_weight * values
 
     def _at_once(self) -> int | None:
         """Timesteps at once whose hidden layers a CPU's cache holds; None: all, in a compiled graph or on a GPU."""

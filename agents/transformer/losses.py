@@ -35,6 +35,10 @@ class Transitions:
         reward: ``(N, G)``: multiplied, and the discounted sum of all rewards before `next_state`.
         discount: ``(N, G)``: of `next_state`'s value; 0 where nothing follows.
         weight: ``(N,)`` float32: 0 for a place without a transition; None where all have one.
+        now: ``(N, G)``: the target baseline's value of the timestep. None without a baseline, as what follows.
+        next: ``(N, G)``: that of the next state's timestep.
+        embedded: ``(N, D)``: the timestep as the baseline takes it, detached.
+        step: ``(N,)`` int64: its step in its rollout.
     """
 
     state: Tensor
@@ -43,6 +47,10 @@ class Transitions:
     reward: Tensor
     discount: Tensor
     weight: Tensor | None
+    now: Tensor | None = None
+    next: Tensor | None = None
+    embedded: Tensor | None = None
+    step: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -83,11 +91,12 @@ class Losses:
             self.model.encoder.observe(timesteps, s.exists, self._add_up)
             for layer in self.model.backbone.reparametrized():
                 layer.update_norm()
-        states = self.model.states(timesteps, s.steps, s.there, segment=s.segment)
+        embedded = self.model.embedded(timesteps, s.steps, s.there)
+        states = self.model.backbone(embedded, s.steps, segment_BT=s.segment)
         reward, discount = self._returns(s)
         # Every place of a row, in order: the gradient of a slice is a copy, that of a lookup is added up.
         state = states[s.row, s.place] if s.weight is None else states[:, :-1].flatten(0, 1)
-        return Transitions(
+        t = Transitions(
             state=state,
             next_state=states[s.row, s.place + s.ahead].detach(),
             action=s.actions[s.row, s.place + 1],
@@ -95,6 +104,12 @@ class Losses:
             discount=torch.where(s.terminated[:, None], 0.0, discount),
             weight=s.weight,
         )
+        if self.model.target_baseline is not None:
+            t.embedded, t.step = embedded.detach()[s.row, s.place], s.steps[s.row, s.place]
+            with torch.no_grad():
+                values = self.model.bins.values(self.model.target_baseline(embedded, s.steps))
+            t.now, t.next = values[s.row, s.place], values[s.row, s.place + s.ahead]
+        return t
 
     def _returns(self, s: Slices) -> tuple[Tensor, Tensor]:
         """The discounted rewards of each transition's next steps, and the discount of what follows: ``(N, G)`` each."""
@@ -122,7 +137,8 @@ class Losses:
             values = self.model.raw_to_values(self.model.target_critic(t.next_state, policy.sample(1)))[..., 0]
         pair = random_pair(values, by_discount=self.config.pairs == "discount")
         least = self.config.target == "least" or (dependent and self.config.target == "by-actor")
-        return t.reward + t.discount * (pair.amin(dim=0) if least else pair.mean(dim=0))
+        value = pair.amin(dim=0) if least else pair.mean(dim=0)
+        return t.reward + t.discount * (value if t.next is None else value + t.next)
 
     def losses(self, t: Transitions, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The critic's and the actor's loss, and numbers for the log: weighted means over the transitions.
@@ -134,7 +150,8 @@ class Losses:
         taken = t.action[:, None, None] if self.model.actions.discrete else t.action[:, None, None, :]
         raw = self.model.critic(t.state, taken)  # (E, N, G, 1, outputs)
         if self.config.critic == "independent":
-            critic = classification_loss(raw[..., 0, :], self.model.bins.labels(targets))
+            left = targets if t.now is None else targets - t.now
+            critic = classification_loss(raw[..., 0, :], self.model.bins.labels(left))
         else:
             normalized = self.model.popart.normalize(targets[..., None])
             critic = F.mse_loss(self.model.popart(raw[..., 0]), normalized.expand_as(raw[..., 0]), reduction="none")
@@ -147,6 +164,11 @@ class Losses:
         if self.config.critic == "independent":
             numbers["clipped"] = self.model.bins.outside(targets).float()
         losses = {"critic": critic.flatten(2).mean(dim=0), "actor": actor}
+        if self.model.baseline is not None and t.now is not None:
+            losses["baseline"] = classification_loss(
+                self.model.baseline(t.embedded, t.step), self.model.bins.labels(targets)
+            )
+            numbers["value"] = numbers["value"] + t.now[:, -1:]
 
         def means(parts: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: weighted_mean(values, t.weight) for name, values in parts.items()}

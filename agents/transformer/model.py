@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from mtbench.errors import UsageError
 from .backbone import Backbone
 from .config import LearningConfig, ModelConfig
 from .encoders import Timesteps, make_encoder
-from .heads import Actor, CriticEnsemble
+from .heads import Actor, Baseline, CriticEnsemble
 from .objectives import PopArt, ValueBins, symlog
 
 
@@ -65,7 +66,7 @@ class ActionSpec:
 
 
 class AgentModel(nn.Module):
-    """Encoder, backbone, heads, and the targets of the heads (the sequence model has none).
+    """Encoder, backbone, heads, perhaps a baseline, and the targets of these heads (the sequence model has none).
 
     Args:
         model: Sizes.
@@ -127,6 +128,12 @@ class AgentModel(nn.Module):
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_actor.requires_grad_(False)
         self.target_critic.requires_grad_(False)
+        self.baseline: Final = (
+            Baseline(model.width, model.head, len(discounts), model.bins) if learning.baseline else None
+        )
+        self.target_baseline: Final = copy.deepcopy(self.baseline)
+        if self.target_baseline is not None:
+            self.target_baseline.requires_grad_(False)
         self.popart: Final = PopArt(len(discounts), learned=learning.popart_learned)
         self.bins: Final = ValueBins(model.bin_limit, model.bins, model.hl_gauss)
 
@@ -144,22 +151,13 @@ class AgentModel(nn.Module):
             torch.manual_seed(seed)
             return cls(model, learning, observation_space, action_space)
 
-    def states(
-        self,
-        timesteps: Timesteps,
-        steps: Tensor,
-        there: Tensor | None = None,
-        window: int | None = None,
-        segment: Tensor | None = None,
-    ) -> Tensor:
-        """What the Transformer makes of rows of timesteps.
+    def embedded(self, timesteps: Timesteps, steps: Tensor, there: Tensor | None = None) -> Tensor:
+        """Timesteps in rows, as the Transformer takes them.
 
         Args:
             timesteps: M of them.
             steps: ``(R, W)``: the step of each place in its rollout.
             there: ``(M,)`` int64: where each timestep lies, in R times W. None: they are all places in order.
-            window: See :meth:`Backbone.forward`.
-            segment: Likewise.
 
         Returns:
             ``(R, W, D)``.
@@ -167,7 +165,7 @@ class AgentModel(nn.Module):
         encoded = self.encoder(timesteps)
         if there is not None:
             encoded = encoded.new_zeros(steps.numel(), encoded.shape[-1]).index_copy(0, there, encoded)
-        return self.backbone(encoded.view(*steps.shape, -1), steps, window, segment)
+        return encoded.view(*steps.shape, -1)
 
     def raw_to_values(self, raw: Tensor) -> Tensor:
         """Critic outputs ``(..., G, S, outputs)`` to values on the scale of (multiplied) returns, ``(..., G, S)``."""
@@ -186,12 +184,16 @@ class AgentModel(nn.Module):
         """Move the target heads towards the heads."""
         for online, target in ((self.actor, self.target_actor), (self.critic, self.target_critic)):
             _move(target, online, rate)
+        if self.baseline is not None and self.target_baseline is not None:
+            _move(self.target_baseline, self.baseline, rate)
 
     @torch.no_grad()
     def follow(self, other: AgentModel, rate: float) -> None:
         """Move all but the targets towards another network's, and take over its statistics."""
-        for name in ("encoder", "backbone", "actor", "critic", "popart"):
+        for name in ("encoder", "backbone", "actor", "critic", "baseline", "popart"):
             mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is None:
+                continue
             _move(mine, theirs, rate)
             buffers = list(mine.buffers())
             if buffers:

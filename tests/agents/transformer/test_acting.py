@@ -54,14 +54,16 @@ SETTINGS = {
 }
 
 
-def opinionated(envs, seed=0, **switches):
+def opinionated(envs, seed=0, baseline=False, **switches):
     """A model whose policy depends on all of its inputs, as a trained one does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        sizes = dataclasses.replace(MODEL, **switches)
-        model = AgentModel(sizes, LEARNING, envs.single_observation_space, envs.single_action_space)
+        sizes, learning = dataclasses.replace(MODEL, **switches), dataclasses.replace(LEARNING, baseline=baseline)
+        model = AgentModel(sizes, learning, envs.single_observation_space, envs.single_action_space)
         with torch.no_grad():
             model.actor.out.weight.mul_(300.0)
+            if model.baseline is not None:
+                model.baseline.out.weight.mul_(30.0)
             for parameter in model.encoder.parameters():
                 parameter.mul_(3.0)
     return model.eval()
@@ -115,11 +117,12 @@ def test_actions_are_drawn_from_the_policy_that_the_learner_sees(kind):
             assert torch.allclose(expected, torch.from_numpy(rollout.actions), atol=1e-3)
 
 
+@pytest.mark.parametrize("baseline", [False, True])
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
-def test_values_of_films_are_those_that_the_learner_sees(kind):
+def test_values_of_films_are_those_that_the_learner_sees(kind, baseline):
     """Along a rollout: the critics' average for the last discount, of the policy's actions, in rewards as paid."""
     envs = SyncVectorEnv([SETTINGS[kind]])
-    model = opinionated(envs)
+    model = opinionated(envs, baseline=baseline)
     policy = TransformerPolicy(model, CPU, "agent", 0, 0, multiplier=4.0)
     assert isinstance(policy, ValuingPolicy)
     policy.start(1, 0, envs.single_observation_space, envs.single_action_space)
@@ -140,14 +143,16 @@ def test_values_of_films_are_those_that_the_learner_sees(kind):
     replay.add(rollout)
     slices = prepare(replay.sample(1, len(rewards), np.random.default_rng(0)), CPU).slices
     with torch.no_grad():
-        states = Losses(model, LEARNING, CPU).transitions(slices).state
-        pi = model.actor(states)
+        t = Losses(model, LEARNING, CPU).transitions(slices)
+        states, pi = t.state, model.actor(t.state)
         if kind == "discrete":
             raw = model.raw_to_values(model.critic(states, None))  # (E, N, G, S)
             expected = (raw * pi.probabilities).sum(dim=-1)[..., -1].mean(dim=0) / 4
         else:
             raw = model.raw_to_values(model.critic(states, torch.tanh(pi.mean)[:, :, None]))
             expected = raw[..., -1, 0].mean(dim=0) / 4
+        if model.baseline is not None:
+            expected = expected + model.bins.values(model.baseline(t.embedded, t.step))[:, -1] / 4
     assert np.ptp(values) > 0.01 * np.abs(values).max()
     np.testing.assert_allclose(values, expected.numpy(), rtol=1e-3, atol=1e-4)
 

@@ -66,6 +66,12 @@ def test_a_wrong_setting_is_refused_wherever_it_comes_from(name, value, message,
         assert "\n" not in str(refusal.value)
 
 
+def test_a_baseline_is_for_the_independent_critic():
+    LearningConfig(baseline=True, actor="dependent")
+    with pytest.raises(UsageError, match=r"`learning\.baseline` is for the independent critic"):
+        LearningConfig(baseline=True, critic="dependent")
+
+
 def test_the_command_line_says_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"`learning\.rate` must be at least 0 and at most 10, got -1"):
         agent_cli.train("MTPOPGym-v0", ["learning.rate=-1"], out=tmp_path / "run")

@@ -39,7 +39,7 @@ LEARNING = LearningConfig(
 COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
 
 
-# Of the network, that change what an update computes.
+# That change what an update computes; the baseline is for the independent critic.
 SWITCHES = {"relative": True, "action_gates": True}
 
 
@@ -53,8 +53,11 @@ def make(actor="independent", critic="independent", actions=None, model=None, de
     return Learner(network, learning, 0, device, context=sizes.context, ranks=ranks)
 
 
-def copycat(continuous=False, rollouts=300, seed=0):
-    """The reward is for naming what was shown one step before: memory, and nothing but."""
+def copycat(continuous=False, rollouts=300, seed=0, pay=0.0):
+    """The reward is for naming what was shown one step before: memory, and nothing but.
+
+    Each step also pays `pay` times the number of what is shown.
+    """
     rng = np.random.default_rng(seed)
     action = np.zeros(1, np.float32) if continuous else np.zeros((), np.int64)
     replay = Replay(10_000, np.zeros(3, np.float32), action)
@@ -69,7 +72,7 @@ def copycat(continuous=False, rollouts=300, seed=0):
         else:
             actions = rng.integers(3, size=length)
             rewards = (actions == before).astype(np.float32)
-        replay.add(Rollout(observations, actions, rewards.astype(np.float32), True))
+        replay.add(Rollout(observations, actions, (rewards + pay * shown[:length]).astype(np.float32), True))
     return replay
 
 
@@ -93,7 +96,7 @@ def trained_until(learnt, learner, replay, most_updates):
     return False
 
 
-def answers(model, continuous=False, device=CPU):
+def answers(model, continuous=False, device=CPU, pay=0.0):
     """How often (or how closely) the policy names the previous observation."""
     rng = np.random.default_rng(99)
     space = gym.spaces.Box(-1, 1, (1,), dtype=np.float32) if continuous else gym.spaces.Discrete(3)
@@ -110,7 +113,7 @@ def answers(model, continuous=False, device=CPU):
             target = (shown[t - 1] - 1) * 0.8 if continuous else shown[t - 1]
             score.append(np.abs(action[:, 0] - target).mean() if continuous else (action == target).mean())
             reward = -np.abs(action[:, 0] - target) if continuous else action == target
-            play.received(reward.astype(np.float32))
+            play.received((reward + pay * shown[t]).astype(np.float32))
         play.took(action)
     return float(np.mean(score))
 
@@ -122,6 +125,18 @@ def test_every_combination_learns_from_random_play(actor, critic):
     learner = make(actor, critic, rate=rate, warmup=100)
     assert answers(learner.model) < 0.45
     assert trained_until(lambda: answers(learner.model) > 0.8, learner, copycat(), most_updates=800)
+
+
+def test_a_baseline_leaves_what_an_action_is_worth_among_larger_values():
+    """What is shown pays up to 40, the right action 1: a small part of a bin, unless the baseline takes the rest."""
+    bins, pay = {"bins": 64, "bin_limit": 1e4, "hl_gauss": 0.75}, 20.0
+    score = {}
+    for baseline in (False, True):
+        learner = make(rate=3e-3, warmup=100, discounts=(0.1,), model=bins, baseline=baseline)
+        train(learner, copycat(pay=pay), 800)
+        score[baseline] = answers(learner.model, pay=pay)
+    assert score[True] > 0.7
+    assert score[True] > score[False] + 0.1
 
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
@@ -178,13 +193,15 @@ def test_padding_counts_exactly_nothing():
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
 
 
-@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
-def test_working_in_parts_changes_nothing(actor, critic, monkeypatch):
+@pytest.mark.parametrize(
+    ("actor", "critic", "baseline"), [*((*both, False) for both in COMBINATIONS), ("independent", "independent", True)]
+)
+def test_working_in_parts_changes_nothing(actor, critic, baseline, monkeypatch):
     """Gradients of heads and trunk, whatever the parts; sampled actions aside, so a policy that knows what it wants."""
     gradients = []
     for floats in (1, 2**12, 2**30):
         monkeypatch.setattr(learner_module, "_CACHED_FLOATS", floats)
-        learner = certain(make(actor, critic))
+        learner = certain(make(actor, critic, baseline=baseline))
         slices = learner.prepare(copycat().sample(8, 12, np.random.default_rng(0))).slices
         gradients.append(named_gradients(learner, slices))
     for other in gradients[1:]:
@@ -267,12 +284,25 @@ def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, model,
     """
     monkeypatch.setattr(graphs, "BACKEND", "aot_eager")
     changes = {"actions": ACTIONS[kind], "rate": 1e-4, "filter_threshold": -1e6, "ema_rate": 0.1}
+    changes["baseline"] = bool(model) and update == "independent"
     plain, compiled = (make(update, update, compile=how, model=model, **changes) for how in (False, True))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     for number in range(40):
         one, two = (floats(learner.update(batch)) for learner in (plain, compiled))
         # Rounding decides which way Adam moves a weight without a gradient: two plain runs drift apart as far.
         assert one == pytest.approx(two, rel=0.01 if number < 5 else 0.15, abs=0.05), number
+
+
+def test_the_memory_of_squared_gradients_is_a_setting():
+    """After one update, it is a share of the squared gradient."""
+    batch = copycat().sample(8, 12, np.random.default_rng(0))
+    squares = {}
+    for beta2 in (0.95, 0.999):
+        learner = make(beta2=beta2)
+        learner.update(batch)
+        squares[beta2] = learner.optimizer.state[learner.model.critic.last]["exp_avg_sq"]
+    assert squares[0.95].max() > 0
+    assert torch.allclose(squares[0.95] / 0.05, squares[0.999] / 0.001, rtol=1e-3)
 
 
 def test_the_weights_that_act_follow_the_newest():
@@ -417,7 +447,8 @@ def test_as_many_actions_pass_the_filter_in_bfloat16(monkeypatch):
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize("model", [{}, SWITCHES], ids=["plain", "switches"])
 def test_an_update_never_makes_a_device_wait(actor, critic, kind, model):
-    learner = make(actor, critic, actions=ACTIONS[kind], model=model)
+    baseline = bool(model) and critic == "independent"
+    learner = make(actor, critic, actions=ACTIONS[kind], model=model, baseline=baseline)
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     learner.update(batch)  # it counts operations, once
     for length in (None, 12):

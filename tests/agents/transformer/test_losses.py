@@ -10,7 +10,7 @@ from mtbench_agents.transformer import losses as losses_module
 from mtbench_agents.transformer.heads import CriticEnsemble, DiscretePolicy
 from mtbench_agents.transformer.losses import Losses
 from mtbench_agents.transformer.model import ActionSpec, AgentModel
-from mtbench_agents.transformer.objectives import symlog
+from mtbench_agents.transformer.objectives import classification_loss, symlog
 from mtbench_agents.transformer.slices import prepare
 
 from .test_learner import ACTIONS, CPU, LEARNING, MODEL, copycat, floats, make
@@ -72,6 +72,43 @@ def test_dependent_targets_are_exact_expectations():
         values = (values_of_all(losses, losses.model.target_critic, t.next_state) * chances).sum(dim=-1)
         expected = t.reward + t.discount * values.amin(dim=0)  # with 2 critics, both always serve
     assert torch.allclose(losses.targets(t), expected, atol=1e-4)
+
+
+def test_critics_judge_what_the_baseline_leaves():
+    """Both learn one TD target: the baseline all of it, the critics the rest, and their sum is the value."""
+    losses, batch, t = setting("independent", baseline=True, value_samples=3)
+    model, slices = losses.model, prepare(batch, CPU).slices
+    with torch.no_grad():
+        model.target_baseline.out.bias.normal_(generator=torch.Generator().manual_seed(0))
+    t = losses.transitions(slices)
+    states = model.embedded(
+        model.actions.timesteps(
+            slices.observations,
+            *(x.flatten(0, 1) if slices.there is None else x.flatten(0, 1)[slices.there] for x in slices[1:4]),
+        ),
+        slices.steps,
+        slices.there,
+    )
+    at, after = (slices.row, slices.place), (slices.row, slices.place + slices.ahead)
+    now, following = (
+        model.bins.values(model.target_baseline(states[where], slices.steps[where])) for where in (at, after)
+    )
+    assert now.std() > 1
+    assert torch.allclose(t.now, now, rtol=1e-4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = losses.targets(t)
+        torch.manual_seed(0)
+        sampled = model.target_actor(t.next_state).sample(1)
+    left = model.raw_to_values(model.target_critic(t.next_state, sampled))[..., 0].mean(dim=0)
+    assert torch.allclose(found, t.reward + t.discount * (left + following), atol=1e-3)
+    parts, numbers = losses.losses(t, found)
+    raw = model.critic(t.state, t.action[:, None, None])[..., 0, :]
+    rest = classification_loss(raw, model.bins.labels(found - now)).mean()
+    whole = classification_loss(model.baseline(states[at], slices.steps[at]), model.bins.labels(found)).mean()
+    assert parts["critic"].item() == pytest.approx(rest.item(), rel=1e-4)
+    assert parts["baseline"].item() == pytest.approx(whole.item(), rel=1e-4)
+    assert numbers["value"].item() == pytest.approx(now[:, -1].mean().item(), abs=0.5)
 
 
 @pytest.mark.parametrize("target", ["by-actor", "mean", "least"])
