@@ -37,7 +37,7 @@ class Transitions:
         weight: ``(N,)`` float32: 0 for a place without a transition; None where all have one.
         now: ``(N, G)``: the target baseline's value of the timestep. None without a baseline, as what follows.
         next: ``(N, G)``: that of the next state's timestep.
-        embedded: ``(N, D)``: the timestep as the baseline takes it, detached.
+        embedded: ``(N, D)``: the timestep as the baseline takes it.
         step: ``(N,)`` int64: its step in its rollout.
     """
 
@@ -105,7 +105,7 @@ class Losses:
             weight=s.weight,
         )
         if self.model.target_baseline is not None:
-            t.embedded, t.step = embedded.detach()[s.row, s.place], s.steps[s.row, s.place]
+            t.embedded, t.step = embedded[s.row, s.place], s.steps[s.row, s.place]
             with torch.no_grad():
                 values = self.model.bins.values(self.model.target_baseline(embedded, s.steps))
             t.now, t.next = values[s.row, s.place], values[s.row, s.place + s.ahead]

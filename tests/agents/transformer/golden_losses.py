@@ -11,7 +11,7 @@ import torch
 
 from mtbench.records import write_json
 
-from .test_learner import COMBINATIONS, copycat, make
+from .copycat import COMBINATIONS, copycat, make
 
 FILE = Path(__file__).with_name("golden_losses.json")
 UPDATES = 20

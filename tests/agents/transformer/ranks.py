@@ -23,7 +23,7 @@ from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.replay import Batch
 from mtbench_agents.transformer.trees import leaves
 
-from .test_learner import ACTIONS, COMBINATIONS, CPU, LEARNING, MODEL, copycat, make
+from .copycat import ACTIONS, COMBINATIONS, CPU, LEARNING, MODEL, copycat, make
 
 UPDATES = 21
 

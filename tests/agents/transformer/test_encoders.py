@@ -26,9 +26,9 @@ from mtbench_agents.transformer.trees import tree_map
 from mtbench.errors import UsageError
 from mtbench.registration import TABLE
 
+from .copycat import floats
 from .test_collector import CPU, LEARNING
 from .test_collector import MODEL as VECTOR_MODEL
-from .test_learner import floats
 from .waiting import NothingWaits
 
 MODEL = dataclasses.replace(VECTOR_MODEL, channels=(4, 8), dropout=0.0)

@@ -14,18 +14,10 @@ from mtbench_agents.transformer.acting import ActingModel, Player
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.train import Trainer
 
+from .copycat import ACTIONS, CPU, answers, copycat, floats, make, trained_until
 from .test_acting import LEARNING as ACTING_LEARNING
 from .test_acting import MODEL as ACTING_MODEL
-from .test_learner import (
-    ACTIONS,
-    CPU,
-    answers,
-    copycat,
-    floats,
-    make,
-    near_the_fixed_point,
-    trained_until,
-)
+from .test_learner import near_the_fixed_point
 from .test_train import TINY, trained
 
 GPU = torch.device("cuda")

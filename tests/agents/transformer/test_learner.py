@@ -9,113 +9,26 @@ import pytest
 import torch
 from mtbench_agents.transformer import graphs
 from mtbench_agents.transformer import learner as learner_module
-from mtbench_agents.transformer.acting import ActingModel, Player
-from mtbench_agents.transformer.config import LearningConfig, ModelConfig
-from mtbench_agents.transformer.distributed import ALONE
 from mtbench_agents.transformer.learner import Learner, NonFiniteLossError, Totals
 from mtbench_agents.transformer.model import AgentModel
 from mtbench_agents.transformer.replay import Replay, Rollout
 from mtbench_agents.transformer.slices import prepare
 
+from .copycat import (
+    ACTIONS,
+    COMBINATIONS,
+    CPU,
+    LEARNING,
+    MODEL,
+    answers,
+    copycat,
+    floats,
+    make,
+    switched,
+    train,
+    trained_until,
+)
 from .waiting import NothingWaits
-
-CPU = torch.device("cpu")
-MODEL = ModelConfig(
-    encoder=(32,),
-    width=32,
-    feedforward=32,
-    layers=1,
-    heads=2,
-    context=12,
-    head=(32, 32),
-    critics=2,
-    bins=32,
-    dropout=0.0,
-)
-ACTIONS = {"discrete": None, "continuous": gym.spaces.Box(-1, 1, (1,), dtype=np.float32)}
-LEARNING = LearningConfig(
-    discounts=(0.1, 0.9), batch_size=16, rate=3e-3, warmup=1, target_rate=0.05, reward_multiplier=10.0, clip=10.0
-)
-COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
-
-
-# That change what an update computes; the baseline is for the independent critic.
-SWITCHES = {"relative": True, "action_gates": True}
-
-
-def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, ranks=ALONE, **changes):
-    learning = dataclasses.replace(LEARNING, actor=actor, critic=critic, **changes)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        space = gym.spaces.Box(-5, 5, (3,), dtype=np.float32)
-        sizes = dataclasses.replace(MODEL, **(model or {}))
-        network = AgentModel(sizes, learning, space, actions or gym.spaces.Discrete(3))
-    return Learner(network, learning, 0, device, context=sizes.context, ranks=ranks)
-
-
-def copycat(continuous=False, rollouts=300, seed=0, pay=0.0):
-    """The reward is for naming what was shown one step before: memory, and nothing but.
-
-    Each step also pays `pay` times the number of what is shown.
-    """
-    rng = np.random.default_rng(seed)
-    action = np.zeros(1, np.float32) if continuous else np.zeros((), np.int64)
-    replay = Replay(10_000, np.zeros(3, np.float32), action)
-    for _ in range(rollouts):
-        length = int(rng.integers(5, 13))
-        shown = rng.integers(3, size=length + 1)
-        observations = np.eye(3, dtype=np.float32)[shown]
-        before = np.concatenate([[0], shown[: length - 1]])
-        if continuous:
-            actions = rng.uniform(-1, 1, size=(length, 1)).astype(np.float32)
-            rewards = -np.abs(actions[:, 0] - (before - 1) * 0.8)
-        else:
-            actions = rng.integers(3, size=length)
-            rewards = (actions == before).astype(np.float32)
-        replay.add(Rollout(observations, actions, (rewards + pay * shown[:length]).astype(np.float32), True))
-    return replay
-
-
-def train(learner, replay, updates):
-    numbers = {}
-    for _ in range(updates):
-        numbers = learner.update(replay.sample(64, 12, np.random.default_rng(learner.updates)))
-    return numbers
-
-
-def floats(numbers):
-    return {name: float(number) for name, number in numbers.items()}
-
-
-def trained_until(learnt, learner, replay, most_updates):
-    """Train for 100 updates at a time; whether it has learnt by the last at latest."""
-    for _ in range(most_updates // 100):
-        train(learner, replay, 100)
-        if learnt():
-            return True
-    return False
-
-
-def answers(model, continuous=False, device=CPU, pay=0.0):
-    """How often (or how closely) the policy names the previous observation."""
-    rng = np.random.default_rng(99)
-    space = gym.spaces.Box(-1, 1, (1,), dtype=np.float32) if continuous else gym.spaces.Discrete(3)
-    play = Player(200, space, rng, device)
-    acting = ActingModel(model)
-    play.restart(np.ones(200, dtype=bool))
-    shown = rng.integers(3, size=(9, 200))
-    score = []
-    for t in range(9):
-        if t:
-            play.restart(np.zeros(200, dtype=bool))
-        action = play.act(acting, np.eye(3, dtype=np.float32)[shown[t]])
-        if t:
-            target = (shown[t - 1] - 1) * 0.8 if continuous else shown[t - 1]
-            score.append(np.abs(action[:, 0] - target).mean() if continuous else (action == target).mean())
-            reward = -np.abs(action[:, 0] - target) if continuous else action == target
-            play.received((reward + pay * shown[t]).astype(np.float32))
-        play.took(action)
-    return float(np.mean(score))
 
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
@@ -199,8 +112,8 @@ def test_padding_counts_exactly_nothing():
 def test_working_in_parts_changes_nothing(actor, critic, baseline, monkeypatch):
     """Gradients of heads and trunk, whatever the parts; sampled actions aside, so a policy that knows what it wants."""
     gradients = []
-    for floats in (1, 2**12, 2**30):
-        monkeypatch.setattr(learner_module, "_CACHED_FLOATS", floats)
+    for cached in (1, 2**12, 2**30):
+        monkeypatch.setattr(learner_module, "_CACHED_FLOATS", cached)
         learner = certain(make(actor, critic, baseline=baseline))
         slices = learner.prepare(copycat().sample(8, 12, np.random.default_rng(0))).slices
         gradients.append(named_gradients(learner, slices))
@@ -275,17 +188,17 @@ def test_every_weight_moves_by_its_own_gradient():
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", [{}, SWITCHES], ids=["plain", "switches"])
+@pytest.mark.parametrize("switches", [False, True])
 @pytest.mark.parametrize(("kind", "update"), [("discrete", "independent"), ("continuous", "dependent")])
-def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, model, monkeypatch):
+def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, switches, monkeypatch):
     """Traced by torch.compile, where a break is an error, and run without a code generator, to compare numbers.
 
     The filter lets everything through: an advantage near 0 may be above it in one and below it in the other.
     """
     monkeypatch.setattr(graphs, "BACKEND", "aot_eager")
     changes = {"actions": ACTIONS[kind], "rate": 1e-4, "filter_threshold": -1e6, "ema_rate": 0.1}
-    changes["baseline"] = bool(model) and update == "independent"
-    plain, compiled = (make(update, update, compile=how, model=model, **changes) for how in (False, True))
+    changes |= switched(switches, update)
+    plain, compiled = (make(update, update, compile=how, **changes) for how in (False, True))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     for number in range(40):
         one, two = (floats(learner.update(batch)) for learner in (plain, compiled))
@@ -307,7 +220,7 @@ def test_the_memory_of_squared_gradients_is_a_setting():
 
 def test_the_weights_that_act_follow_the_newest():
     """Exponential averages of all but the targets, with the newest statistics; learning itself is the same."""
-    plain, learner = make(), make(ema_rate=0.25)
+    plain, learner = make(baseline=True), make(baseline=True, ema_rate=0.25)
     assert plain.acting is plain.model
     averages = [p.detach().clone() for part in _followed(learner.model) for p in part.parameters()]
     batch = copycat().sample(8, 12, np.random.default_rng(0))
@@ -324,7 +237,7 @@ def test_the_weights_that_act_follow_the_newest():
 
 
 def _followed(model):
-    return model.encoder, model.backbone, model.actor, model.critic
+    return model.encoder, model.backbone, model.actor, model.critic, *([model.baseline] if model.baseline else [])
 
 
 def certain(learner):
@@ -445,10 +358,9 @@ def test_as_many_actions_pass_the_filter_in_bfloat16(monkeypatch):
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
-@pytest.mark.parametrize("model", [{}, SWITCHES], ids=["plain", "switches"])
-def test_an_update_never_makes_a_device_wait(actor, critic, kind, model):
-    baseline = bool(model) and critic == "independent"
-    learner = make(actor, critic, actions=ACTIONS[kind], model=model, baseline=baseline)
+@pytest.mark.parametrize("switches", [False, True])
+def test_an_update_never_makes_a_device_wait(actor, critic, kind, switches):
+    learner = make(actor, critic, actions=ACTIONS[kind], **switched(switches, critic))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     learner.update(batch)  # it counts operations, once
     for length in (None, 12):

@@ -13,7 +13,7 @@ from mtbench_agents.transformer.model import ActionSpec, AgentModel
 from mtbench_agents.transformer.objectives import classification_loss, symlog
 from mtbench_agents.transformer.slices import prepare
 
-from .test_learner import ACTIONS, CPU, LEARNING, MODEL, copycat, floats, make
+from .copycat import ACTIONS, CPU, LEARNING, MODEL, copycat, floats, make
 
 GAMMA = torch.tensor(LEARNING.discounts)
 
@@ -76,7 +76,7 @@ def test_dependent_targets_are_exact_expectations():
 
 def test_critics_judge_what_the_baseline_leaves():
     """Both learn one TD target: the baseline all of it, the critics the rest, and their sum is the value."""
-    losses, batch, t = setting("independent", baseline=True, value_samples=3)
+    losses, batch, _ = setting("independent", baseline=True)
     model, slices = losses.model, prepare(batch, CPU).slices
     with torch.no_grad():
         model.target_baseline.out.bias.normal_(generator=torch.Generator().manual_seed(0))
