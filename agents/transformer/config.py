@@ -85,6 +85,7 @@ class LearningConfig:
     n_step: int = number(1, 1, 65_536)  # rewards in a TD target
     # A small network tells what it can of a value from the timestep alone; the critics judge what that leaves.
     baseline: bool = False
+    actor_trunk: bool = True  # whether the actor's loss, besides the critics', trains encoder and sequence model
     pairs: Literal["timestep", "discount"] = "timestep"  # whose own pair of critics makes the TD target
     # What a TD target takes of its pair; by-actor: the mean if the actor is independent, the least if it is dependent.
     target: Literal["by-actor", "mean", "least"] = "by-actor"

@@ -155,7 +155,7 @@ class Losses:
         else:
             normalized = self.model.popart.normalize(targets[..., None])
             critic = F.mse_loss(self.model.popart(raw[..., 0]), normalized.expand_as(raw[..., 0]), reduction="none")
-        policy = self.model.actor(t.state)
+        policy = self.model.actor(t.state if self.config.actor_trunk else t.state.detach())
         if self.config.actor == "independent":
             actor, numbers = self._imitate(t, policy, self.model.raw_to_values(raw.detach())[..., 0])
         else:

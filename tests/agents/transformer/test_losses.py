@@ -13,7 +13,7 @@ from mtbench_agents.transformer.model import ActionSpec, AgentModel
 from mtbench_agents.transformer.objectives import classification_loss, symlog
 from mtbench_agents.transformer.slices import prepare
 
-from .copycat import ACTIONS, CPU, LEARNING, MODEL, copycat, floats, make
+from .copycat import ACTIONS, COMBINATIONS, CPU, LEARNING, MODEL, copycat, floats, make
 
 GAMMA = torch.tensor(LEARNING.discounts)
 
@@ -109,6 +109,21 @@ def test_critics_judge_what_the_baseline_leaves():
     assert parts["critic"].item() == pytest.approx(rest.item(), rel=1e-4)
     assert parts["baseline"].item() == pytest.approx(whole.item(), rel=1e-4)
     assert numbers["value"].item() == pytest.approx(now[:, -1].mean().item(), abs=0.5)
+
+
+@pytest.mark.parametrize("actions", [None, ACTIONS["continuous"]])
+@pytest.mark.parametrize("actor_trunk", [True, False])
+@pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
+def test_the_actors_loss_trains_the_trunk_if_it_may(actor, critic, actor_trunk, actions):
+    learner = make(actor, critic, actions, actor_trunk=actor_trunk, filter_threshold=-1e9)
+    batch = copycat(continuous=actions is not None).sample(6, 12, np.random.default_rng(0))
+    t = learner.losses.transitions(prepare(batch, CPU).slices)
+    parts, _ = learner.losses.losses(t, learner.losses.targets(t))
+    parts["actor"].backward()
+    model = learner.model
+    assert any(p.grad is not None and p.grad.any() for p in model.actor.parameters())
+    trunk = [*model.encoder.parameters(), *model.backbone.parameters()]
+    assert any(p.grad is not None and p.grad.any() for p in trunk) == actor_trunk
 
 
 @pytest.mark.parametrize("target", ["by-actor", "mean", "least"])
