@@ -95,6 +95,8 @@ class LearningConfig:
     # So many of the likeliest discrete actions count exactly in the average that the filter compares with; samples
     # stand for the others alone.
     exact_actions: int = number(0, 0, 10**6)
+    # Discrete: how much the policy also imitates those of its own actions that pass the filter, beside the replay's.
+    own_actions: float = number(0.0, 0, 1e6)
     filter_threshold: float = number(0.0, -1e30, 1e30)  # least advantage that is imitated
     filter_doubt: float = number(0.0, 0, 1e6)  # standard deviations between critics, taken off the advantage first
     filter_scale: Literal["multiplied", "returns"] = "multiplied"  # the scale of the threshold
@@ -107,6 +109,11 @@ class LearningConfig:
         check(self, "learning.")
         if self.baseline and self.critic == "dependent":
             raise UsageError("`learning.baseline` is for the independent critic, not for learning.critic=dependent.")
+        if self.own_actions and (self.actor == "dependent" or not self.exact_actions):
+            raise UsageError(
+                "`learning.own_actions` is for the independent actor, which judges its own actions where "
+                "`learning.exact_actions` is above 0."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,11 @@ class DiscretePolicy:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Of ``(..., G)`` or ``(..., 1)``: ``(..., G)``."""
-        index = action.expand(self.probabilities.shape[:-1])[..., None]
-        return self.probabilities.gather(-1, index)[..., 0].log()
+        return self.log_probs(action.expand(self.probabilities.shape[:-1])[..., None])[..., 0]
+
+    def log_probs(self, actions: Tensor | None) -> Tensor:
+        """Of ``(..., G, S)``, or of all actions: ``(..., G, S)``."""
+        return (self.probabilities if actions is None else self.probabilities.gather(-1, actions)).log()
 
 
 @dataclass(slots=True)

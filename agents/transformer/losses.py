@@ -179,31 +179,47 @@ class Losses:
         self, t: Transitions, policy: DiscretePolicy | GaussianPolicy, taken: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Filtered imitation; `taken` is each critic's value of the actions taken, ``(E, N, G)``."""
+        threshold, own_actions = self.config.filter_threshold, self.config.own_actions
         with torch.no_grad():
-            average = self._policy_value(t, policy)
-            advantages = taken - average
-            advantage = advantages.mean(dim=0)
-            if self.config.filter_doubt:
-                advantage = advantage - self.config.filter_doubt * advantages.std(dim=0, correction=0)
-            if self.config.filter_scale == "returns":
-                advantage = advantage / self.config.reward_multiplier
+            actions, shares, values = self._own_actions(t, policy)
+            average = (values * shares).sum(dim=-1)
+            advantage = self._advantage(taken - average)
+            kept = (advantage > threshold).float()
         action = t.action[:, None] if self.model.actions.discrete else t.action[:, None, :]
-        loss = filtered_imitation_loss(policy.log_prob(action), advantage, self.config.filter_threshold)
-        kept = (advantage > self.config.filter_threshold).float()
+        loss = filtered_imitation_loss(policy.log_prob(action), advantage, threshold)
+        if own_actions and isinstance(policy, DiscretePolicy):
+            # Its gradient is that of the chance that the policy's action passes the filter.
+            advantages = self._advantage(values - average[..., None])
+            each = filtered_imitation_loss(policy.log_probs(actions), advantages, threshold)
+            loss = loss + own_actions * (shares * each).sum(dim=-1)
         return loss, {"filter": kept, "value": average.mean(dim=0)[:, -1:]}
 
-    def _policy_value(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> Tensor:
-        """The policy's own value by each critic: ``(E, N, G)``."""
+    def _advantage(self, advantages: Tensor) -> Tensor:
+        """What the filter compares with its threshold, of each critic's advantage ``(E, ...)``."""
+        advantage = advantages.mean(dim=0)
+        if self.config.filter_doubt:
+            advantage = advantage - self.config.filter_doubt * advantages.std(dim=0, correction=0)
+        return advantage / self.config.reward_multiplier if self.config.filter_scale == "returns" else advantage
+
+    def _own_actions(
+        self, t: Transitions, policy: DiscretePolicy | GaussianPolicy
+    ) -> tuple[Tensor | None, Tensor | float, Tensor]:
+        """Actions of the policy, what each counts in its average, and each critic's values of them.
+
+        Returns:
+            Actions as critics take them, or None for all; shares that add up to 1; values ``(E, N, G, actions)``.
+        """
+        actions: Tensor | None
+        shares: Tensor | float
         if self.config.exact_actions and isinstance(policy, DiscretePolicy):
             actions, shares = _likeliest(policy, self.config.exact_actions, self.config.value_samples)
-            values = self.model.raw_to_values(self.model.critic(t.state, actions))
-            return (values * shares).sum(dim=-1)
-        if self.config.shared_samples:
-            samples = policy.sample(self.config.value_samples)
+        elif self.config.shared_samples:
+            actions, shares = policy.sample(self.config.value_samples), 1 / self.config.value_samples
         else:  # every critic judges actions of its own
             critics = self.model.critic.from_state.shape[0]
-            samples = torch.stack(torch.chunk(policy.sample(critics * self.config.value_samples), critics, dim=2))
-        return self.model.raw_to_values(self.model.critic(t.state, samples)).mean(dim=-1)
+            samples = policy.sample(critics * self.config.value_samples)
+            actions, shares = torch.stack(torch.chunk(samples, critics, dim=2)), 1 / self.config.value_samples
+        return actions, shares, self.model.raw_to_values(self.model.critic(t.state, actions))
 
     def _climb(self, t: Transitions, policy: DiscretePolicy | GaussianPolicy) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the ensemble's least normalized value of the policy's own actions."""

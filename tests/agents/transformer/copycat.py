@@ -32,9 +32,13 @@ LEARNING = LearningConfig(
 COMBINATIONS = [(a, c) for a in ("independent", "dependent") for c in ("independent", "dependent")]
 
 
-def switched(on, critic):
-    """Switches that change what an update computes, for :func:`make`; a baseline is for the independent critic."""
-    return {"model": {"relative": True, "action_gates": True}, "baseline": critic == "independent"} if on else {}
+def switched(on, actor, critic):
+    """Switches that change what an update computes, for :func:`make`; some are for independent updates alone."""
+    if not on:
+        return {}
+    own = {"own_actions": 1.0, "exact_actions": 1} if actor == "independent" else {}
+    model = {"relative": True, "action_gates": True}
+    return {"model": model, "baseline": critic == "independent", "actor_trunk": False, **own}
 
 
 def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, ranks=ALONE, **changes):

@@ -72,6 +72,12 @@ def test_a_baseline_is_for_the_independent_critic():
         LearningConfig(baseline=True, critic="dependent")
 
 
+@pytest.mark.parametrize("changes", [{"actor": "dependent", "exact_actions": 4}, {"exact_actions": 0}])
+def test_own_actions_are_imitated_where_they_are_judged(changes):
+    with pytest.raises(UsageError, match=r"`learning\.own_actions` is for the independent actor"):
+        LearningConfig(own_actions=1.0, **changes)
+
+
 def test_the_command_line_says_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"`learning\.rate` must be at least 0 and at most 10, got -1"):
         agent_cli.train("MTPOPGym-v0", ["learning.rate=-1"], out=tmp_path / "run")

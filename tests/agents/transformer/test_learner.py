@@ -197,7 +197,7 @@ def test_a_compiled_update_is_one_graph_and_the_same_update(kind, update, switch
     """
     monkeypatch.setattr(graphs, "BACKEND", "aot_eager")
     changes = {"actions": ACTIONS[kind], "rate": 1e-4, "filter_threshold": -1e6, "ema_rate": 0.1}
-    changes |= switched(switches, update)
+    changes |= switched(switches, update, update)
     plain, compiled = (make(update, update, compile=how, **changes) for how in (False, True))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     for number in range(40):
@@ -360,7 +360,7 @@ def test_as_many_actions_pass_the_filter_in_bfloat16(monkeypatch):
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize("switches", [False, True])
 def test_an_update_never_makes_a_device_wait(actor, critic, kind, switches):
-    learner = make(actor, critic, actions=ACTIONS[kind], **switched(switches, critic))
+    learner = make(actor, critic, actions=ACTIONS[kind], **switched(switches, actor, critic))
     batch = copycat(continuous=kind == "continuous").sample(8, 12, np.random.default_rng(0))
     learner.update(batch)  # it counts operations, once
     for length in (None, 12):

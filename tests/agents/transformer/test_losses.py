@@ -168,7 +168,8 @@ def test_the_exact_filter_is_the_limit_of_many_samples():
         losses, _, t = setting("independent", **changes)
         with torch.no_grad():
             losses.model.critic.last.mul_(30.0)
-            found.append(losses._policy_value(t, losses.model.actor(t.state)))
+            _, shares, values = losses._own_actions(t, losses.model.actor(t.state))
+            found.append((values * shares).sum(dim=-1))
     spread = found[0].std()
     assert (found[1] - found[0]).abs().mean() < 0.1 * spread
     assert (found[2] - found[0]).abs().mean() < 0.1 * spread
@@ -201,7 +202,7 @@ def test_shared_samples_are_judged_by_all_critics(monkeypatch):
     monkeypatch.setattr(
         CriticEnsemble, "forward", lambda self, state, action: seen.append(action) or original(self, state, action)
     )
-    losses._policy_value(t, losses.model.actor(t.state))
+    losses._own_actions(t, losses.model.actor(t.state))
     assert [tuple(action.shape) for action in seen] == [(len(t), 2, 5)]
 
 
@@ -231,6 +232,28 @@ def test_what_critics_doubt_is_not_imitated(doubt):
     share = losses.losses(t, losses.targets(t))[1]["filter"].item()
     assert share == pytest.approx((least > 0).float().mean().item())
     assert 0 < share < 0.6
+
+
+@pytest.mark.parametrize("exact", [2, 100])
+def test_own_actions_climb_the_chance_of_passing_the_filter(exact):
+    """With three actions, two of them exact and one a sample of the others, which is the third, all are judged."""
+    gradients = []
+    for weight in (0.0, 0.7):
+        losses, _, t = setting("independent", exact_actions=exact, own_actions=weight)
+        with torch.no_grad():
+            losses.model.critic.last.mul_(30.0)
+            losses.model.actor.out.weight.mul_(150.0)
+        state = t.state.detach().requires_grad_()
+        parts, _ = losses.losses(dataclasses.replace(t, state=state), losses.targets(t))
+        gradients.append(torch.autograd.grad(parts["actor"], state)[0])
+        policy = losses.model.actor(state).probabilities
+        values = values_of_all(losses, losses.model.critic, state.detach()).detach()
+        better = (values - (values * policy.detach()).sum(dim=-1, keepdim=True)).mean(dim=0) > 0
+        passing = (policy * better).sum(dim=-1).mean()
+    assert policy.std(dim=1).mean() > 0.1
+    expected = torch.autograd.grad(-0.7 * passing, state)[0]
+    assert torch.allclose(gradients[1] - gradients[0], expected, atol=1e-6)
+    assert expected.abs().max() > 1e-4
 
 
 def test_targets_beyond_the_bins_are_counted():
