@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .cache import Cache
+from .cache import Memory
 from .graphs import one_graph, replayed
 from .heads import DiscretePolicy, GaussianPolicy
 from .model import ActionSpec, AgentModel
@@ -94,12 +94,12 @@ class ActingModel(nn.Module):
         torch._foreach_copy_(_tensors(self), [torch.from_numpy(np.array(one)) for one in weights])
 
     @torch.no_grad()
-    def forward(self, inputs: Inputs, cache: Cache, used: int) -> Tensor:
+    def forward(self, inputs: Inputs, memory: Memory, used: int) -> Tensor:
         """Actions for the next timestep: ``(N,)`` int64, or ``(N, A)`` float32 in (-1, 1).
 
         Args:
             inputs: The timestep.
-            cache: Memory of the rollouts; it takes in the timestep.
+            memory: Of the rollouts; it takes in the timestep.
             used: See :meth:`Backbone.step`.
         """
         timesteps = self.actions.timesteps(
@@ -108,7 +108,7 @@ class ActingModel(nn.Module):
         device = inputs.steps.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):
             embedded = self.encoder(timesteps)
-            state = self.backbone.step(embedded, inputs.steps, cache, used)
+            state = self.backbone.step(embedded, inputs.steps, memory, used)
             policy = self.actor.last(state)
             self.judge(embedded, inputs.steps, state, policy)
         noise = inputs.noise
@@ -247,7 +247,7 @@ class Player:
         self.previous_reward: Array = np.zeros(num_envs, dtype=np.float32)
         self._noise_shape = (num_envs, 1 if spec.discrete else spec.size)
         self._steps = np.zeros(num_envs, dtype=np.int64)
-        self._cache: Cache | None = None
+        self._kept: Memory | None = None
         self._step: Callable[..., Tensor] | None = None
         self._staged: dict[str, tuple[Tensor, Tensor]] = {}  # by input: pinned memory of the host, and of the GPU
 
@@ -260,8 +260,8 @@ class Player:
     def state(self) -> dict[str, Array]:
         """Memories and latest inputs, for a checkpoint."""
         state = {"action": self.previous_action.copy(), "reward": self.previous_reward.copy()}
-        memory = {} if self._cache is None else self._cache.state(int(np.max(self._steps)))
-        return {**state, "steps": self._steps.copy(), **memory}
+        kept = {} if self._kept is None else self._kept.state(int(np.max(self._steps)))
+        return {**state, "steps": self._steps.copy(), **kept}
 
     def load_state(self, state: dict[str, Array], model: ActingModel) -> None:
         """Restore what :meth:`state` returned."""
@@ -270,15 +270,15 @@ class Player:
         if "keys" in state:
             self._memory(model).load_state(state)
 
-    def _memory(self, model: ActingModel) -> Cache:
-        if self._cache is None:
+    def _memory(self, model: ActingModel) -> Memory:
+        if self._kept is None:
             dtype = torch.bfloat16 if half_precision(self._device) else torch.float32
-            self._cache = model.backbone.new_cache(len(self._steps), self._device, dtype)
-        return self._cache
+            self._kept = model.backbone.new_memory(len(self._steps), self._device, dtype)
+        return self._kept
 
     def act(self, model: ActingModel, observations: Any) -> Array:
         """Sampled actions ``(N,)`` int64 or ``(N, A)`` float32 for the next observation of every environment."""
-        cache = self._memory(model)
+        memory = self._memory(model)
         if self._step is None:
             self._step = model.forward
             if self._on_gpu and model.compilable:
@@ -294,20 +294,20 @@ class Player:
             steps=self._sent("steps", self._steps),
             noise=self._sent("noise", draw(self._noise_shape).astype(np.float32)),
         )
-        used = min(used, cache.window)
-        actions = self._step(inputs, cache, used).cpu() if self._on_gpu else self._in_threads(inputs, cache, used)
+        used = min(used, memory.window)
+        actions = self._step(inputs, memory, used).cpu() if self._on_gpu else self._in_threads(inputs, memory, used)
         self._steps += 1
         return np.asarray(actions)
 
-    def _in_threads(self, inputs: Inputs, cache: Cache, used: int) -> Tensor:
+    def _in_threads(self, inputs: Inputs, memory: Memory, used: int) -> Tensor:
         """Of a CPU: as many threads as PyTorch may use share the environments, and not the work of each operation."""
         assert self._step is not None
         n = len(self._steps)
         count = min(torch.get_num_threads(), n // _WORTH_A_THREAD)
         if count < 2:
-            return self._step(inputs, cache, used)
+            return self._step(inputs, memory, used)
         rows = [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
-        parts = [(Inputs(*(tree_map(itemgetter(at), one) for one in inputs)), cache.part(at), used) for at in rows]
+        parts = [(Inputs(*(tree_map(itemgetter(at), one) for one in inputs)), memory.part(at), used) for at in rows]
         return torch.cat(list(_threads(count, os.getpid()).map(self._step, *zip(*parts, strict=True))))
 
     def _sent(self, name: str, array: Array) -> Tensor:

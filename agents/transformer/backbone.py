@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .cache import Cache, TensorCache
+from .cache import Cache, Memory, TensorCache
+from .convolution import Convolution, Recent
 from .cpu_cache import CpuCache
 from .objectives import full_precision
-
-# What a head adds at first to scores of the ages that it prefers: it counts them twenty times as much as others.
-_PREFERENCE = 3.0
 
 
 class SigmaReparamLinear(nn.Module):
@@ -99,42 +97,6 @@ class Attention(nn.Module):
         return self.out((mixed.to(x_BD.dtype)[:, :, None] * self.head_scale).reshape(B, D))
 
 
-class AgeScores(nn.Module):
-    """What each head adds to the score of a timestep, by how many steps older than the query it is; learned.
-
-    Each head begins with a range of ages of its own that it prefers, so that a layer looks near and far from the start;
-    heads that begin alike stay alike for long. Ages up to 15 have a number each; older ones share 16, each for a range
-    of ages as wide as the others' in its logarithm.
-
-    Args:
-        layers: L.
-        heads: H.
-        window: The oldest timestep that is seen is ``window - 1`` steps old.
-    """
-
-    group: Tensor
-
-    def __init__(self, layers: int, heads: int, window: int) -> None:
-        super().__init__()
-        age = torch.arange(window)
-        groups = 16 * (1 + (age / 16).clamp(min=1).log() / math.log(max(window, 17) / 16))
-        self.register_buffer("group", torch.where(age < 16, age, groups.long().clamp(max=31)), persistent=False)
-        # The head whose range of ages it is: ranges are as wide as each other in their logarithm.
-        head = (heads * (age + 1).log() / math.log(window + 1)).long()
-        prefers = torch.zeros(heads, 32).index_put((head, self.group), torch.tensor(_PREFERENCE))
-        self.scores: Final = nn.Parameter(prefers.repeat(layers, 1, 1))
-
-    def forward(self, length: int) -> Tensor:
-        """``(L, H, length)``, by age."""
-        age = torch.arange(length, device=self.group.device).clamp(max=len(self.group) - 1)
-        return self.scores[:, :, self.group[age]]
-
-    def pairs(self, length: int) -> Tensor:
-        """Query i, key j: ``(L, 1, H, length, length)``. 0 where j is after i."""
-        newest_last = F.pad(self(length).flip(-1), (0, length - 1))
-        return newest_last.unfold(-1, length, 1).flip(-2)[:, None]
-
-
 class Block(nn.Module):
     """Attention and feed-forward, each normalized before and after."""
 
@@ -177,8 +139,7 @@ class Backbone(nn.Module):
         recompute: Keep only the inputs of each block for the backward pass, and compute the rest again: less memory,
             about a third more time.
         input_norm: LayerNorm of the embedded timesteps.
-        relative: Distances count beside positions: each head learns what to add to the score of a timestep of each age
-            (Raffel et al. 2020).
+        convolution: A convolution over so many timesteps before each comes first; 0: none.
     """
 
     def __init__(
@@ -191,7 +152,7 @@ class Backbone(nn.Module):
         dropout: float,
         recompute: bool = False,
         input_norm: bool = False,
-        relative: bool = False,
+        convolution: int = 0,
     ) -> None:
         super().__init__()
         self.width: Final = width
@@ -202,7 +163,7 @@ class Backbone(nn.Module):
         self.dropout: Final = nn.Dropout(dropout)
         self.input_norm: Final = nn.LayerNorm(width) if input_norm else nn.Identity()
         self.norm: Final = nn.LayerNorm(width)
-        self.ages: Final = AgeScores(layers, heads, window) if relative else None
+        self.convolution: Final = Convolution(width, convolution) if convolution else None
 
     def forward(
         self, x_BTD: Tensor, steps_BT: Tensor, window: int | None = None, segment_BT: Tensor | None = None
@@ -220,65 +181,66 @@ class Backbone(nn.Module):
         Returns:
             ``(B, T, D)``.
         """
+        if self.convolution is not None:
+            x_BTD = self.convolution(x_BTD, segment_BT)
         x_BTD = self.input_norm(x_BTD)
         x_BTD = self.dropout(x_BTD + sinusoids(steps_BT, self.width).to(x_BTD.dtype))
         mask = None if window is None else _band(x_BTD.shape[1], window, x_BTD.device)
         if segment_BT is not None:
             causal = _band(x_BTD.shape[1], window or x_BTD.shape[1], x_BTD.device)
             mask = ((segment_BT[:, :, None] == segment_BT[:, None, :]) & causal)[:, None]
-        if self.ages is not None:
-            visible = _band(x_BTD.shape[1], x_BTD.shape[1], x_BTD.device) if mask is None else mask
-            masks: tuple[Tensor | None, ...] = (
-                self.ages.pairs(x_BTD.shape[1]).masked_fill(~visible, -torch.inf).unbind()
-            )
-        else:
-            masks = (mask,) * len(self.blocks)
-        for block, mask in zip(self.blocks, masks, strict=True):
+        for block in self.blocks:
             if self.recompute and self.training:
                 x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False)
             else:
                 x_BTD = block(x_BTD, mask)
         return self.norm(x_BTD)
 
-    def step(self, x_BD: Tensor, steps_B: Tensor, cache: Cache, used: int) -> Tensor:
+    def step(self, x_BD: Tensor, steps_B: Tensor, memory: Memory, used: int) -> Tensor:
         """The next timestep of every environment.
 
         Args:
             x_BD: Embedded timesteps.
             steps_B: Step of each in its rollout.
-            cache: Of these rollouts; the timestep is added to it.
+            memory: Of these rollouts; the timestep is added to it.
             used: How many of its slots to look at: none beyond them may hold a timestep.
 
         Returns:
             ``(B, D)``.
         """
-        places = cache.places(steps_B, used, None if self.ages is None else self.ages(self.window))
+        places = memory.attention.places(steps_B, used)
+        if self.convolution is not None and memory.recent is not None:
+            x_BD = self.convolution.step(x_BD, steps_B, memory.recent)
         x_BD = self.input_norm(x_BD)
         x_BD = self.dropout(x_BD + sinusoids(steps_B, self.width).to(x_BD.dtype))
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x_BD = block.step(x_BD, cache, layer, places)
+            x_BD = block.step(x_BD, memory.attention, layer, places)
         return self.norm(x_BD)
 
     def reparametrized(self) -> list[SigmaReparamLinear]:
         """Its layers with a spectral norm."""
         return [module for module in self.modules() if isinstance(module, SigmaReparamLinear)]
 
-    def new_cache(
+    def new_memory(
         self, num_envs: int, device: torch.device, dtype: torch.dtype = torch.float32, tensors: bool = False
-    ) -> Cache:
-        """An empty cache.
+    ) -> Memory:
+        """An empty memory.
 
         Args:
             num_envs: Of so many environments.
             device: Where it lies.
-            dtype: Of its tensors.
+            dtype: Of its keys and values.
             tensors: For PyTorch's attention, on a CPU too, where it is the slower one.
         """
         sizes = len(self.blocks), num_envs, self.heads, self.window, self.width // self.heads
+        cache: Cache
         if tensors or device.type != "cpu" or dtype != torch.float32:
-            return TensorCache(*sizes, device, dtype)
-        return CpuCache(*sizes)
+            cache = TensorCache(*sizes, device, dtype)
+        else:
+            cache = CpuCache(*sizes)
+        recent = None if self.convolution is None else Recent(num_envs, self.convolution.count, self.width, device)
+        return Memory(cache, recent)
 
 
 def sinusoids(steps: Tensor, width: int) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .convolution import Recent
+
 
 class Cache(Protocol):
     """Keys and values of past timesteps: a :class:`TensorCache`, or a ``CpuCache``, which rounds."""
@@ -33,14 +35,12 @@ class Cache(Protocol):
     def part(self, rows: slice) -> Cache:
         """The memory of some of the environments, in the same storage."""
 
-    def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Any:
+    def places(self, steps: Tensor, used: int) -> Any:
         """Where the next timestep of every environment goes, and what it sees.
 
         Args:
             steps: ``(B,)`` int64: of the timestep in its rollout.
             used: How many slots to look at: none beyond them may hold a timestep.
-            by_age: ``(layers, heads, window)``: added to the score of a timestep that is so many steps older. None:
-                nothing.
         """
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Any) -> Tensor:
@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 
     Attributes:
         slot: ``(B,)``.
-        seen: ``(layers, B, 1, 1, used)`` bool, or ``(layers, B, heads, 1, used)`` that is added to scores.
+        seen: ``(B, 1, 1, used)`` bool.
     """
 
     slot: Tensor
@@ -112,16 +112,10 @@ class TensorCache:
         part._rows = self._rows[: part._keys.shape[1]]
         return part
 
-    def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Seen:
+    def places(self, steps: Tensor, used: int) -> Seen:
         """See :class:`Cache`."""
-        slot = steps % self.window
-        slots = torch.arange(used, device=steps.device)
-        seen = (slots <= steps[:, None])[:, None, None, :].expand(len(self._keys), -1, -1, -1, -1)
-        if by_age is not None:
-            age = (slot[:, None] - slots) % self.window
-            added = by_age[:, :, age].transpose(1, 2)[:, :, :, None]
-            seen = added.masked_fill(~seen, -torch.inf).to(self._keys.dtype)
-        return Seen(slot, seen)
+        seen = torch.arange(used, device=steps.device) <= steps[:, None]
+        return Seen(steps % self.window, seen[:, None, None, :])
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Seen) -> Tensor:
         """See :class:`Cache`."""
@@ -130,4 +124,36 @@ class TensorCache:
         keys[self._rows, :, places.slot], values[self._rows, :, places.slot] = key, value
         used = places.seen.shape[-1]
         keys, values = keys[:, :, :used], values[:, :, :used]
-        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=places.seen[layer])[:, :, 0]
+        return F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=places.seen)[:, :, 0]
+
+
+class Memory:
+    """All that a Transformer keeps of rollouts while it acts.
+
+    Args:
+        attention: Keys and values.
+        recent: The last timesteps, for a convolution; None without one.
+    """
+
+    def __init__(self, attention: Cache, recent: Recent | None) -> None:
+        self.attention = attention
+        self.recent = recent
+
+    @property
+    def window(self) -> int:
+        """Timesteps that attention remembers."""
+        return self.attention.window
+
+    def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
+        """Its content, for a checkpoint: that of its parts."""
+        return {**self.attention.state(steps), **({} if self.recent is None else self.recent.state())}
+
+    def load_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.attention.load_state(state)
+        if self.recent is not None:
+            self.recent.load_state(state)
+
+    def part(self, rows: slice) -> Memory:
+        """The memory of some of the environments, in the same storage."""
+        return Memory(self.attention.part(rows), None if self.recent is None else self.recent.part(rows))

@@ -49,7 +49,7 @@ class ModelConfig:
     input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
-    relative: bool = False  # attention learns what each distance is worth, beside positions (T5)
+    convolution: int = number(0, 0, 1024)  # a convolution over so many timesteps before each precedes attention
     action_gates: bool = False  # actions also multiply the state's features in the critics
     recompute: bool = False  # compute activations again in the backward pass, to save memory
 
@@ -189,7 +189,7 @@ class TrainConfig:
 # Settings of earlier versions, and their values that mean what is done today: a config.json may have them.
 _RETIRED: dict[str, dict[str, tuple[bool, ...]]] = {
     "collect": {"replay_on_disk": (False, True)},
-    "model": {"recency": (False,)},
+    "model": {"recency": (False,), "relative": (False,)},
 }
 
 

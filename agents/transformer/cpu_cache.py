@@ -46,12 +46,10 @@ class Places(NamedTuple):
     Attributes:
         slot: ``(B,)``.
         lengths: ``(B,)``: it sees that many slots, from the first on.
-        added: ``(layers, heads, window)``: to the scores of timesteps, the oldest first.
     """
 
     slot: Integers
     lengths: Integers
-    added: Array
 
 
 class CpuCache:
@@ -73,7 +71,6 @@ class CpuCache:
         self._key_scales: Array = np.zeros((*rows, window), np.float32)
         self._value_scales: Array = np.zeros((*rows, window), np.float32)
         self._scores = torch.empty(num_envs, heads, window)
-        self._alike: Array = np.zeros((layers, heads, window), np.float32)
 
     def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
         """See :class:`Cache`."""
@@ -110,11 +107,10 @@ class CpuCache:
         part._scores = self._scores[rows]
         return part
 
-    def places(self, steps: Tensor, used: int, by_age: Tensor | None = None) -> Places:
+    def places(self, steps: Tensor, used: int) -> Places:
         """See :class:`Cache`."""
         at = steps.numpy()
-        added = self._alike if by_age is None else by_age.flip(-1).numpy()
-        return Places(at % self.window, np.minimum(at + 1, self.window), added)
+        return Places(at % self.window, np.minimum(at + 1, self.window))
 
     def attend(self, layer: int, qkv: tuple[Tensor, Tensor, Tensor], places: Places) -> Tensor:
         """See :class:`Cache`."""
@@ -127,7 +123,7 @@ class CpuCache:
         mixed = torch.empty(rows, heads, head_dim)
         query = query * np.float32(1 / math.sqrt(head_dim))
         keys, scales = self._keys[layer], self._key_scales[layer]
-        _score(query, keys, scales, places.slot, places.lengths, places.added[layer], weights.numpy())
+        _score(query, keys, scales, places.lengths, weights.numpy())
         torch.softmax(weights, dim=-1, out=weights)
         _mix(weights.numpy(), self._values[layer], self._value_scales[layer], places.lengths, mixed.numpy())
         return mixed
@@ -173,9 +169,7 @@ def _store(
 
 
 @_kernel
-def _score(
-    query: Array, keys: Short, scales: Array, slots: Integers, lengths: Integers, added: Array, scores: Array
-) -> None:
+def _score(query: Array, keys: Short, scales: Array, lengths: Integers, scores: Array) -> None:
     rows, heads, _, head_dim, size = keys.shape
     whole = head_dim - head_dim % _AT_ONCE
     f = np.float32
@@ -197,12 +191,8 @@ def _score(
                 for j in range(whole, head_dim):
                     for t in range(some):
                         o[t] += q[j] * f(k[j, t])
-            split = slots[b] + 1  # what lies behind it is older than what lies before
-            later, earlier = added[h, len(added[h]) - split :], added[h]
-            for t in range(split):
-                out[t] = out[t] * scale[t] + later[t]
-            for t in range(n - split):
-                out[split + t] = out[split + t] * scale[split + t] + earlier[t]
+            for t in range(n):
+                out[t] *= scale[t]
 
 
 @_kernel

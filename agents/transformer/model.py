@@ -101,7 +101,7 @@ class AgentModel(nn.Module):
             model.dropout,
             recompute=model.recompute,
             input_norm=model.encoder_norm,
-            relative=model.relative,
+            convolution=model.convolution,
         )
         outputs = model.bins if self.independent_critic else 1
 

@@ -122,7 +122,7 @@ def predicted(config: TrainConfig) -> dict[str, dict[str, float]]:
             steps=torch.zeros(n, dtype=torch.int64),
             noise=torch.zeros(n, 1 if spec.discrete else spec.size),
         )
-        cache = copy.backbone.new_cache(n, torch.device("cpu"), torch.bfloat16)
+        cache = copy.backbone.new_memory(n, torch.device("cpu"), torch.bfloat16)
         action = counted(lambda: copy(inputs, cache, used))
     timestep = sum(np.asarray(leaf).nbytes for leaf in leaves(example)) + 4 + (8 if spec.discrete else 4 * spec.size)
     memory = 2 * config.model.layers * config.model.context * config.model.width * 2

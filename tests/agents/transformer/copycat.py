@@ -37,7 +37,7 @@ def switched(on, actor, critic):
     if not on:
         return {}
     own = {"own_actions": 1.0, "exact_actions": 1} if actor == "independent" else {}
-    model = {"relative": True, "action_gates": True}
+    model = {"convolution": 2, "action_gates": True}
     return {"model": model, "baseline": critic == "independent", "actor_trunk": False, **own}
 
 

@@ -187,24 +187,24 @@ def inputs(envs, step):
     )
 
 
-@pytest.mark.parametrize("relative", [False, True])
-def test_acting_compiles_as_one_graph_and_acts_alike(relative, monkeypatch):
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_acting_compiles_as_one_graph_and_acts_alike(convolution, monkeypatch):
     monkeypatch.setattr(graphs, "BACKEND", "eager")
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
-    acting = ActingModel(opinionated(envs, relative=relative))
+    acting = ActingModel(opinionated(envs, convolution=convolution))
     step = graphs.one_graph(acting.forward)
-    caches = [acting.backbone.new_cache(3, CPU, tensors=True) for _ in range(2)]
+    memories = [acting.backbone.new_memory(3, CPU, tensors=True) for _ in range(2)]
     for t in range(20):
-        assert torch.equal(step(inputs(envs, t), caches[0], 64), acting.forward(inputs(envs, t), caches[1], t + 1))
+        assert torch.equal(step(inputs(envs, t), memories[0], 64), acting.forward(inputs(envs, t), memories[1], t + 1))
 
 
-@pytest.mark.parametrize("relative", [False, True])
-def test_acting_never_makes_a_device_wait(relative):
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_acting_never_makes_a_device_wait(convolution):
     envs = SyncVectorEnv([SETTINGS["discrete"] for _ in range(3)])
-    acting = ActingModel(opinionated(envs, relative=relative))
-    cache = acting.backbone.new_cache(3, CPU, tensors=True)
+    acting = ActingModel(opinionated(envs, convolution=convolution))
+    memory = acting.backbone.new_memory(3, CPU, tensors=True)
     with NothingWaits() as mode:
-        acting(inputs(envs, 3), cache, 4)
+        acting(inputs(envs, 3), memory, 4)
     assert mode.operations > 20
 
 

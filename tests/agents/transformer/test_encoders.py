@@ -117,11 +117,11 @@ def test_updates_and_acting_never_make_a_device_wait(kind):
         with NothingWaits():
             learner._update(slices)
     acting = ActingModel(learner.model)
-    cache = acting.backbone.new_cache(2, CPU, tensors=True)
+    memory = acting.backbone.new_memory(2, CPU, tensors=True)
     now = tree_map(torch.from_numpy, observed(SPACES[kind], np.random.default_rng(0), 2))
     steps = torch.tensor([3, 0])
     with NothingWaits():
-        acting(Inputs(now, torch.zeros(2, dtype=torch.int64), torch.zeros(2), steps, torch.rand(2, 1)), cache, 4)
+        acting(Inputs(now, torch.zeros(2, dtype=torch.int64), torch.zeros(2), steps, torch.rand(2, 1)), memory, 4)
 
 
 @pytest.mark.parametrize("kind", SPACES)

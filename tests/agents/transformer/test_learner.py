@@ -256,13 +256,13 @@ def named_gradients(learner, slices):
 
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
 @pytest.mark.parametrize("rows", ["packed", "padded"])
-@pytest.mark.parametrize("relative", [False, True])
-def test_fixed_shapes_change_nothing(actor, critic, rows, relative):
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_fixed_shapes_change_nothing(actor, critic, rows, convolution):
     """Slices that share rows or are padded to the context have the gradients of each slice in a row of its own."""
     batch = copycat().sample(16 if rows == "packed" else 2, 12, np.random.default_rng(0))
     found = []
     for length in (None, 12):
-        learner = certain(make(actor, critic, model={"relative": relative}))
+        learner = certain(make(actor, critic, model={"convolution": convolution}))
         prepared = prepare(batch, CPU, length)
         found.append(named_gradients(learner, prepared.slices))
     assert (prepared.slices.segment is not None) == (rows == "packed")

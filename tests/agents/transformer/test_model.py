@@ -1,13 +1,12 @@
 """The network: cached and full forward agree, and gradients go where they should."""
 
 import dataclasses
-import math
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from mtbench_agents.transformer.backbone import AgeScores, Backbone, SigmaReparamLinear, sinusoids
+from mtbench_agents.transformer.backbone import Backbone, SigmaReparamLinear, sinusoids
 from mtbench_agents.transformer.config import LearningConfig, ModelConfig
 from mtbench_agents.transformer.encoders.base import InputNorm, Timesteps
 from mtbench_agents.transformer.heads import CriticEnsemble, DiscretePolicy, GaussianPolicy
@@ -48,18 +47,18 @@ def states(model, timesteps, steps, window=None):
     return model.backbone(model.embedded(timesteps, steps), steps, window)
 
 
-def placed(relative):
+def placed(convolution):
     """In evaluation."""
-    model = dataclasses.replace(SMALL, relative=relative)
+    model = dataclasses.replace(SMALL, convolution=convolution)
     return AgentModel(model, LEARNING, VECTOR, gym.spaces.Discrete(4)).eval()
 
 
-@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("convolution", [0, 3])
 @pytest.mark.parametrize("tensors", [True, False])
-def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(tensors, relative):
+def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_context(tensors, convolution):
     """Rollouts of 3 to 17 steps restart at different times in 4 environments whose cache holds 6 timesteps."""
-    model = placed(relative)
-    cache = model.backbone.new_cache(4, torch.device("cpu"), tensors=tensors)
+    model = placed(convolution)
+    memory = model.backbone.new_memory(4, torch.device("cpu"), tensors=tensors)
     lengths = [[17, 5], [3, 9, 8], [11, 11], [6, 6, 6]]
     rollouts = [[random_timesteps(1, length) for length in row] for row in lengths]
     full = [
@@ -72,10 +71,10 @@ def test_cached_rollout_equals_full_forward_with_staggered_resets_beyond_the_con
         now = Timesteps(*(torch.stack([getattr(step, name) for step in steps]) for name in fields))
         with torch.no_grad():
             at_steps = torch.tensor([t for _, t in place])
-            used = min(max(at_steps) + 1, cache.window)
-            state = model.backbone.step(model.encoder(now), at_steps, cache, used)
+            used = min(max(at_steps) + 1, memory.window)
+            state = model.backbone.step(model.encoder(now), at_steps, memory, used)
         for i, (r, t) in enumerate(place):
-            assert torch.allclose(state[i], full[i][r][0, t], atol=1e-4)
+            assert torch.allclose(state[i], full[i][r][0, t], atol=1e-5 if tensors else 2e-4)  # a CPU's rounds
             place[i] = [r, t + 1] if t + 1 < lengths[i][r] else [(r + 1) % len(lengths[i]), 0]
 
 
@@ -88,52 +87,9 @@ def test_within_the_context_the_window_changes_nothing():
     )
 
 
-def test_a_score_by_age_is_added_in_each_layer_and_head():
-    """Where scores are alike, a head weighs timesteps as the softmax of what it adds by age."""
-    backbone = Backbone(4, 4, 2, 2, 10, 0.0, relative=True)
-    masks = []
-    for block in backbone.blocks:
-        block.forward = lambda x, mask: masks.append(mask) or x
-    backbone(torch.zeros(1, 5, 4), torch.arange(5)[None])
-    for layer, mask in enumerate(masks):
-        for head in range(2):
-            expected = backbone.ages.scores[layer, head, :5].flip(0).softmax(dim=-1)
-            assert torch.allclose(mask[0, head, 4].softmax(dim=-1), expected)
-            assert (mask[0, head].exp().triu(1) == 0).all()
-
-
-def test_ages_up_to_15_have_scores_of_their_own_and_older_ones_share_16():
-    """Groups are as wide as each other in their logarithm, up to the window's end."""
-    group = AgeScores(1, 2, 200).group
-    assert group[:16].tolist() == list(range(16))
-    first = [int((group == number).nonzero()[0]) for number in range(16, 32)]
-    assert first == [math.ceil(16 * (200 / 16) ** (number / 16)) for number in range(16)]
-    assert group[-1] == 31
-    assert AgeScores(1, 2, 5).group.tolist() == list(range(5))
-
-
-def test_a_relevant_age_is_learned_where_contents_say_nothing():
-    """Timesteps hold noise; the answer is what lay 4 steps before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        backbone = Backbone(16, 16, 1, 2, 40, 0.0, relative=True)
-        head = torch.nn.Linear(16, 1)
-        optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 3e-3)
-        for _ in range(300):
-            signs = torch.randint(2, (32, 40)) * 2.0 - 1
-            x = signs[..., None] * torch.ones(16) * torch.tensor([1.0, -1.0]).repeat(8)
-            guess = head(backbone(x, torch.arange(40).expand(32, -1)))[:, 4:, 0]
-            loss = torch.nn.functional.mse_loss(guess, signs[:, :-4])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    assert loss < 0.2
-    assert (backbone.ages.scores[0].argmax(dim=1) == 4).any()
-
-
-@pytest.mark.parametrize("relative", [False, True])
-def test_no_timestep_sees_the_future(relative):
-    model = placed(relative)
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_no_timestep_sees_the_future(convolution):
+    model = placed(convolution)
     timesteps = random_timesteps(1, 8)
     steps = torch.arange(8)[None]
     before = states(model, timesteps, steps)
