@@ -136,8 +136,8 @@ class Memory:
     """
 
     def __init__(self, attention: Cache, recent: Recent | None) -> None:
-        self.attention = attention
-        self.recent = recent
+        self.attention: Cache = attention
+        self.recent: Recent | None = recent
 
     @property
     def window(self) -> int:

@@ -29,8 +29,8 @@ class Recent:
     """
 
     def __init__(self, num_envs: int, count: int, width: int, device: torch.device) -> None:
-        self.ring = torch.zeros(num_envs, count, width, device=device)
-        self.rows = torch.arange(num_envs, device=device)
+        self.ring: Tensor = torch.zeros(num_envs, count, width, device=device)
+        self.rows: Tensor = torch.arange(num_envs, device=device)
 
     def part(self, rows: slice) -> Recent:
         """The memory of some of the environments, in the same storage."""
