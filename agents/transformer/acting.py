@@ -150,7 +150,7 @@ class ValuingModel(ActingModel):
             values = self._of_actions(state, torch.tanh(policy.mean)[:, None, None])[:, 0]
         (model,) = self._critics
         if model.baseline is not None:
-            values = values + model.bins.values(model.baseline(embedded, steps))[:, -1]
+            values = values + model.baseline_values(model.baseline(embedded, steps))[:, -1]
         self.values = values / self._multiplier
 
     def _of_actions(self, state: Tensor, action: Tensor | None) -> Tensor:

@@ -83,8 +83,9 @@ class LearningConfig:
     critic_weight: float = number(10.0, 0, 1e9)  # lambda
     value_samples: int = number(1, 1, 10**4)  # actions per discount and critic behind a state's value
     n_step: int = number(1, 1, 65_536)  # rewards in a TD target
-    # A small network tells what it can of a value from the timestep alone; the critics judge what that leaves.
-    baseline: bool = False
+    # A small network tells what it can of a value from the timestep alone; the critics judge what this share of it
+    # leaves. 0: there is no such network. With 1, the critics' gradient teaches the trunk nothing of what is shown.
+    baseline: float = number(0.0, 0, 1)
     actor_trunk: bool = True  # whether the actor's loss, besides the critics', trains encoder and sequence model
     pairs: Literal["timestep", "discount"] = "timestep"  # whose own pair of critics makes the TD target
     # What a TD target takes of its pair; by-actor: the mean if the actor is independent, the least if it is dependent.

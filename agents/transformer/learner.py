@@ -224,9 +224,11 @@ class Learner:
         if self.compile or self.device.type == "cuda":
             return None
         critics, actions, hidden = self.model.critic.from_action.shape
-        judged = self.config.value_samples
+        judged, discrete = self.config.value_samples, self.model.actions.discrete
         if self.config.actor == "dependent":
-            judged = actions if self.model.actions.discrete else 1
+            judged = actions if discrete else 1
+        elif discrete:
+            judged = min(judged + self.config.exact_actions, max(judged, actions))
         return max(1, _CACHED_FLOATS // (critics * len(self.config.discounts) * judged * hidden))
 
 

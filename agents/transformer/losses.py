@@ -35,8 +35,7 @@ class Transitions:
         reward: ``(N, G)``: multiplied, and the discounted sum of all rewards before `next_state`.
         discount: ``(N, G)``: of `next_state`'s value; 0 where nothing follows.
         weight: ``(N,)`` float32: 0 for a place without a transition; None where all have one.
-        now: ``(N, G)``: the target baseline's value of the timestep. None without a baseline, as what follows.
-        next: ``(N, G)``: that of the next state's timestep.
+        next: ``(N, G)``: the target baseline's part of the next state's value. None without one, as what follows.
         embedded: ``(N, D)``: the timestep as the baseline takes it.
         step: ``(N,)`` int64: its step in its rollout.
     """
@@ -47,7 +46,6 @@ class Transitions:
     reward: Tensor
     discount: Tensor
     weight: Tensor | None
-    now: Tensor | None = None
     next: Tensor | None = None
     embedded: Tensor | None = None
     step: Tensor | None = None
@@ -107,8 +105,8 @@ class Losses:
         if self.model.target_baseline is not None:
             t.embedded, t.step = embedded[s.row, s.place], s.steps[s.row, s.place]
             with torch.no_grad():
-                values = self.model.bins.values(self.model.target_baseline(embedded, s.steps))
-            t.now, t.next = values[s.row, s.place], values[s.row, s.place + s.ahead]
+                values = self.model.baseline_values(self.model.target_baseline(embedded, s.steps))
+            t.next = values[s.row, s.place + s.ahead]
         return t
 
     def _returns(self, s: Slices) -> tuple[Tensor, Tensor]:
@@ -147,10 +145,18 @@ class Losses:
             t: Transitions.
             targets: ``(N, G)``, of the critic.
         """
+        losses: dict[str, Tensor] = {}
+        left, told = targets, None
+        if self.model.baseline is not None and t.embedded is not None:
+            logits = self.model.baseline(t.embedded, t.step)
+            losses["baseline"] = classification_loss(logits, self.model.bins.labels(targets))
+            # The newest baseline's, not the target's: what that has not learnt yet, critics would learn beside it, and
+            # the value of the next state would hold it twice.
+            told = self.model.baseline_values(logits.detach())
+            left = targets - told
         taken = t.action[:, None, None] if self.model.actions.discrete else t.action[:, None, None, :]
         raw = self.model.critic(t.state, taken)  # (E, N, G, 1, outputs)
         if self.config.critic == "independent":
-            left = targets if t.now is None else targets - t.now
             critic = classification_loss(raw[..., 0, :], self.model.bins.labels(left))
         else:
             normalized = self.model.popart.normalize(targets[..., None])
@@ -163,12 +169,9 @@ class Losses:
         numbers["target"] = targets[:, -1:]
         if self.config.critic == "independent":
             numbers["clipped"] = self.model.bins.outside(targets).float()
-        losses = {"critic": critic.flatten(2).mean(dim=0), "actor": actor}
-        if self.model.baseline is not None and t.now is not None:
-            losses["baseline"] = classification_loss(
-                self.model.baseline(t.embedded, t.step), self.model.bins.labels(targets)
-            )
-            numbers["value"] = numbers["value"] + t.now[:, -1:]
+        if told is not None:
+            numbers["value"] = numbers["value"] + told[:, -1:]
+        losses |= {"critic": critic.flatten(2).mean(dim=0), "actor": actor}
 
         def means(parts: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: weighted_mean(values, t.weight) for name, values in parts.items()}

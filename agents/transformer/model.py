@@ -131,6 +131,7 @@ class AgentModel(nn.Module):
         self.baseline: Final = (
             Baseline(model.width, model.head, len(discounts), model.bins) if learning.baseline else None
         )
+        self.baseline_share: Final = learning.baseline
         self.target_baseline: Final = copy.deepcopy(self.baseline)
         if self.target_baseline is not None:
             self.target_baseline.requires_grad_(False)
@@ -172,6 +173,10 @@ class AgentModel(nn.Module):
         if self.independent_critic:
             return self.bins.values(raw)
         return self.popart.denormalize(self.popart(raw[..., 0]))
+
+    def baseline_values(self, logits: Tensor) -> Tensor:
+        """A baseline's outputs ``(..., G, K)`` to the part of the values that critics leave to it, ``(..., G)``."""
+        return self.baseline_share * self.bins.values(logits)
 
     def raw_to_normalized(self, raw: Tensor) -> Tensor:
         """Critic outputs to PopArt's scale, ``(..., G, S)``, for the dependent actor. PopArt gets no gradient."""

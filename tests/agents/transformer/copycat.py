@@ -38,7 +38,7 @@ def switched(on, actor, critic):
         return {}
     own = {"own_actions": 1.0, "exact_actions": 1} if actor == "independent" else {}
     model = {"convolution": 2, "action_gates": True}
-    return {"model": model, "baseline": critic == "independent", "actor_trunk": False, **own}
+    return {"model": model, "baseline": float(critic == "independent"), "actor_trunk": False, **own}
 
 
 def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, ranks=ALONE, **changes):

@@ -67,9 +67,9 @@ def test_a_wrong_setting_is_refused_wherever_it_comes_from(name, value, message,
 
 
 def test_a_baseline_is_for_the_independent_critic():
-    LearningConfig(baseline=True, actor="dependent")
+    LearningConfig(baseline=1.0, actor="dependent")
     with pytest.raises(UsageError, match=r"`learning\.baseline` is for the independent critic"):
-        LearningConfig(baseline=True, critic="dependent")
+        LearningConfig(baseline=1.0, critic="dependent")
 
 
 @pytest.mark.parametrize("changes", [{"actor": "dependent", "exact_actions": 4}, {"exact_actions": 0}])

@@ -74,12 +74,18 @@ def test_dependent_targets_are_exact_expectations():
     assert torch.allclose(losses.targets(t), expected, atol=1e-4)
 
 
-def test_critics_judge_what_the_baseline_leaves():
-    """Both learn one TD target: the baseline all of it, the critics the rest, and their sum is the value."""
-    losses, batch, _ = setting("independent", baseline=True)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_critics_judge_what_the_baseline_leaves(share):
+    """Both learn one TD target: the baseline all of it, critics what its share leaves, and their sum is the value.
+
+    What is left is left by the baseline itself; the next state's value has the target baseline's part.
+    """
+    losses, batch, _ = setting("independent", baseline=share)
     model, slices = losses.model, prepare(batch, CPU).slices
+    drawn = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.target_baseline.out.bias.normal_(generator=torch.Generator().manual_seed(0))
+        for each in (model.baseline, model.target_baseline):
+            each.out.bias.normal_(generator=drawn)
     t = losses.transitions(slices)
     states = model.embedded(
         model.actions.timesteps(
@@ -91,10 +97,11 @@ def test_critics_judge_what_the_baseline_leaves():
     )
     at, after = (slices.row, slices.place), (slices.row, slices.place + slices.ahead)
     now, following = (
-        model.bins.values(model.target_baseline(states[where], slices.steps[where])) for where in (at, after)
+        share * model.bins.values(each(states[where], slices.steps[where]))
+        for each, where in ((model.baseline, at), (model.target_baseline, after))
     )
-    assert now.std() > 1
-    assert torch.allclose(t.now, now, rtol=1e-4)
+    assert now.std() > 0.5
+    assert torch.allclose(t.next, following, rtol=1e-4)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         found = losses.targets(t)
