@@ -190,6 +190,7 @@ class TrainConfig:
 # Settings of earlier versions, and their values that mean what is done today: a config.json may have them.
 _RETIRED: dict[str, dict[str, tuple[bool, ...]]] = {
     "collect": {"replay_on_disk": (False, True)},
+    "learning": {"baseline": (False,)},  # it was a switch
     "model": {"recency": (False,), "relative": (False,)},
 }
 

@@ -227,8 +227,8 @@ class Learner:
         judged, discrete = self.config.value_samples, self.model.actions.discrete
         if self.config.actor == "dependent":
             judged = actions if discrete else 1
-        elif discrete:
-            judged = min(judged + self.config.exact_actions, max(judged, actions))
+        elif discrete and self.config.exact_actions:
+            judged = min(judged + self.config.exact_actions, actions)
         return max(1, _CACHED_FLOATS // (critics * len(self.config.discounts) * judged * hidden))
 
 

@@ -113,6 +113,7 @@ def test_lists_become_tuples_and_whole_numbers_floats():
 def test_a_config_of_an_earlier_version_compares_equal():
     content = to_dict(preset("small"))
     content["collect"]["replay_on_disk"] = content["model"]["recency"] = content["model"]["relative"] = False
+    content["learning"]["baseline"] = False
     assert from_dict(content) == preset("small")
     content["model"]["recency"] = True  # such an agent would act otherwise today
     with pytest.raises(UsageError, match=r"no setting 'model\.recency'"):
