@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_WEIGHTS_STD = 0.5  # at the start
+# At the start, in half of the dimensions; the others begin as they are, so that attention can tell a single timestep
+# that lies far back from those around it.
+_WEIGHTS_STD = 0.5
 
 
 class Recent:
@@ -59,7 +61,9 @@ class Convolution(nn.Module):
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.count: Final = count
-        self.weight: Final = nn.Parameter(_WEIGHTS_STD * torch.randn(count, width))
+        weight = torch.zeros(count, width)
+        weight[:, : width // 2].normal_(std=_WEIGHTS_STD)
+        self.weight: Final = nn.Parameter(weight)
 
     def forward(self, x_BTD: Tensor, segment_BT: Tensor | None = None) -> Tensor:
         """``(B, T, D) -> (B, T, D)``; timesteps see those of their own segment, or of their row."""

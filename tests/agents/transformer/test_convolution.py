@@ -10,9 +10,12 @@ CPU = torch.device("cpu")
 
 
 def made(width=6, count=3):
+    """A layer with weights in every dimension, and what it takes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Convolution(width, count), torch.randn(2, 9, width)
+        layer = Convolution(width, count)
+        torch.nn.init.normal_(layer.weight)
+        return layer, torch.randn(2, 9, width)
 
 
 def convolved(layer, x_BTD):
@@ -20,6 +23,15 @@ def convolved(layer, x_BTD):
     weight = torch.cat([torch.ones(1, x_BTD.shape[2]), layer.weight]).flip(0).T[:, None]
     padded = F.pad(x_BTD.transpose(1, 2), (layer.count, 0))
     return F.conv1d(padded, weight, groups=x_BTD.shape[2]).transpose(1, 2)
+
+
+def test_at_the_start_half_of_the_dimensions_see_their_own_timestep_alone():
+    _, x = made()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mixed = Convolution(6, 3)(x)
+    assert torch.equal(mixed[..., 3:], x[..., 3:])
+    assert (mixed[:, 1:, :3] != x[:, 1:, :3]).all()
 
 
 @pytest.mark.parametrize("length", [1, 2, 4, 9])
