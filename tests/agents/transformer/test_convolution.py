@@ -9,13 +9,18 @@ from mtbench_agents.transformer.convolution import Convolution, Recent
 CPU = torch.device("cpu")
 
 
-def made(width=6, count=3):
-    """A layer with weights in every dimension, and what it takes."""
+def fresh(width=6, count=3):
+    """A layer as it begins, and what it takes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layer = Convolution(width, count)
-        torch.nn.init.normal_(layer.weight)
-        return layer, torch.randn(2, 9, width)
+        return Convolution(width, count), torch.randn(2, 9, width)
+
+
+def made():
+    """The same with weights in every dimension."""
+    layer, x = fresh()
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    return layer, x
 
 
 def convolved(layer, x_BTD):
@@ -26,10 +31,8 @@ def convolved(layer, x_BTD):
 
 
 def test_at_the_start_half_of_the_dimensions_see_their_own_timestep_alone():
-    _, x = made()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        mixed = Convolution(6, 3)(x)
+    layer, x = fresh()
+    mixed = layer(x)
     assert torch.equal(mixed[..., 3:], x[..., 3:])
     assert (mixed[:, 1:, :3] != x[:, 1:, :3]).all()
 
