@@ -45,6 +45,8 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
     model = AgentModel.seeded(config.seed, config.model, config.learning, *spaces)
     learner = Learner(model, config.learning, config.seed, device, context=config.model.context)
     B, L = config.learning.batch_size, config.model.context
+    if config.learning.batch_timesteps is not None:
+        B = min(B, -(-config.learning.batch_timesteps // L))
     player = Player(config.collect.num_envs, env.action_space, rng, device)
     replay = _filled(env, player, L, rng)
 

@@ -32,6 +32,8 @@ def bench_agent(
     ):
         if value is not None:
             changes[key] = value
+    if batch_size is not None:
+        changes["learning.batch_timesteps"] = None
     from .bench import measure
 
     numbers = measure(updated(config, changes), updates)

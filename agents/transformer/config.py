@@ -68,10 +68,12 @@ class LearningConfig:
     # Rollouts follow the last one.
     discounts: tuple[float, ...] = number(PAPER_DISCOUNTS, 0, 1, below=True, entries=(1, 64))
     batch_size: int = number(24, 1, 10**6)  # slices
+    # A batch ends with the slice that reaches so many timesteps, so that short rollouts fill it too. None: it does not.
+    batch_timesteps: int | None = number(None, 1, 10**9)
     # Slices of lengths between this and the context, the shorter the more often: Replay.sample. None: all are as long.
     shortest_slice: int | None = number(None, 1, 65_536)
     recency: float = number(1.0, 1, 100)  # above 1, newer rollouts are drawn more often: Replay.sample
-    balance_tasks: bool = False  # draw as many slices of every task, whatever number of rollouts it has
+    balance_tasks: bool = False  # draw about as many timesteps of every task, whatever it has: Replay.sample
     rate: float = number(1e-4, 0, 10)  # of AdamW
     warmup: int = number(2000, 0, _MANY)  # updates of linear warm-up
     cooldown: int = number(0, 0, _MANY)  # updates at the end of the run in which the rate falls linearly to 0

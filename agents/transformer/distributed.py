@@ -330,5 +330,10 @@ def share_of(config: TrainConfig, ranks: Ranks) -> TrainConfig:
         steps_per_update=c.steps_per_update / count,
         first_steps=-(-c.first_steps // count),
     )
-    learning = dataclasses.replace(config.learning, batch_size=config.learning.batch_size // count)
+    timesteps = config.learning.batch_timesteps
+    learning = dataclasses.replace(
+        config.learning,
+        batch_size=config.learning.batch_size // count,
+        batch_timesteps=None if timesteps is None else max(1, timesteps // count),
+    )
     return dataclasses.replace(config, seed=ranks.seed(config.seed), collect=collect, learning=learning)

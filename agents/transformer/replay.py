@@ -170,7 +170,7 @@ class Replay:
             self._checksums[at] = self._checksum(self._newest)
         self._newest += 1
         self._cursor = end
-        self._of_task.setdefault(rollout.task, _Numbers()).add(self._newest - 1)
+        self._of_task.setdefault(rollout.task, _Numbers()).add(self._newest - 1, length)
         while len(self) > self._most:
             self._drop_oldest()
 
@@ -199,7 +199,8 @@ class Replay:
     def _drop_oldest(self) -> None:
         if self._undo is not None and self._oldest < self._guarded:
             self._undo.keep(self._arrays(self._oldest))
-        self._of_task[int(self._tasks[self._oldest % len(self._starts)])].drop_first()
+        at = self._oldest % len(self._starts)
+        self._of_task[int(self._tasks[at])].drop_first(int(self._lengths[at]))
         self._oldest += 1
 
     def sample(
@@ -210,6 +211,7 @@ class Replay:
         recency: float = 1.0,
         by_task: bool = False,
         shortest: int | None = None,
+        timesteps: int | None = None,
     ) -> Batch:
         """`size` slices of up to `length` transitions.
 
@@ -219,23 +221,30 @@ class Replay:
             rng: Draws them.
             recency: With x uniform in [0, 1), the rollout is drawn that a share ``x ** recency`` of all are newer than.
                 1 draws all alike; 2 draws the newer half 71 % of the time.
-            by_task: Draw a task first, all alike, then one of its rollouts.
+            by_task: Draw a task first, then one of its rollouts; the shorter its rollouts are, the more often, so that
+                all tasks have about as many timesteps in all.
             shortest: Draw the length of each slice between this and `length`, the shorter the more often: whatever n
                 is, slices of n to 2n timesteps have as many of them in all. None: all have `length`.
+            timesteps: The batch ends with the slice that reaches so many transitions, if that is not the last.
 
         Raises:
             UsageError: There is no rollout yet.
         """
         if not len(self):
             raise UsageError("The replay is empty: collect a rollout before sampling.")
-        chosen = self._drawn(size, rng, recency, by_task) % len(self._starts)
+        chosen = self._drawn(size, length, rng, recency, by_task) % len(self._starts)
         lengths = self._lengths[chosen]
         wanted: Any = length
         if shortest is not None and shortest < length:
             inverse = 1 / shortest - rng.random(size) * (1 / shortest - 1 / (length + 1))
             wanted = np.minimum(np.floor(1 / inverse), length).astype(np.int64)
-        first = rng.integers(0, np.maximum(lengths - wanted, 0) + 1)
+        # Any place that overlaps the rollout, and from there into it. Of all places within it, one in a hundred would
+        # show how a long rollout ends.
+        first = np.clip(rng.integers(1 - wanted, lengths), 0, np.maximum(lengths - wanted, 0))
         count = np.minimum(lengths - first, wanted)
+        if timesteps is not None:
+            enough = int(np.searchsorted(count.cumsum(), timesteps)) + 1
+            chosen, lengths, first, count = (column[:enough] for column in (chosen, lengths, first, count))
         longest = int(count.max())
         slices = partial(self._slices, begin=self._starts[chosen] + first, count=count)
         steps = np.arange(longest)
@@ -265,14 +274,15 @@ class Replay:
             found[i, count[i] + 1 :] = found[i, count[i]]
         return found
 
-    def _drawn(self, size: int, rng: np.random.Generator, recency: float, by_task: bool) -> Array:
-        """Numbers of rollouts."""
+    def _drawn(self, size: int, length: int, rng: np.random.Generator, recency: float, by_task: bool) -> Array:
+        """Numbers of rollouts, for slices of up to `length`."""
         if not by_task:
             if recency == 1.0:
                 return rng.integers(self._oldest, self._newest, size=size)
             return self._newest - 1 - _newer(rng, recency, np.full(size, len(self)))
         present = [numbers for numbers in self._of_task.values() if len(numbers)]
-        tasks = rng.integers(len(present), size=size).tolist()
+        often = np.array([1 / min(numbers.mean_length, length) for numbers in present])
+        tasks = rng.choice(len(present), size=size, p=often / often.sum()).tolist()
         counts = np.array([len(present[task]) for task in tasks])
         newer = _newer(rng, recency, counts).tolist()
         return np.array([present[task].newest(back) for task, back in zip(tasks, newer, strict=True)])
@@ -357,8 +367,9 @@ class Replay:
                 table[: whole.sum()] = table[:count][whole]
             self._newest = int(whole.sum())
         self._of_task = {}
-        for number, task in enumerate(self._tasks[: self._newest].tolist()):
-            self._of_task.setdefault(task, _Numbers()).add(number)
+        for number, (task, length) in enumerate(zip(self._tasks.tolist(), self._lengths.tolist(), strict=True)):
+            if number < self._newest:
+                self._of_task.setdefault(task, _Numbers()).add(number, length)
         self.guard()
 
     def _restored(self, key: bytes) -> Array:
@@ -398,15 +409,23 @@ class _Numbers:
     def __init__(self) -> None:
         self._numbers: list[int] = []
         self._first = 0
+        self._timesteps = 0
 
     def __len__(self) -> int:
         return len(self._numbers) - self._first
 
-    def add(self, number: int) -> None:
-        self._numbers.append(number)
+    @property
+    def mean_length(self) -> float:
+        """Of its rollouts."""
+        return self._timesteps / len(self)
 
-    def drop_first(self) -> None:
+    def add(self, number: int, length: int) -> None:
+        self._numbers.append(number)
+        self._timesteps += length
+
+    def drop_first(self, length: int) -> None:
         self._first += 1
+        self._timesteps -= length
         if 2 * self._first > len(self._numbers):
             del self._numbers[: self._first]
             self._first = 0

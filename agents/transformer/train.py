@@ -297,7 +297,9 @@ class Trainer:
             # Drawn from a stream of the update's own, for the sake of resuming.
             rng = np.random.default_rng(np.random.SeedSequence([self._own.seed, 1, update]))
             with self._replay_lock:
-                batch = self.replay.sample(c.batch_size, context, rng, c.recency, c.balance_tasks, c.shortest_slice)
+                batch = self.replay.sample(
+                    *(c.batch_size, context, rng, c.recency, c.balance_tasks, c.shortest_slice, c.batch_timesteps)
+                )
             return self.learner.prepare(batch)
 
         updates = range(self.learner.updates, self.learner.updates + count)

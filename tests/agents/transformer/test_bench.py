@@ -21,6 +21,11 @@ def test_every_suite_is_timed(env_id):
     assert numbers["ms_per_batched_action"] > 0
 
 
+def test_a_batch_of_timesteps_is_timed_as_training_fills_it():
+    sizes = SIZES | {"learning.batch_size": 5, "learning.batch_timesteps": 9}
+    assert measure(updated(preset("debug"), sizes), updates=1)["batch_size"] == 2
+
+
 @pytest.mark.parametrize("env_id", ["MTBabyAI-v0", "MTProcgen-Easy-v0", "ML10-v0"])
 def test_observations_are_of_the_space_and_differ(env_id):
     space = gym.make(env_id).observation_space

@@ -318,10 +318,12 @@ def test_what_cannot_be_shared_evenly_is_refused(changes, message):
 
 
 def test_shares_add_up():
-    config = dataclasses.replace(TINY, collect=dataclasses.replace(TINY.collect, num_envs=6))
+    learning = dataclasses.replace(TINY.learning, batch_timesteps=50)
+    config = dataclasses.replace(TINY, collect=dataclasses.replace(TINY.collect, num_envs=6), learning=learning)
     assert share_of(config, ALONE) is config
     share = share_of(config, _rank(1, 2))
     assert (share.collect.num_envs, share.learning.batch_size, share.collect.replay) == (3, 2, 1000)
+    assert share.learning.batch_timesteps == 25
     assert share.collect.steps_per_update * 2 == config.collect.steps_per_update
     assert share.seed != config.seed
     assert (share.updates, share.model) == (config.updates, config.model)

@@ -66,7 +66,8 @@ def test_slices_are_true_whatever_was_forgotten(tmp_path, on_disk, width):
     assert len(replay) > 3, "the ring is well used"
 
 
-def test_every_rollout_and_every_start_is_equally_likely():
+def test_every_rollout_is_equally_likely_and_a_slice_starts_anywhere_and_is_moved_into_it():
+    """47 places of 8 timesteps overlap a rollout of 40: 8 of them are moved to its beginning, and 8 to its end."""
     replay = make(1000)
     for number, length in ((1, 10), (2, 40), (3, 5)):
         replay.add(rollout(number, length))
@@ -74,8 +75,7 @@ def test_every_rollout_and_every_start_is_equally_likely():
     which = batch.observations[:, 0, 0] // 1000
     np.testing.assert_allclose([(which == n).mean() for n in (1, 2, 3)], 1 / 3, atol=0.015)
     starts = np.bincount(batch.first_step[which == 2], minlength=33)
-    assert len(starts) == 33
-    np.testing.assert_allclose(starts / starts.sum(), 1 / 33, atol=0.006)
+    np.testing.assert_allclose(starts / starts.sum(), [8 / 47, *[1 / 47] * 31, 8 / 47], atol=0.01)
     assert set(batch.first_step[which == 3]) == {0}
 
 
@@ -248,6 +248,37 @@ def test_tasks_are_drawn_alike_whatever_they_have(recency):
     assert counts[30] / 40_000 == pytest.approx(0.5, abs=0.01)
     newer_half = sum(counts[number] for number in range(51, 71)) / (40_000 - counts[30])
     assert newer_half == pytest.approx(0.5 ** (1 / recency), abs=0.01)
+
+
+def test_all_tasks_have_as_many_timesteps_whatever_their_rollouts_length(tmp_path):
+    """One task's rollouts are short, one's longer than a slice. The mean of those that are held counts."""
+    replay = make(2000, rollouts=60, folder=tmp_path / "replay")
+    for number in range(90):
+        task = number % 3
+        length = (4 if number < 45 else 8, 16, 60)[task]
+        replay.add(dataclasses.replace(rollout(number, length), task=task))
+    again = make(2000, rollouts=60, folder=tmp_path / "replay")
+    again.load_state(replay.state())
+    for held in (replay, again):
+        batch = held.sample(30_000, 32, np.random.default_rng(0), by_task=True)
+        counts = batch.mask.sum(axis=1)
+        in_all = [counts[counts == most].sum() for most in (8, 16, 32)]
+        in_all[0] += counts[counts == 4].sum()
+        assert in_all / counts.sum() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+@pytest.mark.parametrize("timesteps", [1, 100, 10**6])
+def test_a_batch_ends_with_the_slice_that_reaches_its_timesteps(timesteps):
+    replay = make(2000)
+    for number in range(50):
+        replay.add(rollout(number, 5 + number % 20))
+    whole, batch = (replay.sample(40, 16, np.random.default_rng(0), timesteps=most) for most in (None, timesteps))
+    counts = batch.mask.sum(axis=1)
+    assert counts[:-1].sum() < timesteps
+    assert counts.sum() >= timesteps or len(counts) == 40
+    assert batch.mask.shape[1] == counts.max()
+    assert np.array_equal(batch.rewards, whole.rewards[: len(counts), : counts.max() + 1])
+    assert np.array_equal(batch.first_step, whole.first_step[: len(counts)])
 
 
 def test_a_number_of_rollouts_can_be_the_limit(tmp_path):
