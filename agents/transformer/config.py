@@ -49,6 +49,9 @@ class ModelConfig:
     input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
+    # Vectors of observations by the mean of x and symlog(this * x) / symlog(this), before they are normalized: 0 and 1
+    # stay, and small numbers are told apart where other tasks have large ones in their place. 0: as they are.
+    fine_inputs: float = number(0.0, 0, 1e6)
     convolution: int = number(0, 0, 1024)  # a convolution over so many timesteps before each precedes attention
     action_gates: bool = False  # actions also multiply the state's features in the critics
     recompute: bool = False  # compute activations again in the backward pass, to save memory
@@ -85,6 +88,9 @@ class LearningConfig:
     critic_weight: float = number(10.0, 0, 1e9)  # lambda
     value_samples: int = number(1, 1, 10**4)  # actions per discount and critic behind a state's value
     n_step: int = number(1, 1, 65_536)  # rewards in a TD target
+    # For so many updates a discount's critics count in the loss by 1 - discount: short horizons teach the trunk first.
+    # A long one teaches it first how much of the rollout is left, and then what to remember is found late or never.
+    horizon_warmup: int = number(0, 0, _MANY)
     # A small network tells what it can of a value from the timestep alone; the critics judge what this share of it
     # leaves. 0: there is no such network. With 1, the critics' gradient teaches the trunk nothing of what is shown.
     baseline: float = number(0.0, 0, 1)

@@ -118,6 +118,7 @@ class Learner:
         rate: float | Tensor = self.rate if self._rate is None else self._rate.fill_(self.rate)
         for group in self.optimizer.param_groups:  # a checkpoint may be of another device
             group.update(lr=rate, capturable=self._rate is not None)
+        self.losses.weigh_horizons(self.updates)
         if self._sum is not None:
             self._sum.share.fill_(prepared.share)
         with _seeded(self._seed, self.updates, self.device):

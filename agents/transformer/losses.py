@@ -79,6 +79,17 @@ class Losses:
         self.config: Final = config
         self._add_up = add_up
         self._discounts = torch.tensor(config.discounts, device=device)
+        self._equal = torch.ones_like(self._discounts)
+        self._early = (1 - self._discounts) / (1 - self._discounts).mean()
+        self._shares = self._equal.clone()
+
+    def weigh_horizons(self, updates: int) -> None:
+        """Set what the critics of each discount count in the loss after so many updates: `horizon_warmup`.
+
+        In place, because an update that is recorded as a CUDA graph reads it.
+        """
+        if self.config.horizon_warmup:
+            self._shares.copy_(self._early if updates < self.config.horizon_warmup else self._equal)
 
     def transitions(self, s: Slices) -> Transitions:
         """Run the trunk over the slices. In training, the statistics of inputs and spectral norms are updated first."""
@@ -171,7 +182,10 @@ class Losses:
             numbers["clipped"] = self.model.bins.outside(targets).float()
         if told is not None:
             numbers["value"] = numbers["value"] + told[:, -1:]
-        losses |= {"critic": critic.flatten(2).mean(dim=0), "actor": actor}
+        critic = critic.flatten(2)
+        if self.config.horizon_warmup:
+            critic = critic * self._shares
+        losses |= {"critic": critic.mean(dim=0), "actor": actor}
 
         def means(parts: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: weighted_mean(values, t.weight) for name, values in parts.items()}

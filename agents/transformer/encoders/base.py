@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, Final
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..objectives import AddUp
+from ..objectives import AddUp, symlog
 from ..trees import flat
 
 
@@ -120,7 +121,7 @@ class Numbers(nn.Module):
         space: Of the observation.
         names: Of its vectors, as :func:`flat` names them under ``observation``.
         action_size: Of :attr:`Timesteps.previous_action`.
-        config: Has ``input_limit``.
+        config: Has ``input_limit`` and ``fine_inputs``.
 
     Attributes:
         size: Of the vector.
@@ -133,10 +134,13 @@ class Numbers(nn.Module):
         self.names: Final = names
         self.size: Final = vectors + 1 + action_size + 1
         self.norm: Final = InputNorm(vectors + 1, limit=config.input_limit)
+        self.fine: Final = config.fine_inputs
 
     def _varying(self, timesteps: Timesteps) -> Tensor:
         observed = flat("observation", timesteps.observation)
         vectors = [observed[name].float() for name in self.names]
+        if self.fine:
+            vectors = [(x + symlog(self.fine * x) / math.log1p(self.fine)) / 2 for x in vectors]
         return torch.cat([*vectors, timesteps.previous_reward[..., None]], dim=-1)
 
     def observe(self, timesteps: Timesteps, mask: Tensor, add_up: AddUp | None = None) -> None:

@@ -118,6 +118,26 @@ def test_critics_judge_what_the_baseline_leaves(share):
     assert numbers["value"].item() == pytest.approx(now[:, -1].mean().item(), abs=0.5)
 
 
+@pytest.mark.parametrize("critic", ["independent", "dependent"])
+def test_short_horizons_count_more_at_the_start(critic):
+    """By 1 - discount, 0.9 and 0.1, as long as the warm-up lasts; then alike."""
+    losses, _, t = setting("independent", critic, horizon_warmup=7)
+    model, targets = losses.model, torch.linspace(-5, 5, len(t))[:, None] * torch.tensor([0.1, 2.0])
+    with torch.no_grad():  # as they begin, all bins are about as likely
+        model.critic.last_bias.normal_(generator=torch.Generator().manual_seed(0))
+    raw = model.critic(t.state, t.action[:, None, None])[..., 0, :]
+    if critic == "independent":
+        each = classification_loss(raw, model.bins.labels(targets))
+    else:
+        wanted = model.popart.normalize(targets[..., None])
+        each = (model.popart(raw) - wanted).square()[..., 0]
+    short, long = each.mean(dim=(0, 1)).tolist()
+    assert short != pytest.approx(long, rel=0.01)
+    for updates, expected in ((0, 0.9 * short + 0.1 * long), (6, 0.9 * short + 0.1 * long), (7, (short + long) / 2)):
+        losses.weigh_horizons(updates)
+        assert losses.losses(t, targets)[0]["critic"].item() == pytest.approx(expected, rel=1e-4), updates
+
+
 @pytest.mark.parametrize("actions", [None, ACTIONS["continuous"]])
 @pytest.mark.parametrize("actor_trunk", [True, False])
 @pytest.mark.parametrize(("actor", "critic"), COMBINATIONS)
