@@ -238,8 +238,8 @@ class Replay:
         if shortest is not None and shortest < length:
             inverse = 1 / shortest - rng.random(size) * (1 / shortest - 1 / (length + 1))
             wanted = np.minimum(np.floor(1 / inverse), length).astype(np.int64)
-        # Any place that overlaps the rollout, and from there into it. Of all places within it, one in a hundred would
-        # show how a long rollout ends.
+        # A slice may lie over an edge of its rollout, and is then moved into it. Drawn within, one slice in a hundred
+        # would show how a long rollout ends.
         first = np.clip(rng.integers(1 - wanted, lengths), 0, np.maximum(lengths - wanted, 0))
         count = np.minimum(lengths - first, wanted)
         if timesteps is not None:
@@ -367,9 +367,9 @@ class Replay:
                 table[: whole.sum()] = table[:count][whole]
             self._newest = int(whole.sum())
         self._of_task = {}
-        for number, (task, length) in enumerate(zip(self._tasks.tolist(), self._lengths.tolist(), strict=True)):
-            if number < self._newest:
-                self._of_task.setdefault(task, _Numbers()).add(number, length)
+        held = (table[: self._newest].tolist() for table in (self._tasks, self._lengths))
+        for number, (task, length) in enumerate(zip(*held, strict=True)):
+            self._of_task.setdefault(task, _Numbers()).add(number, length)
         self.guard()
 
     def _restored(self, key: bytes) -> Array:

@@ -38,8 +38,8 @@ def switched(on, actor, critic):
         return {}
     own = {"own_actions": 1.0, "exact_actions": 1} if actor == "independent" else {}
     model = {"convolution": 2, "action_gates": True, "fine_inputs": 20.0}
-    own |= {"actor_trunk": False, "horizon_warmup": 20}
-    return {"model": model, "baseline": float(critic == "independent"), **own}
+    both = {"model": model, "baseline": float(critic == "independent"), "actor_trunk": False, "horizon_warmup": 20}
+    return both | own
 
 
 def make(actor="independent", critic="independent", actions=None, model=None, device=CPU, ranks=ALONE, **changes):
