@@ -49,8 +49,8 @@ class ModelConfig:
     input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
-    # Vectors of observations by the mean of x and symlog(this * x) / symlog(this), before they are normalized: 0 and 1
-    # stay, and small numbers are told apart where other tasks have large ones in their place. 0: as they are.
+    # Vectors of observations twice: as they are, and as symlog(this * x) / symlog(this), where 0 and 1 stay and small
+    # numbers are told apart where other tasks have large ones in their place. 0: once.
     fine_inputs: float = number(0.0, 0, 1e6)
     convolution: int = number(0, 0, 1024)  # a convolution over so many timesteps before each precedes attention
     action_gates: bool = False  # actions also multiply the state's features in the critics

@@ -115,7 +115,8 @@ class InputNorm(nn.Module):
 class Numbers(nn.Module):
     """All that is a number in a timestep, as one vector.
 
-    It has the vectors of the observation and the previous reward, normalized, the previous action, and the start.
+    It has the vectors of the observation (twice, with ``fine_inputs``) and the previous reward, normalized, the
+    previous action, and the start.
 
     Args:
         space: Of the observation.
@@ -130,7 +131,7 @@ class Numbers(nn.Module):
     def __init__(self, space: gym.Space[Any], names: list[str], action_size: int, config: ModelConfig) -> None:
         super().__init__()
         spaces = parts(space)
-        vectors = sum(gym.spaces.flatdim(spaces[name]) for name in names)
+        vectors = sum(gym.spaces.flatdim(spaces[name]) for name in names) * (2 if config.fine_inputs else 1)
         self.names: Final = names
         self.size: Final = vectors + 1 + action_size + 1
         self.norm: Final = InputNorm(vectors + 1, limit=config.input_limit)
@@ -140,7 +141,7 @@ class Numbers(nn.Module):
         observed = flat("observation", timesteps.observation)
         vectors = [observed[name].float() for name in self.names]
         if self.fine:
-            vectors = [(x + symlog(self.fine * x) / math.log1p(self.fine)) / 2 for x in vectors]
+            vectors += [symlog(self.fine * x) / math.log1p(self.fine) for x in vectors]
         return torch.cat([*vectors, timesteps.previous_reward[..., None]], dim=-1)
 
     def observe(self, timesteps: Timesteps, mask: Tensor, add_up: AddUp | None = None) -> None:

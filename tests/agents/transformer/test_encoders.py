@@ -180,21 +180,23 @@ def test_missions_that_are_alike_are_read_once():
     assert torch.allclose(once, encoder._read(missions), atol=1e-6)
 
 
-def test_fine_inputs_tell_small_numbers_apart_and_keep_0_and_1():
+def test_fine_inputs_tell_small_numbers_apart_beside_the_vector_as_it_is():
     """Before the normalization, which has seen nothing here and passes them on; the previous reward stays as it is."""
     space = gym.spaces.Box(-1, 1, (5,), dtype=np.float32)
     shown = torch.tensor([[-1.0, 0.0, 0.01, 0.02, 1.0]])
     timesteps = Timesteps(shown, torch.zeros(1, 3), torch.full((1,), 0.01), torch.zeros(1))
-    plain, fine = (
-        Numbers(space, ["observation"], 3, dataclasses.replace(VECTOR_MODEL, fine_inputs=scale))(timesteps)[0]
+    encoders = [
+        Numbers(space, ["observation"], 3, dataclasses.replace(VECTOR_MODEL, fine_inputs=scale))
         for scale in (0.0, 20.0)
-    )
-    assert torch.equal(plain[:5], shown[0])
-    low, zero, small, double, high = fine[:5].tolist()
+    ]
+    plain, fine = (encoder(timesteps)[0] for encoder in encoders)
+    assert [encoder.size for encoder in encoders] == [len(plain), len(fine)]
+    assert torch.equal(fine[:5], shown[0])
+    low, zero, small, double, high = fine[5:10].tolist()
     assert (low, zero, high) == pytest.approx((-1, 0, 1))
-    assert small == pytest.approx((0.01 + np.log(1.2) / np.log(21)) / 2)
-    assert double - small > 3 * 0.01
-    assert torch.equal(fine[5:], plain[5:])
+    assert small == pytest.approx(np.log(1.2) / np.log(21))
+    assert double - small > 5 * 0.01
+    assert torch.equal(fine[10:], plain[5:])
 
 
 @pytest.mark.parametrize(
