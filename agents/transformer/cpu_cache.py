@@ -2,8 +2,8 @@
 
 The memory is read as a whole at every step, which takes longer than the sums. So keys and values are 16-bit integers,
 half of float32; each row reads its own and none beyond its length, while PyTorch's attention reads as much for every
-row as for the longest; and keys lie by dimension within blocks of timesteps, so that a processor works on several
-timesteps at once and reads one piece of memory.
+row as for the longest; keys lie by dimension within blocks of timesteps, so that a processor works on several timesteps
+at once and reads one piece of memory; and the next head's part is asked for while this one is worked on.
 
 Each timestep and head has a scale, a power of two, so that a number is off by at most 2**-15 of the largest beside it.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtbench.vector.compiled import kernel
+from mtbench.vector.compiled import kernel, prefetch
 
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -35,6 +35,8 @@ _kernel = partial(kernel, any_order=True)
 _AT_ONCE = 8
 # Timesteps whose keys lie together. Of 16 to 128, 32 was the fastest.
 _BLOCK = 32
+# Bytes of an element, and of what a processor reads of memory at least.
+_BYTES, _LINE = 2, 64
 
 _BITS = 15  # beside the sign
 _MOST = 2**_BITS - 1
@@ -172,21 +174,29 @@ def _store(
 def _score(query: Array, keys: Short, scales: Array, lengths: Integers, scores: Array) -> None:
     rows, heads, _, head_dim, size = keys.shape
     whole = head_dim - head_dim % _AT_ONCE
+    # The next head's memory lies this far behind a head's; a processor sees only streams that do not jump.
+    ahead, start = keys.strides[1], keys.ctypes.data
     f = np.float32
     for b in range(rows):
         n = lengths[b]
         for h in range(heads):
             q, out, scale = query[b, h], scores[b, h], scales[b, h]
             out[:n], out[n:] = 0, -np.inf
+            following = start + (b * heads + h + 1) * ahead
             for block in range(-(-n // size)):
                 k, o, some = keys[b, h, block], out[block * size :], min(size, n - block * size)
                 for j in range(0, whole, _AT_ONCE):
+                    for line in range(0, _AT_ONCE * size * _BYTES, _LINE):
+                        prefetch(following + (block * head_dim + j) * size * _BYTES + line)
+                    # Names of their own: else they are read again for each timestep, since `o` might be where they are.
+                    q0, q1, q2, q3 = q[j], q[j + 1], q[j + 2], q[j + 3]
+                    q4, q5, q6, q7 = q[j + 4], q[j + 5], q[j + 6], q[j + 7]
                     for t in range(some):
                         o[t] += (
-                            (q[j] * f(k[j, t]) + q[j + 1] * f(k[j + 1, t]))
-                            + (q[j + 2] * f(k[j + 2, t]) + q[j + 3] * f(k[j + 3, t]))
-                            + (q[j + 4] * f(k[j + 4, t]) + q[j + 5] * f(k[j + 5, t]))
-                            + (q[j + 6] * f(k[j + 6, t]) + q[j + 7] * f(k[j + 7, t]))
+                            (q0 * f(k[j, t]) + q1 * f(k[j + 1, t]))
+                            + (q2 * f(k[j + 2, t]) + q3 * f(k[j + 3, t]))
+                            + (q4 * f(k[j + 4, t]) + q5 * f(k[j + 5, t]))
+                            + (q6 * f(k[j + 6, t]) + q7 * f(k[j + 7, t]))
                         )
                 for j in range(whole, head_dim):
                     for t in range(some):
@@ -198,23 +208,30 @@ def _score(query: Array, keys: Short, scales: Array, lengths: Integers, scores: 
 @_kernel
 def _mix(weights: Array, values: Short, scales: Array, lengths: Integers, mixed: Array) -> None:
     rows, heads, _, head_dim = values.shape
+    ahead, start = values.strides[1], values.ctypes.data
     f = np.float32
     for b in range(rows):
         n = lengths[b]
         whole = n - n % _AT_ONCE
         for h in range(heads):
-            w, v, out = weights[b, h], values[b, h], mixed[b, h]
-            for t in range(n):
-                w[t] *= scales[b, h, t]
+            w, v, scale, out = weights[b, h], values[b, h], scales[b, h], mixed[b, h]
+            following = start + (b * heads + h + 1) * ahead
             out[:] = 0
             for t in range(0, whole, _AT_ONCE):
+                for line in range(0, _AT_ONCE * head_dim * _BYTES, _LINE):
+                    prefetch(following + t * head_dim * _BYTES + line)
+                w0, w1 = w[t] * scale[t], w[t + 1] * scale[t + 1]
+                w2, w3 = w[t + 2] * scale[t + 2], w[t + 3] * scale[t + 3]
+                w4, w5 = w[t + 4] * scale[t + 4], w[t + 5] * scale[t + 5]
+                w6, w7 = w[t + 6] * scale[t + 6], w[t + 7] * scale[t + 7]
                 for j in range(head_dim):
                     out[j] += (
-                        (w[t] * f(v[t, j]) + w[t + 1] * f(v[t + 1, j]))
-                        + (w[t + 2] * f(v[t + 2, j]) + w[t + 3] * f(v[t + 3, j]))
-                        + (w[t + 4] * f(v[t + 4, j]) + w[t + 5] * f(v[t + 5, j]))
-                        + (w[t + 6] * f(v[t + 6, j]) + w[t + 7] * f(v[t + 7, j]))
+                        (w0 * f(v[t, j]) + w1 * f(v[t + 1, j]))
+                        + (w2 * f(v[t + 2, j]) + w3 * f(v[t + 3, j]))
+                        + (w4 * f(v[t + 4, j]) + w5 * f(v[t + 5, j]))
+                        + (w6 * f(v[t + 6, j]) + w7 * f(v[t + 7, j]))
                     )
             for t in range(whole, n):
+                w0 = w[t] * scale[t]
                 for j in range(head_dim):
-                    out[j] += w[t] * f(v[t, j])
+                    out[j] += w0 * f(v[t, j])

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +44,23 @@ def kernel(function: F, any_order: bool = False) -> F:
     except AttributeError:  # this Numba keeps its stamp elsewhere: compile without the cache, slower but correct
         dispatcher = numba.njit(**options)(function)
     return cast(F, dispatcher)
+
+
+def _prefetch(context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
+        # To read; soon needed again; data.
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+#: In a compiled loop: asks the processor for the memory at an address, and does not wait for it. Any address will do;
+#: one that is nobody's is passed over.
+prefetch: Callable[[int], None] = cast(Any, intrinsic(_prefetch))
 
 
 @lru_cache

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-pytest.importorskip("numba")
+numba = pytest.importorskip("numba")
 
 RULES = "from mtbench.vector.compiled import compiled\n@compiled\ndef rule(x):\n    return x + {}\n"
 LOOP = """
@@ -31,3 +32,19 @@ def test_a_changed_rule_is_compiled_again(tmp_path):
     (tmp_path / "rules.py").write_text(RULES.format(10))
     assert run() == ["11", "0"], "the rule has changed, and the loop's own file has not"
     assert run() == ["11", "1"]
+
+
+def test_memory_is_asked_for_at_any_address():
+    from mtbench.vector.compiled import prefetch
+
+    @numba.njit
+    def loop(addresses):
+        for address in addresses:
+            prefetch(address)
+        return len(addresses)
+
+    own = np.arange(10)
+    addresses = np.array([0, -64, 2**47, own.ctypes.data, own.ctypes.data + own.nbytes])
+    assert loop(addresses) == 5
+    (instructions,) = loop.inspect_llvm().values()
+    assert "call void @llvm.prefetch" in instructions
