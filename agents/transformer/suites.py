@@ -3,9 +3,9 @@
 The reward multiplier, the bins and the discounts decide together whether the returns of a suite fit between the bins:
 with POPGym's multiplier, a solved task of ML45 (a return of 5,000) would exceed them tenfold.
 
-The presets hold POPGym's settings. For another suite, every preset takes :data:`REWARDS`; the preset ``paper`` also
-takes :data:`PAPER`, and those for a CPU take :data:`SMALL`. A setting that the user gives comes first. A training run's
-config.json holds the values it used.
+The presets hold POPGym's settings, but for those that ``small`` has in :data:`SMALL`. For another suite, every preset
+takes :data:`REWARDS`; the preset ``paper`` also takes :data:`PAPER`, and those for a CPU take :data:`SMALL`. A setting
+that the user gives comes first. A training run's config.json holds the values it used.
 
 Sources: Grigsby et al. 2024 (the paper), Tables 1 and 2 and Appendix A; their released agent, version 3.3.0, for what
 the paper leaves open: multipliers, warm-up and exploration schedules.
@@ -105,11 +105,45 @@ _SMALL_ROBOTS: dict[str, Any] = {
     "model.context": 64,
 }
 
+# The same for all games. Rewards of a rollout add up to -1 to 1 times k: times 10 they fit between the bins.
+_SMALL_POPGYM: dict[str, Any] = {
+    "updates": 6000,
+    "evaluate_rollouts": 100,
+    "model.action_gates": True,
+    "model.bin_limit": 12.0,
+    "model.bins": 48,
+    "model.convolution": 5,  # velocities are differences of positions, and a card is seen a few steps before it counts
+    "model.encoder_norm": True,
+    # Games have the same places for what they show: where one has cards of 0 and 1, another has angles of a hundredth.
+    "model.fine_inputs": 20.0,
+    # Games of short rollouts have as many timesteps in a batch as those of long ones, or they begin to be learnt late.
+    "learning.balance_tasks": True,
+    "learning.batch_size": 96,
+    "learning.batch_timesteps": 1200,
+    "learning.beta2": 0.95,
+    "learning.cooldown": 2000,
+    # The short horizon finds what a game has to remember; the long one balances a pole. One after the other.
+    "learning.discounts": (0.1, 0.99),
+    "learning.horizon_warmup": 1600,
+    "learning.ema_rate": 0.02,
+    "learning.exact_actions": 4,  # as many as a game of cards has of the 27
+    "learning.n_step": 3,
+    "learning.reward_multiplier": 10.0,
+    "learning.target_rate": 0.02,
+    "learning.value_samples": 1,
+    "collect.epsilon_end": 0.1,
+    "collect.epsilon_steps": 300_000,
+    "collect.num_envs": 128,
+    "collect.replay": 1_000_000,
+    "collect.steps_per_update": 512.0,
+}
+
 # How long `small` trains; the shorter presets keep their own.
 _LENGTH = ("updates", "learning.cooldown")
 
 #: Of the presets for a CPU: sizes, and scales of values that tell actions apart after minutes, not days.
 SMALL: dict[str, dict[str, Any]] = {
+    "popgym": _SMALL_POPGYM,
     "procgen-easy": _SMALL_IMAGES,
     "procgen-memory-hard": _SMALL_IMAGES,
     "atari": _SMALL_IMAGES,
@@ -148,8 +182,8 @@ def suite_settings(preset: str, env_id: str) -> dict[str, Any]:
     """
     row = find(env_id)
     suite = str(row.kwargs["suite"])
-    if suite == "popgym":
-        return {"env_id": row.id}
+    if suite == "popgym":  # which the presets are written for
+        return {"env_id": row.id, **(SMALL[suite] if preset == "small" else {})}
     if suite not in REWARDS:
         warnings.warn(
             f"The reward scale of {row.id} is unknown to the agent. It takes learning.reward_multiplier="

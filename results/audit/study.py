@@ -33,10 +33,13 @@ BUILT_IN = {
 
 
 def trained() -> str:
-    """The reference agent on a game of POPGym: the folder of its kept agent."""
+    """The reference agent on a game of POPGym: the folder of its kept agent.
+
+    It is RepeatFirstEasy-k2-seed0 of ../learning, trained again where it is not in the folder.
+    """
     folder = RUNS / "reference"
-    env = ("--env", f"tasks={json.dumps(FIRST['tasks'])}")
-    command = ["mtbench", "train", "MTPOPGym-v0", "--preset", "small", "--sync", *env, "updates=4000"]
+    env = ("--env", f"tasks={json.dumps(FIRST['tasks'])}", "--env", "k=2")
+    command = ["mtbench", "train", "MTPOPGym-v0", "--preset", "small", "--sync", *env, "seed=0"]
     subprocess.run([Path(sys.executable).parent / command[0], *command[1:], "--out", folder], check=True)
     return str(folder / "best")
 

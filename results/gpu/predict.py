@@ -78,7 +78,10 @@ def predicted(config: TrainConfig) -> dict[str, dict[str, float]]:
     env.close()
     B, W = config.learning.batch_size, config.model.context + 1
     # Rows are 5 % longer than what is in them.
-    R = max(1, round(B * DENSITY * 1.05)) if config.env_id == "MTPOPGym-v0" else B
+    filled = B * DENSITY if config.env_id == "MTPOPGym-v0" else B
+    if config.learning.batch_timesteps is not None:
+        filled = min(filled, config.learning.batch_timesteps / config.model.context)
+    R = max(1, round(filled * 1.05)) if filled < B else B
     model = AgentModel.seeded(0, config.model, config.learning, space, actions)
     own = Learner(model, dataclasses.replace(config.learning, compile=False), 0, torch.device("cpu"))
     own.compile = True  # all timesteps at once, as on a GPU

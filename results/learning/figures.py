@@ -53,8 +53,8 @@ def panels(curves: pd.DataFrame) -> Figure:
 
 
 def popgym(curves: pd.DataFrame) -> Figure:
-    """Single games of POPGym."""
-    return panels(curves[curves["study"].isin(["repeat-first", "repeat-previous", "cartpole"])])
+    """Games of POPGym."""
+    return panels(curves[curves["study"] == "games"])
 
 
 def babyai(curves: pd.DataFrame) -> Figure:

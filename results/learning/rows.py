@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markdown_table import table  # pages.py finds it, and the script beside this one
 from scipy import stats
-from studies import BESIDE, HERE, MIXTURE, STUDIES, committed
+from studies import BESIDE, GAMES, HERE, MIXTURE, STUDIES, committed
 
 from mtbench.records import MANIFEST, Run, read_run
 from mtbench.scoring import score
@@ -26,6 +26,20 @@ def run_rows() -> str:
         rows.append([run.study, run.run, *scores, f"{run.updates:,}", f"{run.steps:,}", str(run.minutes)])
     columns = ["study", "run", "score at the end", "best on the way", "kept agent", "updates", "steps", "minutes"]
     return table(columns, rows)
+
+
+def game_rows() -> str:
+    """POPGym's games with one preset: how the agents at the end of training play the final cases, over seeds."""
+    minutes = committed()[1].set_index("run")["minutes"]
+    rows = []
+    for name, (tasks, _) in GAMES.items():
+        own = [r for r in STUDIES["games"] if r.name.startswith(f"{name}-seed") and r.name in minutes.index]
+        taken = f"{minutes[[r.name for r in own]].mean():.1f}"
+        for task in tasks:
+            scores = np.array([r.kept_scores[task] for r in own])
+            cells = [str(len(own)), with_interval(scores), f"{scores.min():.3f}"]
+            rows.append([name, task, *cells, taken] if task == tasks[0] else ["", task, *cells, ""])
+    return table(["run", "game", "seeds", "score", "the least of them", "minutes"], rows)
 
 
 def final_scores() -> pd.DataFrame:
@@ -52,18 +66,6 @@ def final(setting: str, task: str = "", digits: str = "3") -> str:
     found = final_scores()
     of_task = found["task"].str.contains(task, regex=False)
     return f"{found.loc[(found['setting'] == setting) & of_task, 'score'].mean():.{digits}f}"
-
-
-def seeds(setting: str, column: str, digits: str = "2") -> str:
-    """A score of each seed of a setting: `end`, `best` or `kept`."""
-    curves, runs = committed()
-    if column == "kept":
-        values = runs.loc[runs["run"].str.startswith(f"{setting}-seed"), "kept"]
-    else:
-        of_run = curves[curves["setting"] == setting].groupby(["run", "updates"])["score"].mean().groupby("run")
-        values = of_run.last() if column == "end" else of_run.max()
-    *most, last = (f"{value:.{digits}f}" for value in values)
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def audit_rows() -> str:

@@ -1,13 +1,13 @@
 """The learning results: their training runs, and the commands that repeat them.
 
-    python results/learning/studies.py run repeat-first scales       # in runs/learning, one run a core
+    python results/learning/studies.py run games scales               # in runs/learning, one run a core
     python results/learning/studies.py collect                       # curves.csv and runs.csv, here
     python results/learning/figures.py                               # the figures
     python results/pages.py                                          # the tables and numbers of README.md
 
 A run that is complete is not run again, and one that was interrupted goes on. Training keeps the agent of its best
-validation, on cases of the train split. Where a study says so (:data:`KEPT`), the kept agents then play the final
-cases, once; their records are committed in ``kept``.
+validation, on cases of the train split. Where a study says so (:data:`KEPT`), the kept agents, or those of its end
+(:data:`AT_THE_END`), then play the final cases, once; their records are committed in ``kept``.
 """
 
 import argparse
@@ -36,13 +36,14 @@ RUNS = Path("runs/learning")
 FRESH = 500  # rollouts of a kept agent
 # The studies whose kept agents play final cases, and how: BabyAI's are layouts that training never draws.
 KEPT: dict[str, tuple[str, ...]] = {
-    "cartpole": ("--split", "test"),
+    "games": ("--split", "test"),
     "babyai-two": ("--split", "train-distinct", "--audit"),
     "babyai-six": ("--split", "train-distinct", "--audit"),
     "ml1-reach": ("--split", "train", "--audit"),
     "ml1-push": ("--split", "train", "--audit"),
     "starpilot": ("--split", "test", "--audit"),
 }
+AT_THE_END = ("games",)
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class Run:
     @property
     def play_kept(self) -> list[str]:
         """What plays its kept agent."""
+        agent = self.folder if self.study in AT_THE_END else self.folder / "best"
         return [
-            *("mtbench", "evaluate", self.env_id, "--policy", str(self.folder / "best"), *KEPT[self.study]),
+            *("mtbench", "evaluate", self.env_id, "--policy", str(agent), *KEPT[self.study]),
             *("--rollouts-per-task", str(FRESH), *self._env, "--out", str(self.folder / "kept")),
         ]
 
@@ -98,45 +100,42 @@ class Run:
         return float(scales["oracle" if "oracle" in scales else "published"].normalize(task, np.array(mean)))
 
     @property
-    def kept(self) -> float | None:
-        """Its kept agent's score on the run's scale, from the committed records; None without them."""
+    def kept_scores(self) -> dict[str, float]:
+        """Its kept agent's score of each task on the run's scale, from the committed records; empty without them."""
         if not (self.kept_records / MANIFEST).exists():
-            return None
+            return {}
         kept = read_run(self.kept_records)
         means = mean_scores(kept.episodes, kept.manifest["objective"])
-        return round(float(np.mean([self.score(task, mean) for task, mean in means.items()])), 4)
+        return {task: self.score(task, mean) for task, mean in means.items()}
 
+    @property
+    def kept(self) -> float | None:
+        """The mean of these; None without records."""
+        scores = self.kept_scores
+        return round(float(np.mean(list(scores.values()))), 4) if scores else None
 
-def _single(study: str, task: str, seeds: int, *settings: str) -> list[Run]:
-    return [Run(study, f"{task}-k{k}-seed{seed}", (task,), k, seed, settings) for seed in range(seeds) for k in (1, 2)]
-
-
-# Most attempts are lost by a slow drift off the track, which a discount of 0.95 does not see; and no other horizon
-# beside it: what tells two pushes of a cart apart is small, and every further discount factor adds its noise. A
-# velocity is the difference of two positions: a memory of 8 steps finds it twice as soon as one of 32. Near-ties are
-# not imitated. Exploration goes on to the end, and data is fresh: both keep falls in the replay.
-_CARTPOLE = (
-    *("updates=12000", "learning.cooldown=11000", "learning.discounts=[0.98]", "learning.batch_size=192"),
-    *("learning.value_samples=4", "learning.target_rate=0.02", "learning.filter_threshold=0.05"),
-    *("learning.reward_multiplier=50", "model.bin_limit=20", "model.context=8"),
-    *("collect.replay=50000", "collect.epsilon_end=0.2"),
-    "evaluate_rollouts=200",  # one bad start in ten moves a mean of 50 by as much as it should decide
-)
-
-# 23 of the 27 actions are replaced at random, and a policy that imitates chance drops the other 4 before it has learnt
-# to remember. So it explores longer, and imitates only clearly better actions.
-_PREVIOUS = (
-    *("updates=16000", "learning.cooldown=4000", "learning.discounts=[0.1]", "learning.batch_size=64"),
-    *("learning.filter_threshold=0.2", "model.context=16", "model.bin_limit=20"),
-    *("collect.epsilon_end=0.3", "collect.epsilon_steps=1000000"),
-)
 
 MIXTURE = ("RepeatFirstEasy", "HigherLowerEasy", "PositionOnlyCartPoleEasy")
+#: Name of a run: its games and attempts. All have the preset as it is.
+GAMES = {
+    "RepeatFirstEasy-k1": (("RepeatFirstEasy",), 1),
+    "RepeatFirstEasy-k2": (("RepeatFirstEasy",), 2),
+    "RepeatPreviousEasy-k1": (("RepeatPreviousEasy",), 1),
+    "PositionOnlyCartPoleEasy-k1": (("PositionOnlyCartPoleEasy",), 1),
+    "PositionOnlyCartPoleEasy-k2": (("PositionOnlyCartPoleEasy",), 2),
+    "mixture-k1": (MIXTURE, 1),
+}
 RESCALED = {"RepeatFirstEasy": 100.0, "HigherLowerEasy": 0.1}
-# Values of a hundredfold reward want wider bins; all runs of the study have them.
+# Values of a hundredfold reward want wider bins; all runs of the study have them. The rest is what the preset had for
+# POPGym when the study was made: it compares updates, all with the same settings.
 _MIXTURE = (
-    *("updates=9000", "learning.cooldown=1500", "learning.batch_size=24"),
-    *("model.context=64", "model.bins=128", "model.bin_limit=100000"),
+    *("updates=9000", "learning.cooldown=1500", "learning.batch_size=24", "learning.batch_timesteps=null"),
+    *("model.context=64", "model.bins=128", "model.bin_limit=100000", "model.convolution=0", "model.fine_inputs=0"),
+    *("model.action_gates=false", "model.encoder_norm=false", "learning.balance_tasks=false", "learning.beta2=0.999"),
+    *("learning.discounts=[0.1,0.9]", "learning.horizon_warmup=0", "learning.ema_rate=1", "learning.exact_actions=0"),
+    *("learning.n_step=1", "learning.reward_multiplier=100", "learning.target_rate=0.01", "learning.value_samples=2"),
+    *("collect.epsilon_end=0.05", "collect.epsilon_steps=200000", "collect.num_envs=32", "collect.replay=200000"),
+    *("collect.steps_per_update=128", "evaluate_rollouts=50"),
 )
 
 
@@ -186,7 +185,7 @@ def _baseline() -> list[Run]:
 BESIDE = {
     "RepeatFirstEasy": ("RepeatFirstEasy-k1", "ppo-RepeatFirstEasy-k1"),
     "PositionOnlyCartPoleEasy": ("PositionOnlyCartPoleEasy-k1", "ppo-PositionOnlyCartPoleEasy-k1"),
-    "mixture": ("independent-actor-independent-critic-plain", "ppo-mixture-k1"),
+    "mixture": ("mixture-k1", "ppo-mixture-k1"),
 }
 
 # A step of Meta-World pays up to 10, so a return is in the thousands: it is taken as it is, and the bins are as wide.
@@ -245,12 +244,9 @@ STUDIES: dict[str, list[Run]] = {
     "babyai-two": _babyai("babyai-two", _TWO),
     "babyai-six": _babyai("babyai-six", _SIX, "updates=40000", "learning.cooldown=12000"),
     "scales": _scales(),
-    "cartpole": _single("cartpole", "PositionOnlyCartPoleEasy", 3, *_CARTPOLE),
-    "repeat-previous": [
-        Run("repeat-previous", f"RepeatPreviousEasy-k1-seed{seed}", ("RepeatPreviousEasy",), 1, seed, _PREVIOUS)
-        for seed in range(2)
+    "games": [
+        Run("games", f"{name}-seed{seed}", tasks, k, seed) for seed in range(5) for name, (tasks, k) in GAMES.items()
     ],
-    "repeat-first": _single("repeat-first", "RepeatFirstEasy", 3),
 }
 
 

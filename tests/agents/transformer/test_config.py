@@ -18,7 +18,7 @@ from mtbench_agents.transformer.config import (
     preset,
     read_config,
 )
-from mtbench_agents.transformer.suites import GENERAL, REWARDS
+from mtbench_agents.transformer.suites import GENERAL, REWARDS, SMALL
 
 import mtbench
 from mtbench.errors import UsageError
@@ -126,8 +126,10 @@ def test_a_config_of_an_earlier_version_compares_equal():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_popgyms(name):
-    assert preset(name, "MTPOPGym-v0") == preset(name)
+def test_presets_are_popgyms_but_for_what_small_has_in_its_table(name):
+    table = SMALL["popgym"] if name == "small" else {}
+    assert preset(name) == preset(name, "MTPOPGym-v0") == updated(PRESETS[name], table)
+    assert (preset(name) == PRESETS[name]) == (name != "small")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -164,7 +166,7 @@ def test_a_suite_from_outside_falls_back_and_says_so(monkeypatch):
     mtbench.register(Row("Outside-v0", "for tests", {"suite": "tests.toy:SUITE", "k": 2}))
     with pytest.warns(UserWarning, match=r"reward scale of Outside-v0 is unknown.*learning\.reward_multiplier=10"):
         config = preset("small", "Outside-v0")
-    assert config == updated(preset("small"), {"env_id": "Outside-v0", **GENERAL})
+    assert config == updated(PRESETS["small"], {"env_id": "Outside-v0", **GENERAL})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         preset("small", "ML45-v0")
