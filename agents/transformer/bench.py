@@ -76,15 +76,14 @@ def measure(config: TrainConfig, updates: int) -> dict[str, Any]:
             player.took(player.act(acting, shown))
         return (time.perf_counter() - began) / times
 
-    remembered = {}
     if device.type == "cpu":  # which reads memory that nobody wrote to faster than any other
         act(1)
-        for name in ("keys", "values"):
-            one = player.state()[name]
-            remembered[name] = np.broadcast_to(one, (*one.shape[:-2], L // 2, one.shape[-1]))
     # Half a context into a rollout: the average length that attention sees.
-    steps = np.full(config.collect.num_envs, L // 2)
-    player.load_state({**player.state(), "steps": steps, **remembered}, acting)
+    state = {**player.state(), "steps": np.full(config.collect.num_envs, L // 2)}
+    for name in state.keys() & {"keys", "values"}:
+        one = state[name]
+        state[name] = np.broadcast_to(one, (*one.shape[:-2], L // 2, one.shape[-1]))
+    player.load_state(state, acting)
     act(first)
     action_seconds = act(_ACTIONS)
     env.close()

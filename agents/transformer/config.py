@@ -210,7 +210,7 @@ _PAPER = TrainConfig(updates=4_000_000)
 
 # A single task or a handful on one core of a laptop, in minutes; suites.py has what it changes for a suite. On POPGym:
 # 6000 updates (3M environment steps, 7M transitions) in about 10 minutes, which is enough for RepeatFirstEasy,
-# RepeatPreviousEasy, the cart pole or a mixture of three games, all with the same settings: results/learning.
+# RepeatPreviousEasy or the cart pole, and not always for a mixture of games: results/learning.
 #   mtbench train MTPOPGym-v0 --preset small --env 'tasks=["RepeatFirstEasy"]' --out runs/small
 # Where it departs from the paper's settings, it is for speed of learning: one discount or two instead of seven;
 # narrower bins and smoothed labels (HL-Gauss), since at K = 64 over +-1e5 a cart pole's two actions share a bin; a

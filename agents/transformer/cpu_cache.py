@@ -35,8 +35,6 @@ _kernel = partial(kernel, any_order=True)
 _AT_ONCE = 8
 # Timesteps whose keys lie together. Of 16 to 128, 32 was the fastest.
 _BLOCK = 32
-# Bytes of an element, and of what a processor reads of memory at least.
-_BYTES, _LINE = 2, 64
 
 _BITS = 15  # beside the sign
 _MOST = 2**_BITS - 1
@@ -174,20 +172,20 @@ def _store(
 def _score(query: Array, keys: Short, scales: Array, lengths: Integers, scores: Array) -> None:
     rows, heads, _, head_dim, size = keys.shape
     whole = head_dim - head_dim % _AT_ONCE
-    # The next head's memory lies this far behind a head's; a processor sees only streams that do not jump.
-    ahead, start = keys.strides[1], keys.ctypes.data
+    # Bytes between heads, blocks and dimensions. A processor reads ahead by itself only where nothing is left out;
+    # between one head's timesteps and the next one's lies what is not used yet.
+    start, (_, head, block_of, dimension, _) = keys.ctypes.data, keys.strides
     f = np.float32
     for b in range(rows):
         n = lengths[b]
         for h in range(heads):
             q, out, scale = query[b, h], scores[b, h], scales[b, h]
             out[:n], out[n:] = 0, -np.inf
-            following = start + (b * heads + h + 1) * ahead
+            following = start + (b * heads + h + 1) * head
             for block in range(-(-n // size)):
                 k, o, some = keys[b, h, block], out[block * size :], min(size, n - block * size)
                 for j in range(0, whole, _AT_ONCE):
-                    for line in range(0, _AT_ONCE * size * _BYTES, _LINE):
-                        prefetch(following + (block * head_dim + j) * size * _BYTES + line)
+                    prefetch(following + block * block_of + j * dimension, _AT_ONCE * dimension)
                     # Names of their own: else they are read again for each timestep, since `o` might be where they are.
                     q0, q1, q2, q3 = q[j], q[j + 1], q[j + 2], q[j + 3]
                     q4, q5, q6, q7 = q[j + 4], q[j + 5], q[j + 6], q[j + 7]
@@ -208,18 +206,17 @@ def _score(query: Array, keys: Short, scales: Array, lengths: Integers, scores: 
 @_kernel
 def _mix(weights: Array, values: Short, scales: Array, lengths: Integers, mixed: Array) -> None:
     rows, heads, _, head_dim = values.shape
-    ahead, start = values.strides[1], values.ctypes.data
+    start, (_, head, timestep, _) = values.ctypes.data, values.strides
     f = np.float32
     for b in range(rows):
         n = lengths[b]
         whole = n - n % _AT_ONCE
         for h in range(heads):
             w, v, scale, out = weights[b, h], values[b, h], scales[b, h], mixed[b, h]
-            following = start + (b * heads + h + 1) * ahead
+            following = start + (b * heads + h + 1) * head
             out[:] = 0
             for t in range(0, whole, _AT_ONCE):
-                for line in range(0, _AT_ONCE * head_dim * _BYTES, _LINE):
-                    prefetch(following + t * head_dim * _BYTES + line)
+                prefetch(following + t * timestep, _AT_ONCE * timestep)
                 w0, w1 = w[t] * scale[t], w[t + 1] * scale[t + 1]
                 w2, w3 = w[t + 2] * scale[t + 2], w[t + 3] * scale[t + 3]
                 w4, w5 = w[t + 4] * scale[t + 4], w[t + 5] * scale[t + 5]

@@ -105,7 +105,7 @@ _SMALL_ROBOTS: dict[str, Any] = {
     "model.context": 64,
 }
 
-# The same for all games. Rewards of a rollout add up to -1 to 1 times k: times 10 they fit between the bins.
+# The same for all games. The rewards that count add up to -1 to 1 in a rollout: times 10 they fit between the bins.
 _SMALL_POPGYM: dict[str, Any] = {
     "updates": 6000,
     "evaluate_rollouts": 100,

@@ -18,6 +18,9 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Bytes that a processor reads of memory at once.
+_LINE = 64
+
 
 def compiled(function: F) -> F:
     """Compile a function that other compiled functions call. It divides by zero as NumPy does."""
@@ -46,7 +49,19 @@ def kernel(function: F, any_order: bool = False) -> F:
     return cast(F, dispatcher)
 
 
-def _prefetch(context: Any, address: Any) -> Any:
+@compiled
+def prefetch(address: int, size: int) -> None:
+    """In a compiled loop: ask the processor for memory that is needed soon, and do not wait for it.
+
+    Args:
+        address: Any will do; memory that is nobody's is passed over.
+        size: Bytes.
+    """
+    for line in range(address, address + size, _LINE):
+        _prefetch(line)
+
+
+def _prefetch_instruction(context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
@@ -58,9 +73,7 @@ def _prefetch(context: Any, address: Any) -> Any:
     return types.void(types.intp), generate
 
 
-#: In a compiled loop: asks the processor for the memory at an address, and does not wait for it. Any address will do;
-#: one that is nobody's is passed over.
-prefetch: Callable[[int], None] = cast(Any, intrinsic(_prefetch))
+_prefetch: Callable[[int], None] = cast(Any, intrinsic(_prefetch_instruction))
 
 
 @lru_cache

@@ -35,8 +35,9 @@ def game_rows() -> str:
     for name, (tasks, _) in GAMES.items():
         own = [r for r in STUDIES["games"] if r.name.startswith(f"{name}-seed") and r.name in minutes.index]
         taken = f"{minutes[[r.name for r in own]].mean():.1f}"
+        kept = pd.DataFrame([r.kept_scores for r in own])
         for task in tasks:
-            scores = np.array([r.kept_scores[task] for r in own])
+            scores = kept[task].to_numpy()
             cells = [str(len(own)), with_interval(scores), f"{scores.min():.3f}"]
             rows.append([name, task, *cells, taken] if task == tasks[0] else ["", task, *cells, ""])
     return table(["run", "game", "seeds", "score", "the least of them", "minutes"], rows)

@@ -40,7 +40,7 @@ def test_memory_is_asked_for_at_any_address():
     @numba.njit
     def loop(addresses):
         for address in addresses:
-            prefetch(address)
+            prefetch(address, 128)
         return len(addresses)
 
     own = np.arange(10)
