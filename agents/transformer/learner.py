@@ -201,16 +201,20 @@ class Learner:
             t = self.losses.transitions(slices)
             targets = torch.cat([self.losses.targets(part) for part in t.split(size)])
         self.model.popart.update(targets, t.weight, self._ranks.add_up)
-        trunk, t.state = t.state, t.state.detach().requires_grad_()
+        trunk, t.state = t.state, t.state.detach()
         sums: dict[str, Tensor] = {}
-        for part, target in zip(t.split(size), torch.split(targets, size), strict=True):
+        gradient = torch.zeros_like(t.state)
+        of_parts = zip(t.split(size), torch.split(targets, size), torch.split(gradient, size), strict=True)
+        for part, target, own in of_parts:
+            # Its own rows alone: through `split`, every part's backward would write a gradient of all rows.
+            part.state.requires_grad_().grad = own
             with self._autocast():
                 losses, numbers = self.losses.losses(part, target)
             share = len(part) / len(t)
             torch.autograd.backward(share * self._total(losses))
             for name, value in {**losses, **numbers}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value.detach()
-        torch.autograd.backward(trunk, t.state.grad)
+        torch.autograd.backward(trunk, gradient)
         return [parameter.grad for parameter in self._parameters], sums
 
     def _autocast(self) -> torch.autocast:
