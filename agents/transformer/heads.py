@@ -243,12 +243,11 @@ class CriticEnsemble(nn.Module):
             ``(E, N, G, S, outputs)``.
         """
         from_state = torch.matmul(state_ND, self.from_state)[:, :, None, None]  # (E, N, 1, 1, H)
-        from_discount = (self.discount_features * self.from_discount + self.first_bias)[:, None, :, None]
-        # Under autocast the tables follow the product's precision, before the big sum and not after.
-        parts = from_discount.to(from_state.dtype), self._from_action(action, self.from_action, from_state.dtype)
-        if self.gates is not None:
-            from_state = from_state * (1 + self._from_action(action, self.gates, from_state.dtype))
-        hidden = (from_state + parts[0]) + parts[1]
+        rest = self._without_state(action, from_state.dtype)
+        if self.gates is None:
+            hidden = from_state + rest
+        else:
+            hidden = torch.addcmul(rest, from_state, self._factors(action, self.gates, from_state.dtype))
         # In place where autograd allows: these are the largest tensors of an update.
         hidden = F.leaky_relu_(hidden)
         shape = hidden.shape[:-1]
@@ -259,6 +258,22 @@ class CriticEnsemble(nn.Module):
         with full_precision(hidden):
             return torch.baddbmm(self.last_bias, hidden.float(), self.last).view(*shape, -1)
 
+    def _without_state(self, action: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The first layer's share of discounts and actions: ``(E, N or 1, G, S, H)``.
+
+        Under autocast it follows the product's precision, before the big sum and not after.
+        """
+        from_discount = self.discount_features * self.from_discount + self.first_bias  # (E, G, H)
+        if self.discrete and action is not None and action.device.type == "cpu":
+            # One lookup in the table of both: a sum of large tensors less.
+            return self._looked_up(action, (from_discount[:, :, None] + self.from_action[:, None]).to(dtype))
+        return from_discount[:, None, :, None].to(dtype) + self._from_action(action, self.from_action, dtype)
+
+    def _factors(self, action: Tensor | None, gates: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.discrete:  # whose rows are taken as they are: 1 is added to the table, which is small
+            return self._from_action(action, 1 + gates, dtype)
+        return 1 + self._from_action(action, gates, dtype)
+
     def _from_action(self, action: Tensor | None, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """The actions by a matrix ``(E, A, H)``: ``(E, N or 1, G or 1, S, H)``."""
         rows = rows.to(dtype)
@@ -267,16 +282,16 @@ class CriticEnsemble(nn.Module):
         if not self.discrete:
             return self._multiplied(action, rows)
         if action.device.type == "cpu":
-            return self._looked_up(action, rows)
+            return self._looked_up(action, rows[:, None])
         # A GPU adds up a lookup's gradient slowly, and in no fixed order.
         one_hot = action[..., None] == torch.arange(rows.shape[1], device=action.device)
         return self._multiplied(one_hot.to(dtype), rows)
 
     def _looked_up(self, action: Tensor, rows: Tensor) -> Tensor:
-        """One lookup in the tables of all critics, laid one behind the other."""
-        critics, actions, width = rows.shape
-        table = torch.arange(critics, device=action.device)[:, None, None, None] * actions
-        return F.embedding(action + table, rows.view(-1, width))
+        """One lookup in the tables ``(E, G or 1, A, H)``, laid one behind the other."""
+        critics, discounts, actions, width = rows.shape
+        begins = torch.arange(critics * discounts, device=action.device).view(critics, 1, discounts, 1) * actions
+        return F.embedding(action + begins, rows.reshape(-1, width))
 
     def _multiplied(self, action: Tensor, rows: Tensor) -> Tensor:
         """One product for each critic."""

@@ -25,8 +25,9 @@ from .replay import Batch
 from .slices import Prepared, Slices, prepare
 from .throughput import counted_flops, matmul_flops_per_second
 
-# Of hidden activations at a time on a CPU: 1 MiB.
-_CACHED_FLOATS = 2**18
+# Of hidden activations at a time on a CPU: 2 MiB. Smaller parts fit in smaller caches, but every part also adds up the
+# gradients of all the heads' weights.
+_CACHED_FLOATS = 2**19
 
 
 class NonFiniteLossError(RuntimeError):

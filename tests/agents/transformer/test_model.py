@@ -245,7 +245,7 @@ def test_a_gpus_way_to_a_discrete_action_is_that_of_a_cpu(own):
     critic = CriticEnsemble(6, (8, 7), (0.5, 0.9), 3, True, 5, 2)
     action = torch.randint(3, ((2,) if own else ()) + (4, 2, 5), generator=torch.Generator().manual_seed(0))
     one_hot = (action[..., None] == torch.arange(3)).float()
-    ways = critic._looked_up(action, critic.from_action), critic._multiplied(one_hot, critic.from_action)
+    ways = critic._looked_up(action, critic.from_action[:, None]), critic._multiplied(one_hot, critic.from_action)
     assert torch.allclose(*ways, atol=1e-6)
     weights = torch.randn(ways[0].shape, generator=torch.Generator().manual_seed(1))
     gradients = [torch.autograd.grad((way * weights).sum(), critic.from_action)[0] for way in ways]
