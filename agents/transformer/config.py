@@ -49,9 +49,12 @@ class ModelConfig:
     input_limit: float = number(10.0, 1e-3, 1e30)  # normalized inputs are clipped to this many standard deviations
     encoder_norm: bool = False  # LayerNorm after the encoder
     symlog_inputs: bool = False  # symlog of previous rewards and continuous actions
-    # Vectors of observations twice: as they are, and as symlog(this * x) / symlog(this), where 0 and 1 stay and small
-    # numbers are told apart where other tasks have large ones in their place. 0: once.
+    # Vectors of observations once more, as symlog(this * x) / symlog(this), where 0 and 1 stay and small numbers are
+    # told apart where other tasks have large ones in their place. 0: not.
     fine_inputs: float = number(0.0, 0, 1e6)
+    # And once more, as the distance to the nearest whole number less the number itself, both normalized: what one task
+    # measures is then told apart without the marks of 0 and 1 that others have in the same place.
+    fractions: bool = False
     convolution: int = number(0, 0, 1024)  # a convolution over so many timesteps before each precedes attention
     action_gates: bool = False  # actions also multiply the state's features in the critics
     recompute: bool = False  # compute activations again in the backward pass, to save memory
@@ -77,6 +80,8 @@ class LearningConfig:
     shortest_slice: int | None = number(None, 1, 65_536)
     recency: float = number(1.0, 1, 100)  # above 1, newer rollouts are drawn more often: Replay.sample
     balance_tasks: bool = False  # draw about as many timesteps of every task, whatever it has: Replay.sample
+    # With balanced tasks, what a rollout returns at best: a task then has timesteps by how much it lacks of that.
+    best_return: float | None = number(None, 1e-9, 1e9)
     rate: float = number(1e-4, 0, 10)  # of AdamW
     warmup: int = number(2000, 0, _MANY)  # updates of linear warm-up
     cooldown: int = number(0, 0, _MANY)  # updates at the end of the run in which the rate falls linearly to 0

@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 import zlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from .trees import leaves, named_map, tree_map
 Array = npt.NDArray[Any]
 
 _LARGE = 512  # bytes of a timestep from which slices are copied one by one
+_NEWEST = 100  # rollouts of a task that tell what it returns now
+_LEAST_LEFT = 0.4  # a task that lacks less than this share of the best return is drawn as if it lacked that
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ class Replay:
             self._checksums[at] = self._checksum(self._newest)
         self._newest += 1
         self._cursor = end
-        self._of_task.setdefault(rollout.task, _Numbers()).add(self._newest - 1, length)
+        self._of_task.setdefault(rollout.task, _Numbers()).add(self._newest - 1, length, float(rollout.rewards.sum()))
         while len(self) > self._most:
             self._drop_oldest()
 
@@ -210,6 +213,7 @@ class Replay:
         rng: np.random.Generator,
         recency: float = 1.0,
         by_task: bool = False,
+        best_return: float | None = None,
         shortest: int | None = None,
         timesteps: int | None = None,
     ) -> Batch:
@@ -223,6 +227,8 @@ class Replay:
                 1 draws all alike; 2 draws the newer half 71 % of the time.
             by_task: Draw a task first, then one of its rollouts; the shorter its rollouts are, the more often, so that
                 all tasks have about as many timesteps in all.
+            best_return: With `by_task`, what a rollout returns at best: a task then has timesteps by how much the
+                newest rollouts of it lack of that, so that what is learnt already makes room for what is not. Above 0.
             shortest: Draw the length of each slice between this and `length`, the shorter the more often: whatever n
                 is, slices of n to 2n timesteps have as many of them in all. None: all have `length`.
             timesteps: The batch ends with the slice that reaches so many transitions, if that is not the last.
@@ -232,7 +238,7 @@ class Replay:
         """
         if not len(self):
             raise UsageError("The replay is empty: collect a rollout before sampling.")
-        chosen = self._drawn(size, length, rng, recency, by_task) % len(self._starts)
+        chosen = self._drawn(size, length, rng, recency, by_task, best_return) % len(self._starts)
         lengths = self._lengths[chosen]
         wanted: Any = length
         if shortest is not None and shortest < length:
@@ -274,14 +280,17 @@ class Replay:
             found[i, count[i] + 1 :] = found[i, count[i]]
         return found
 
-    def _drawn(self, size: int, length: int, rng: np.random.Generator, recency: float, by_task: bool) -> Array:
+    def _drawn(
+        self, size: int, length: int, rng: np.random.Generator, recency: float, by_task: bool, best: float | None
+    ) -> Array:
         """Numbers of rollouts, for slices of up to `length`."""
         if not by_task:
             if recency == 1.0:
                 return rng.integers(self._oldest, self._newest, size=size)
             return self._newest - 1 - _newer(rng, recency, np.full(size, len(self)))
         present = [numbers for numbers in self._of_task.values() if len(numbers)]
-        often = np.array([1 / min(numbers.mean_length, length) for numbers in present])
+        shares = [1.0 if best is None else max(best - one.mean_return, _LEAST_LEFT * best) for one in present]
+        often = np.array(shares) / [min(numbers.mean_length, length) for numbers in present]
         tasks = rng.choice(len(present), size=size, p=often / often.sum()).tolist()
         counts = np.array([len(present[task]) for task in tasks])
         newer = _newer(rng, recency, counts).tolist()
@@ -369,7 +378,8 @@ class Replay:
         self._of_task = {}
         held = (table[: self._newest].tolist() for table in (self._tasks, self._lengths))
         for number, (task, length) in enumerate(zip(*held, strict=True)):
-            self._of_task.setdefault(task, _Numbers()).add(number, length)
+            rewards = self._arrays(number)[-1]
+            self._of_task.setdefault(task, _Numbers()).add(number, length, float(rewards[1:].sum()))
         self.guard()
 
     def _restored(self, key: bytes) -> Array:
@@ -408,6 +418,7 @@ class _Numbers:
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
+        self._returns: deque[float] = deque(maxlen=_NEWEST)
         self._first = 0
         self._timesteps = 0
 
@@ -419,13 +430,21 @@ class _Numbers:
         """Of its rollouts."""
         return self._timesteps / len(self)
 
-    def add(self, number: int, length: int) -> None:
+    @property
+    def mean_return(self) -> float:
+        """Of its newest rollouts."""
+        return sum(self._returns) / len(self._returns)
+
+    def add(self, number: int, length: int, total: float) -> None:
         self._numbers.append(number)
+        self._returns.append(total)
         self._timesteps += length
 
     def drop_first(self, length: int) -> None:
         self._first += 1
         self._timesteps -= length
+        if len(self._returns) > len(self):
+            self._returns.popleft()
         if 2 * self._first > len(self._numbers):
             del self._numbers[: self._first]
             self._first = 0

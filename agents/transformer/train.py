@@ -298,7 +298,8 @@ class Trainer:
             rng = np.random.default_rng(np.random.SeedSequence([self._own.seed, 1, update]))
             with self._replay_lock:
                 batch = self.replay.sample(
-                    *(c.batch_size, context, rng, c.recency, c.balance_tasks, c.shortest_slice, c.batch_timesteps)
+                    *(c.batch_size, context, rng, c.recency, c.balance_tasks, c.best_return),
+                    *(c.shortest_slice, c.batch_timesteps),
                 )
             return self.learner.prepare(batch)
 

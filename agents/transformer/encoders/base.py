@@ -115,34 +115,45 @@ class InputNorm(nn.Module):
 class Numbers(nn.Module):
     """All that is a number in a timestep, as one vector.
 
-    It has the vectors of the observation (twice, with ``fine_inputs``) and the previous reward, normalized, the
-    previous action, and the start.
+    It has the vectors of the observation (once more with ``fine_inputs``, and with ``fractions``) and the previous
+    reward, normalized, the previous action, and the start.
 
     Args:
         space: Of the observation.
         names: Of its vectors, as :func:`flat` names them under ``observation``.
         action_size: Of :attr:`Timesteps.previous_action`.
-        config: Has ``input_limit`` and ``fine_inputs``.
+        config: Has ``input_limit``, ``fine_inputs`` and ``fractions``.
 
     Attributes:
         size: Of the vector.
+        once: Of the observation's vectors alone.
     """
 
     def __init__(self, space: gym.Space[Any], names: list[str], action_size: int, config: ModelConfig) -> None:
         super().__init__()
         spaces = parts(space)
-        vectors = sum(gym.spaces.flatdim(spaces[name]) for name in names) * (2 if config.fine_inputs else 1)
+        self.once: Final = sum(gym.spaces.flatdim(spaces[name]) for name in names)
+        vectors = self.once * (1 + bool(config.fine_inputs) + config.fractions)
         self.names: Final = names
         self.size: Final = vectors + 1 + action_size + 1
         self.norm: Final = InputNorm(vectors + 1, limit=config.input_limit)
         self.fine: Final = config.fine_inputs
+        self.fractions: Final = config.fractions
 
     def _varying(self, timesteps: Timesteps) -> Tensor:
         observed = flat("observation", timesteps.observation)
-        vectors = [observed[name].float() for name in self.names]
+        as_they_are = [observed[name].float() for name in self.names]
+        vectors = list(as_they_are)
         if self.fine:
-            vectors += [symlog(self.fine * x) / math.log1p(self.fine) for x in vectors]
+            vectors += [symlog(self.fine * x) / math.log1p(self.fine) for x in as_they_are]
+        if self.fractions:
+            vectors += [x - x.round() for x in as_they_are]
         return torch.cat([*vectors, timesteps.previous_reward[..., None]], dim=-1)
+
+    def _split(self, varying: Tensor) -> tuple[Tensor, ...]:
+        """The vectors as they are, the fine ones, the fractions, and the reward."""
+        once = self.once
+        return torch.split(varying, [once, varying.shape[-1] - 2 * once - 1, once, 1], dim=-1)
 
     def observe(self, timesteps: Timesteps, mask: Tensor, add_up: AddUp | None = None) -> None:
         """Update the statistics."""
@@ -150,7 +161,14 @@ class Numbers(nn.Module):
 
     def forward(self, timesteps: Timesteps) -> Tensor:
         """``(M, size)``."""
-        normed = self.norm(self._varying(timesteps))
+        varying = self._varying(timesteps)
+        normed = self.norm(varying)
+        if self.fractions:
+            plain, others, fractions, reward = self._split(normed)
+            # By how much they differ from the vector as it is: what no task has whole numbers in (a clock, say) would
+            # count twice otherwise, and the network would see that before anything else.
+            added = (fractions - plain) * (self._split(varying)[2] != 0)
+            normed = torch.cat([plain, others, added, reward], dim=-1)
         return torch.cat([normed, timesteps.previous_action, timesteps.start[..., None]], dim=-1)
 
 

@@ -37,7 +37,7 @@ def switched(on, actor, critic):
     if not on:
         return {}
     own = {"own_actions": 1.0, "exact_actions": 1} if actor == "independent" else {}
-    model = {"convolution": 2, "action_gates": True, "fine_inputs": 20.0}
+    model = {"convolution": 2, "action_gates": True, "fine_inputs": 20.0, "fractions": True}
     both = {"model": model, "baseline": float(critic == "independent"), "actor_trunk": False, "horizon_warmup": 20}
     return both | own
 

@@ -199,6 +199,38 @@ def test_fine_inputs_tell_small_numbers_apart_beside_the_vector_as_it_is():
     assert torch.equal(fine[10:], plain[5:])
 
 
+@pytest.mark.parametrize("fine", [0.0, 20.0])
+def test_fractions_are_normalized_without_the_whole_numbers_of_other_tasks(fine):
+    """One task marks its cards by 0 and 1 where the other measures an angle: as it is, the angle is small."""
+    space, rng = gym.spaces.Box(-4, 4, (2,), dtype=np.float32), np.random.default_rng(0)
+    model = dataclasses.replace(VECTOR_MODEL, fractions=True, fine_inputs=fine)
+    numbers, plain = (
+        Numbers(space, ["observation"], 3, one) for one in (model, dataclasses.replace(model, fractions=False))
+    )
+    angles, clock = (torch.tensor(rng.uniform(-0.1, 0.1, 5000), dtype=torch.float32) for _ in range(2))
+    cards = torch.tensor(rng.integers(0, 2, 5000), dtype=torch.float32)
+
+    def timesteps(shown):
+        observed = torch.stack([shown, clock.repeat(len(shown) // len(clock))], dim=1)
+        return Timesteps(observed, torch.zeros(len(shown), 3), torch.zeros(len(shown)), torch.zeros(len(shown)))
+
+    for one in (numbers, plain):
+        one.observe(timesteps(torch.cat([angles, cards])), torch.ones(10_000, dtype=torch.bool))
+    with torch.no_grad():
+        angle, as_before = (one(timesteps(angles)) for one in (numbers, plain))
+        card = numbers(timesteps(cards))
+    begin = plain.size - 5  # the reward, 3 actions and the start are last
+    added = slice(begin, begin + 2)
+    assert numbers.size == plain.size + 2
+    assert torch.allclose(torch.cat([angle[:, :begin], angle[:, added.stop :]], dim=1), as_before, atol=1e-5)
+    apart = angle[:, begin] + angle[:, 0]
+    assert angle[:, 0].std().item() < 0.15
+    assert apart.std().item() == pytest.approx(np.sqrt(2), rel=0.05), "half of all timesteps are 0"
+    assert np.corrcoef(apart, angles)[0, 1] == pytest.approx(1)
+    assert not card[:, begin].any(), "cards are there as before"
+    assert torch.allclose(angle[:, begin + 1], torch.zeros(5000), atol=1e-5), "a clock does not count twice"
+
+
 @pytest.mark.parametrize(
     ("space", "changes", "message"),
     [

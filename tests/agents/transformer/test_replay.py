@@ -268,6 +268,26 @@ def test_all_tasks_have_as_many_timesteps_whatever_their_rollouts_length(tmp_pat
         assert in_all / counts.sum() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
+@pytest.mark.parametrize("best", [1.0, 50.0])
+def test_a_task_has_timesteps_by_what_it_lacks_of_the_best_return(best, tmp_path):
+    """The newest rollouts of each tell, of those that are held; a task that is learnt keeps a small share."""
+    replay = make(4000, rollouts=300, folder=tmp_path / "replay")
+    lengths, before, now = (4, 8, 16), (0.0, 1.0, 0.5), (1.0, 0.5, -0.5)
+    for returns in (before, now):
+        for number in range(300):
+            task = number % 3
+            rewards = np.full(lengths[task], best * returns[task] / lengths[task], dtype=np.float32)
+            replay.add(dataclasses.replace(rollout(task, lengths[task]), task=task, rewards=rewards))
+    again = make(4000, rollouts=300, folder=tmp_path / "replay")
+    again.load_state(replay.state())
+    for held in (replay, again):
+        batch = held.sample(30_000, 8, np.random.default_rng(0), by_task=True, best_return=best)
+        counts = batch.mask.sum(axis=1)
+        tasks = batch.observations[:, 0, 0] // 1000
+        in_all = np.array([counts[tasks == task].sum() for task in range(3)])
+        assert in_all / counts.sum() == pytest.approx(np.array([0.4, 0.5, 1.5]) / 2.4, abs=0.01)
+
+
 @pytest.mark.parametrize("timesteps", [1, 100, 10**6])
 def test_a_batch_ends_with_the_slice_that_reaches_its_timesteps(timesteps):
     replay = make(2000)

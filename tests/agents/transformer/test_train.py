@@ -397,12 +397,12 @@ def test_collecting_beside_the_learner_takes_newer_weights_within_a_round(tmp_pa
 def test_slices_are_drawn_as_the_settings_say(tmp_path, monkeypatch):
     asked, sample = [], train_module.Replay.sample
 
-    def spy(replay, size, length, rng, recency, by_task, shortest, timesteps):
-        asked.append((recency, by_task, shortest, timesteps, len(replay) <= 4))
-        return sample(replay, size, length, rng, recency, by_task, shortest, timesteps)
+    def spy(replay, size, length, rng, recency, by_task, best, shortest, timesteps):
+        asked.append((recency, by_task, best, shortest, timesteps, len(replay) <= 4))
+        return sample(replay, size, length, rng, recency, by_task, best, shortest, timesteps)
 
     monkeypatch.setattr(train_module.Replay, "sample", spy)
     changes = {"learning.recency": 2.0, "learning.balance_tasks": True, "learning.shortest_slice": 8}
-    changes |= {"collect.replay_rollouts": 4, "learning.batch_timesteps": 40}
+    changes |= {"collect.replay_rollouts": 4, "learning.batch_timesteps": 40, "learning.best_return": 0.5}
     Trainer(updated(TINY, changes), tmp_path / "run").run()
-    assert set(asked) == {(2.0, True, 8, 40, True)}
+    assert set(asked) == {(2.0, True, 0.5, 8, 40, True)}
