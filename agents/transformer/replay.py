@@ -6,7 +6,6 @@ import hashlib
 import os
 import warnings
 import zlib
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +19,12 @@ import numpy.typing as npt
 from mtbench.errors import UsageError
 
 from .storage import SliceReader, UndoLog, claim_space, mapped
+from .task_rollouts import TaskRollouts, drawn_by_task, newer
 from .trees import leaves, named_map, tree_map
 
 Array = npt.NDArray[Any]
 
 _LARGE = 512  # bytes of a timestep from which slices are copied one by one
-_NEWEST = 100  # rollouts of a task that tell what it returns now
-_LEAST_LEFT = 0.4  # a task that lacks less than this share of the best return is drawn as if it lacked that
 
 
 @dataclass(slots=True)
@@ -129,7 +127,7 @@ class Replay:
         self._ended = np.zeros(len(self._starts), dtype=np.bool_)
         self._checksums = np.zeros(len(self._starts), dtype=np.uint32)
         self._tasks = np.zeros(len(self._starts), dtype=np.int32)
-        self._of_task: dict[int, _Numbers] = {}
+        self._of_task: dict[int, TaskRollouts] = {}
         self._oldest = self._newest = 0  # rollouts are numbered for ever; their place is the number modulo the ring
         self._guarded = 0  # the newest checkpoint refers to rollouts below this number
         self._cursor = 0
@@ -173,7 +171,7 @@ class Replay:
             self._checksums[at] = self._checksum(self._newest)
         self._newest += 1
         self._cursor = end
-        self._of_task.setdefault(rollout.task, _Numbers()).add(self._newest - 1, length, float(rollout.rewards.sum()))
+        self._list(self._newest - 1)
         while len(self) > self._most:
             self._drop_oldest()
 
@@ -205,6 +203,13 @@ class Replay:
         at = self._oldest % len(self._starts)
         self._of_task[int(self._tasks[at])].drop_first(int(self._lengths[at]))
         self._oldest += 1
+
+    def _list(self, number: int) -> None:
+        """List a rollout, newer than all others, under its task."""
+        at = number % len(self._starts)
+        begin, length = int(self._starts[at]), int(self._lengths[at])
+        total = float(self.rewards[begin + 1 : begin + length + 1].sum())
+        self._of_task.setdefault(int(self._tasks[at]), TaskRollouts()).add(number, length, total)
 
     def sample(
         self,
@@ -287,14 +292,8 @@ class Replay:
         if not by_task:
             if recency == 1.0:
                 return rng.integers(self._oldest, self._newest, size=size)
-            return self._newest - 1 - _newer(rng, recency, np.full(size, len(self)))
-        present = [numbers for numbers in self._of_task.values() if len(numbers)]
-        shares = [1.0 if best is None else max(best - one.mean_return, _LEAST_LEFT * best) for one in present]
-        often = np.array(shares) / [min(numbers.mean_length, length) for numbers in present]
-        tasks = rng.choice(len(present), size=size, p=often / often.sum()).tolist()
-        counts = np.array([len(present[task]) for task in tasks])
-        newer = _newer(rng, recency, counts).tolist()
-        return np.array([present[task].newest(back) for task, back in zip(tasks, newer, strict=True)])
+            return self._newest - 1 - newer(rng, recency, np.full(size, len(self)))
+        return drawn_by_task(list(self._of_task.values()), size, length, rng, recency, best)
 
     # ---- checkpoints ----
 
@@ -376,10 +375,8 @@ class Replay:
                 table[: whole.sum()] = table[:count][whole]
             self._newest = int(whole.sum())
         self._of_task = {}
-        held = (table[: self._newest].tolist() for table in (self._tasks, self._lengths))
-        for number, (task, length) in enumerate(zip(*held, strict=True)):
-            rewards = self._arrays(number)[-1]
-            self._of_task.setdefault(task, _Numbers()).add(number, length, float(rewards[1:].sum()))
+        for number in range(self._newest):
+            self._list(number)
         self.guard()
 
     def _restored(self, key: bytes) -> Array:
@@ -411,52 +408,6 @@ class Replay:
 
     def _is_whole(self, number: int) -> bool:
         return self._checksum(number) == int(self._checksums[number % len(self._starts)])
-
-
-class _Numbers:
-    """Ascending numbers of the rollouts of one task: added at the end, dropped at the front, read anywhere."""
-
-    def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._returns: deque[float] = deque(maxlen=_NEWEST)
-        self._first = 0
-        self._timesteps = 0
-
-    def __len__(self) -> int:
-        return len(self._numbers) - self._first
-
-    @property
-    def mean_length(self) -> float:
-        """Of its rollouts."""
-        return self._timesteps / len(self)
-
-    @property
-    def mean_return(self) -> float:
-        """Of its newest rollouts."""
-        return sum(self._returns) / len(self._returns)
-
-    def add(self, number: int, length: int, total: float) -> None:
-        self._numbers.append(number)
-        self._returns.append(total)
-        self._timesteps += length
-
-    def drop_first(self, length: int) -> None:
-        self._first += 1
-        self._timesteps -= length
-        if len(self._returns) > len(self):
-            self._returns.popleft()
-        if 2 * self._first > len(self._numbers):
-            del self._numbers[: self._first]
-            self._first = 0
-
-    def newest(self, back: int) -> int:
-        """The one that `back` others are newer than."""
-        return self._numbers[-1 - back]
-
-
-def _newer(rng: np.random.Generator, recency: float, counts: Array) -> Array:
-    """Of `counts` rollouts each, how many are newer than the one drawn."""
-    return np.minimum(np.floor(rng.random(len(counts)) ** recency * counts).astype(np.int64), counts - 1)
 
 
 def _key(state: dict[str, Array]) -> bytes:
